@@ -1,0 +1,22 @@
+"""LaMPE for Hugging Face models: length-aware multi-grained positional encoding (arXiv 2508.02308)."""
+
+from lampe.load import LoadError, load
+from lampe.patch import Patched, UnsupportedModelError, patch
+from lampe.positions import IndexMap, LampeConfig, PositionMap, Region, ScaledSigmoid, position_map
+from lampe.presets import PRESETS, REFERENCE_ATTENTION_SCALE
+
+__all__ = [
+    "PRESETS",
+    "REFERENCE_ATTENTION_SCALE",
+    "IndexMap",
+    "LampeConfig",
+    "LoadError",
+    "Patched",
+    "PositionMap",
+    "Region",
+    "ScaledSigmoid",
+    "UnsupportedModelError",
+    "load",
+    "patch",
+    "position_map",
+]

@@ -1,0 +1,523 @@
+"""Put a position map into a loaded transformers model, and take it out again.
+
+Two hooks on the instance do it. The one on its rotary embedding hands every layer the identity rotation, so
+the ordinary cache holds keys as they were projected; the other is an attention function, which rotates
+queries and keys to the positions of the map with the model's own rotation. No class is touched.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import sys
+import warnings
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import causal_mask_function
+
+from lampe.engine import Rotate, Step, Tables
+from lampe.positions import LampeConfig, Mapping, PositionMap, plain_map
+
+_names = itertools.count()
+_PROBE_TOKENS = 8
+_PROBE_TOLERANCE = 0.02  # relative; a wrong or missing rotation is off by the order of 1, bf16 noise by 0.004
+
+
+class UnsupportedModelError(ValueError):
+    """The model can't be patched; the message says which model and why."""
+
+
+def patch(model: nn.Module, config: Mapping | None = None) -> Patched:
+    """Patch a loaded model in place so that it attends at LaMPE's positions.
+
+    Parameters
+    ----------
+    model : transformers model
+        Any causal language model with RoPE whose attention goes through transformers' attention interface.
+        Quantised weights and any dtype are fine.
+    config : LampeConfig, optional
+        Default: `LampeConfig.for_model(model)`.
+
+    Returns
+    -------
+    Patched
+        A context manager; leaving it, or calling its `remove`, takes the patch off.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If a short probe shows that the patch would not be in the model's path.
+    """
+    return Patched(model, LampeConfig.for_model(model) if config is None else config)
+
+
+class Patched:
+    """A model with a position map in it; see `patch`.
+
+    Attributes
+    ----------
+    model : transformers model
+    config : LampeConfig
+    position_maps : tuple of PositionMap
+        What the last forward ran on, one for each row of the batch; empty before the first.
+    """
+
+    def __init__(self, model: nn.Module, config: Mapping) -> None:
+        self.model, self.config = model, config
+        self.position_maps: tuple[PositionMap, ...] = ()
+        self._planned: PositionMap | None = None
+        self._pass: _Pass | None = None
+        self._rows: list[range] = []
+        self._region_lse: dict[int, list[Tensor]] = {}
+        self._handles: list[Any] = []
+        self._probing: _Probe | None = None
+
+        self._family = type(model).__name__
+        self._rotary, self._decoder = self._find_rotary()
+        self._name = f"lampe-{next(_names)}"
+        self._plain_config = self._decoder.config
+        if str(self._plain_config._attn_implementation).startswith("lampe-"):
+            raise UnsupportedModelError(f"This {self._family} is patched already; remove that patch first.")
+        self._install()
+        try:
+            self._probe()
+        except BaseException:
+            self.remove()
+            raise
+
+    # What people use
+
+    def __enter__(self) -> Patched:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+    def remove(self) -> None:
+        """Take the patch off; the model is as it was. Calling it again does nothing.
+
+        A cache filled by the patched model holds keys that aren't rotated: don't go on with it afterwards.
+        """
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._share_config(self._plain_config)
+        AttentionInterface._global_mapping.pop(self._name, None)
+        AttentionMaskInterface._global_mapping.pop(self._name, None)
+        self._pass = None
+
+    def plan(self, length: int | None) -> PositionMap | None:
+        """Fix the map for a final length, whatever the length of the next inputs; None plans for each input again.
+
+        Needed where the whole input isn't seen at once: chunked prefill, several questions on one document's
+        cache, several turns. Without it an input is planned for its own length, tokens generated after it keep
+        that plan, and further input tokens are planned for the length reached. A plan that would reach the
+        window while generating is made anew for the length reached.
+
+        Parameters
+        ----------
+        length : int or None
+            Input length in tokens.
+        """
+        self._planned = None if length is None else self.config.position_map(length)
+        return self._planned
+
+    @property
+    def position_map(self) -> PositionMap:
+        """The map that the last forward ran on (of the first row, if rows differ: see `position_maps`).
+
+        Raises
+        ------
+        RuntimeError
+            If nothing has been run yet.
+        """
+        if not self.position_maps:
+            raise RuntimeError("The patched model hasn't run yet, so there is no position map.")
+        return self.position_maps[0]
+
+    @property
+    def region_shares(self) -> Tensor:
+        """Share of the last query's attention in each region, the mean over heads: shape (layers, regions).
+
+        Of the first row of a batch; `head_shares` has every row and head.
+
+        Raises
+        ------
+        RuntimeError
+            If nothing has been run yet.
+        """
+        return self.head_shares().mean(1)
+
+    def head_shares(self, row: int = 0) -> Tensor:
+        """Share of the last query's attention in each region of `position_maps[row]`, for each head.
+
+        The weights of the merge, ``e^(lse_r − lse)``: exact, without an attention matrix.
+
+        Returns
+        -------
+        Tensor, shape (layers, heads, regions), float32; each row of regions sums to 1.
+
+        Raises
+        ------
+        RuntimeError
+            If nothing has been run yet.
+        """
+        for number, rows in enumerate(self._rows):
+            if row in rows:
+                layers = [self._region_lse[layer][number] for layer in sorted(self._region_lse)]
+                lse = torch.stack([layer[:, row - rows.start].float().cpu() for layer in layers])
+                return lse.transpose(1, 2).softmax(-1)
+        raise RuntimeError("The patched model hasn't run yet, or the batch has no such row.")
+
+    # Putting it in
+
+    def _find_rotary(self) -> tuple[nn.Module, Any]:
+        """The rotary embedding and the module that owns it and runs once per forward: the decoder."""
+        found = [
+            (name, module)
+            for name, module in self.model.named_modules()
+            if any(buffer.endswith("inv_freq") for buffer, _ in module.named_buffers(recurse=False))
+        ]
+        if not found:
+            self._refuse("it has no rotary position embedding (RoPE), so there are no positions to map")
+        if len(found) > 1 or not isinstance(getattr(found[0][1], "inv_freq", None), Tensor):
+            self._refuse("it has more than one kind of RoPE, and LaMPE can't tell yet which layers need it")
+        name, rotary = found[0]
+        rope_type = getattr(rotary, "rope_type", "default")
+        if rope_type in ("dynamic", "longrope"):
+            self._refuse(f"its RoPE ({rope_type}) changes its frequencies with the input length")
+        decoder = self.model.get_submodule(name.rpartition(".")[0])
+        if getattr(decoder, "config", None) is None:
+            self._refuse("its rotary embedding doesn't belong to a model that runs once per forward")
+        return rotary, decoder
+
+    def _install(self) -> None:
+        # The registries are global: a weak reference lets a patched model that nobody holds be freed.
+        this = weakref.ref(self)
+        AttentionInterface.register(self._name, lambda *args, **kwargs: _alive(this)._attention(*args, **kwargs))
+        AttentionMaskInterface.register(self._name, lambda *args, **kwargs: _alive(this)._mask(*args, **kwargs))
+        patched_config = copy.copy(self._plain_config)
+        patched_config._attn_implementation = self._name
+        self._share_config(patched_config)
+        self._handles = [
+            self._decoder.register_forward_pre_hook(self._before, with_kwargs=True),
+            self._decoder.register_forward_hook(self._after),
+            self._rotary.register_forward_hook(self._identity_rotation, with_kwargs=True),
+        ]
+
+    def _share_config(self, config: Any) -> None:
+        # A copy for this model's modules alone: another model may have been built from the same config object.
+        current = self._decoder.config
+        for module in self.model.modules():
+            if module.__dict__.get("config") is current:
+                module.config = config
+
+    # One forward pass
+
+    def _before(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        self._pass = _Pass(cache=kwargs.get("past_key_values"))
+        self._rows, self._region_lse = [], {}
+
+    def _after(self, module: nn.Module, args: Any, output: Any) -> None:
+        assert self._pass is not None
+        if self._pass.groups is None:
+            raise RuntimeError("The model's attention implementation was changed while it was patched.")
+        # The plan goes with the cache, so that several caches can be filled in turn, copied and cropped.
+        cache = self._pass.cache if self._pass.cache is not None else getattr(output, "past_key_values", None)
+        if cache is not None:
+            cache.lampe_maps = self.position_maps
+        self._pass = None
+
+    def _identity_rotation(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
+        if not (isinstance(output, tuple) and len(output) == 2 and not output[0].is_complex()):
+            self._refuse("its rotary embedding doesn't give a cosine and a sine")
+        cos, sin = output
+        if self._pass is None:
+            self._refuse("its rotary embedding runs outside its decoder's forward")
+        self._pass.positions = kwargs["position_ids"] if "position_ids" in kwargs else args[1]
+        self._pass.like = cos
+        if self._probing is not None and not self._probing.hooked:
+            return output
+        return torch.ones_like(cos), torch.zeros_like(sin)
+
+    def _mask(
+        self,
+        batch_size: int,
+        q_length: int,
+        kv_length: int,
+        q_offset: int | Tensor = 0,
+        kv_offset: int = 0,
+        mask_function: Any = causal_mask_function,
+        attention_mask: Tensor | None = None,
+        **_: Any,
+    ) -> None:
+        """Transformers' mask hook: takes down where each row's tokens are; the tiles do the masking."""
+        if mask_function is not causal_mask_function or kv_offset:
+            window = getattr(self._plain_config, "sliding_window", None)
+            if window:
+                self._refuse(f"its attention is limited to a sliding window of {window} tokens")
+            raise ValueError("LaMPE needs plain causal attention; packed sequences and custom masks can't be mapped.")
+        if self._pass is None:  # generate() also asks ahead of a forward, which then asks again
+            return
+        offset = int(q_offset)
+        self._pass.offset, total = offset, offset + q_length
+        if attention_mask is None or attention_mask[:, :total].all():
+            self._pass.spans = [(0, total)] * batch_size
+            return
+        real = attention_mask[:, :total].to(torch.uint8)
+        starts = real.argmax(1)
+        counts = real.sum(1)
+        ends = total - real.flip(1).argmax(1)
+        if not torch.equal(torch.where(counts > 0, ends - starts, 0), counts):
+            raise ValueError("The attention mask has holes: LaMPE takes padding before or after a text, not within.")
+        self._pass.spans = [
+            (start, start + count) for start, count in zip(starts.tolist(), counts.tolist(), strict=True)
+        ]
+
+    def _attention(
+        self,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        scaling: float | None = None,
+        dropout: float = 0.0,
+        **kwargs: Any,
+    ) -> tuple[Tensor, None]:
+        """Transformers' attention hook; query, key and value as in `Step.attend`, with padding."""
+        if attention_mask is not None:
+            raise ValueError("LaMPE takes a two-dimensional padding mask, or none; it builds the causal mask itself.")
+        for name in ("sliding_window", "softcap", "s_aux"):
+            if kwargs.get(name) is not None:
+                self._refuse(f"its attention uses {name} = {kwargs[name]!r}, which LaMPE can't map yet")
+        if dropout:
+            raise ValueError("LaMPE is for inference: call model.eval() first (attention dropout is on).")
+        if query.device.type not in ("cpu", "cuda"):
+            raise ValueError(f"LaMPE runs on CPU and CUDA, not on {query.device.type}.")
+        now = self._pass
+        if now is None or now.like is None or now.offset is None:
+            self._refuse("its layers run outside its decoder's forward, or before its rotary embedding")
+        if now.groups is None:
+            now.groups = self._start(now, query.device)
+        rotate = _rotation(module)
+        if self._probing is not None:
+            rotate = self._probing.watch(module, query, key, rotate, self._tables(now.like))
+        scaling = (query.shape[-1] ** -0.5 if scaling is None else scaling) * self.config.attention_scale
+
+        with torch.no_grad():
+            output = torch.zeros_like(query)
+            region_lse = []
+            for group in now.groups:
+                rows, step = slice(group.rows.start, group.rows.stop), group.step
+                columns = slice(group.start, group.start + step.stop)
+                queries = slice(group.start + step.first - now.offset, group.start + step.stop - now.offset)
+                output[rows, :, queries], lse = step.attend(
+                    query[rows, :, queries], key[rows, :, columns], value[rows, :, columns], rotate, scaling
+                )
+                region_lse.append(lse)
+            self._region_lse[module.layer_idx] = region_lse
+        if torch.is_grad_enabled() and query.requires_grad:
+            output = _NoBackward.apply(output, query)
+        return output.transpose(1, 2), None
+
+    def _start(self, now: _Pass, device: torch.device) -> list[_Group]:
+        """Before the first layer: plan each row, and lay out what all layers share."""
+        assert now.offset is not None and now.like is not None
+        self.position_maps = tuple(self._plan_rows(now))
+        self._check_positions(now)
+        tables = self._tables(now.like)
+        groups: list[_Group] = []
+        for row, ((start, stop), position_map) in enumerate(zip(now.spans, self.position_maps, strict=True)):
+            last = groups[-1] if groups else None
+            if last and (last.start, last.step.stop, last.step.position_map) == (start, stop - start, position_map):
+                last.rows = range(last.rows.start, row + 1)
+            elif max(start, now.offset) < stop:
+                step = Step(position_map, max(0, now.offset - start), stop - start, tables, device)
+                groups.append(_Group(range(row, row + 1), start, step))
+        self._rows = [group.rows for group in groups]
+        return groups
+
+    def _tables(self, like: Tensor) -> Tables:
+        # forward() itself, past the hook: every kind of RoPE scaling comes with it.
+        return lambda positions: self._rotary.forward(like, positions.unsqueeze(0))
+
+    def _plan_rows(self, now: _Pass) -> Iterator[PositionMap]:
+        assert now.offset is not None
+        known: tuple[PositionMap, ...] | None = None
+        if now.offset:
+            known = getattr(now.cache, "lampe_maps", None)
+            if known is None:
+                raise ValueError(
+                    "This cache was filled without LaMPE, so its keys are rotated already; start with a new cache."
+                )
+            if len(now.spans) % len(known):
+                raise ValueError(f"This cache was filled with {len(known)} rows, not with {len(now.spans)}.")
+        for row, (start, stop) in enumerate(now.spans):
+            length, seen = stop - start, max(0, now.offset - start)
+            if self._planned is not None:
+                chosen = self._planned
+            elif known and seen:
+                chosen = known[row * len(known) // len(now.spans)]
+                if length - seen > 1 and length > chosen.length:  # more input, not a generated token
+                    chosen = self.config.position_map(length)
+            else:
+                chosen = self.config.position_map(max(1, length))
+            if length and chosen.relative(length - 1, 0) >= self.config.window:
+                if length > chosen.length:
+                    chosen = self.config.position_map(length)
+                if chosen.relative(length - 1, 0) >= self.config.window:
+                    warnings.warn(
+                        f"At {length} tokens this LampeConfig maps nothing, and positions go beyond the window of "
+                        f"{self.config.window}: its mapping length doesn't exceed Head + Tail.",
+                        stacklevel=2,
+                    )
+            yield chosen
+
+    def _check_positions(self, now: _Pass) -> None:
+        """The engine counts tokens itself; positions that count otherwise would silently be ignored."""
+        positions = now.positions
+        assert now.offset is not None
+        if positions is None or positions.ndim != 2:
+            self._refuse("its position ids have more than one dimension for each token")
+        for row, (start, stop) in enumerate(now.spans if positions.shape[1] > 1 else ()):
+            real = positions[row % positions.shape[0], max(0, start - now.offset) : max(0, stop - now.offset)]
+            if (real.diff() != 1).any():
+                raise ValueError("LaMPE needs position_ids that count up by one in each text (no packed sequences).")
+
+    # Is it really in the path?
+
+    def _probe(self) -> None:
+        """Run a few tokens with and without the identity rotation, and compare what reaches attention.
+
+        With it, queries and keys must come unrotated, and rotated here they must be the model's own.
+        """
+        own, mine = _Probe(hooked=False), _Probe(hooked=True)
+        weight = self._decoder.get_input_embeddings().weight
+        tokens = torch.arange(1, _PROBE_TOKENS + 1, device=weight.device).unsqueeze(0) * 7 % self._vocabulary()
+        training = self.model.training
+        self.model.eval()
+        self._planned = plain_map(_PROBE_TOKENS)
+        try:
+            for self._probing in (own, mine):
+                with torch.no_grad():
+                    self._decoder(input_ids=tokens, use_cache=False)
+        except UnsupportedModelError:
+            raise
+        except Exception as error:
+            self._refuse(f"rotating its queries and keys apart from its layers fails ({error})", error)
+        finally:
+            self._probing = self._planned = None
+            self.model.train(training)
+        if reason := mine.differs_from(own, self._plain_config.num_hidden_layers):
+            self._refuse(reason)
+        self.position_maps, self._rows, self._region_lse = (), [], {}
+
+    def _vocabulary(self) -> int:
+        return self._decoder.get_input_embeddings().num_embeddings
+
+    def _refuse(self, why: str, cause: Exception | None = None) -> NoReturn:
+        raise UnsupportedModelError(f"LaMPE can't patch this {self._family}: {why}.") from cause
+
+
+@dataclass
+class _Group:
+    """Neighbouring rows of a batch whose texts lie alike and are mapped alike."""
+
+    rows: range
+    start: int  # column of the texts' first token
+    step: Step
+
+
+@dataclass
+class _Pass:
+    """What one forward pass of the decoder brings to light on its way to the first layer."""
+
+    cache: Any
+    offset: int | None = None  # tokens in the cache, padding included
+    spans: list[tuple[int, int]] = field(default_factory=list)  # columns of each row's text
+    positions: Tensor | None = None
+    like: Tensor | None = None  # a tensor with the dtype and device of the rotations
+    groups: list[_Group] | None = None
+
+
+class _Probe:
+    """Queries and keys of each layer: as they came to attention, and as rotated here."""
+
+    def __init__(self, hooked: bool) -> None:
+        self.hooked = hooked
+        self.arrived: dict[int, tuple[Tensor, Tensor]] = {}
+        self.rotated: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def watch(self, module: Any, query: Tensor, key: Tensor, rotate: Rotate, tables: Tables) -> Rotate:
+        """Take them down; returns the rotation to go on with."""
+        if not self.hooked:
+            rotate = _unrotated
+        table = tables(torch.arange(query.shape[2], device=query.device))
+        self.arrived[module.layer_idx] = query, key
+        self.rotated[module.layer_idx] = rotate(query, *table), rotate(key, *table)
+        return rotate
+
+    def differs_from(self, own: _Probe, layers: int) -> str | None:
+        """Why this isn't the same model as its own run, None if it is."""
+        missing = sorted(set(range(layers)) - set(self.arrived))
+        if missing:
+            return f"layers {_numbers(missing)} don't use transformers' attention interface"
+        unmoved = [layer for layer in range(layers) if not self._moved(self.arrived[layer], own.arrived[layer])]
+        if len(unmoved) == layers:
+            return "the identity rotation doesn't reach its attention"
+        if unmoved:
+            return f"layers {_numbers(unmoved)} don't rotate by position"
+        wrong = [layer for layer in range(layers) if self._moved(self.rotated[layer], own.arrived[layer])]
+        if wrong:
+            return f"in layers {_numbers(wrong)} its own rotation, applied here, doesn't give its own queries and keys"
+        return None
+
+    @staticmethod
+    def _moved(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]) -> bool:
+        return any(
+            not (a.float() - b.float()).norm() <= _PROBE_TOLERANCE * b.float().norm()
+            for a, b in zip(ours, theirs, strict=True)
+        )
+
+
+class _NoBackward(torch.autograd.Function):
+    """Makes a backward pass through the patch an error instead of a wrong gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, query: Tensor) -> Tensor:
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        raise RuntimeError("LaMPE is for inference: there is no backward pass through a patched model.")
+
+
+def _rotation(module: nn.Module) -> Rotate:
+    """The rotation that stands beside an attention class in its modelling file."""
+    for cls in type(module).__mro__:
+        apply = getattr(sys.modules.get(cls.__module__), "apply_rotary_pos_emb", None)
+        if apply is not None:
+            # It rotates a query and a key by one table; a key of no heads costs nothing.
+            return lambda x, cos, sin: apply(x, x[:, :0], cos, sin)[0]
+    raise UnsupportedModelError(f"LaMPE can't patch a {type(module).__name__}: its file has no apply_rotary_pos_emb.")
+
+
+def _unrotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    return x
+
+
+def _alive(this: weakref.ref[Patched]) -> Patched:
+    patched = this()
+    assert patched is not None, "its hooks hold it as long as the model lives"
+    return patched
+
+
+def _numbers(layers: list[int]) -> str:
+    return ", ".join(map(str, layers[:6])) + (", …" if len(layers) > 6 else "")
