@@ -203,9 +203,7 @@ def _attend_tile(query: Tensor, key: Tensor, value: Tensor, shape: Shape, scalin
 def _kernel(query: Tensor, key: Tensor, value: Tensor, causal: bool, scaling: float) -> tuple[Tensor, Tensor]:
     """A fused attention kernel that also returns the log-sum-exp; grouped key-value heads as they are."""
     if query.device.type == "cpu":
-        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            query, key, value, 0.0, causal, scale=scaling
-        )
+        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, 0.0, causal, scale=scaling)
     # CUDA's kernels want as many key-value heads as query heads.
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
@@ -218,4 +216,4 @@ def _kernel(query: Tensor, key: Tensor, value: Tensor, causal: bool, scaling: fl
         out, lse = torch.ops.aten._scaled_dot_product_efficient_attention(
             query, key, value, None, True, 0.0, causal, scale=scaling
         )[:2]
-    return out, lse[:, :, : query.shape[2]]  # the latter pads its rows
+    return out, lse.narrow(2, 0, query.shape[2])  # the latter pads its rows

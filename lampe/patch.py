@@ -108,8 +108,7 @@ class Patched:
             handle.remove()
         self._handles.clear()
         self._share_config(self._plain_config)
-        AttentionInterface._global_mapping.pop(self._name, None)
-        AttentionMaskInterface._global_mapping.pop(self._name, None)
+        self._unregister()
         self._pass = None
 
     def plan(self, length: int | None) -> PositionMap | None:
@@ -202,6 +201,7 @@ class Patched:
         this = weakref.ref(self)
         AttentionInterface.register(self._name, lambda *args, **kwargs: _alive(this)._attention(*args, **kwargs))
         AttentionMaskInterface.register(self._name, lambda *args, **kwargs: _alive(this)._mask(*args, **kwargs))
+        self._unregister = weakref.finalize(self, _unregister, self._name)
         patched_config = copy.copy(self._plain_config)
         patched_config._attn_implementation = self._name
         self._share_config(patched_config)
@@ -259,10 +259,11 @@ class Patched:
     ) -> None:
         """Transformers' mask hook: takes down where each row's tokens are; the tiles do the masking."""
         if mask_function is not causal_mask_function or kv_offset:
+            if self._probing is None:
+                raise ValueError("LaMPE needs plain causal attention; packed texts and custom masks can't be mapped.")
             window = getattr(self._plain_config, "sliding_window", None)
-            if window:
-                self._refuse(f"its attention is limited to a sliding window of {window} tokens")
-            raise ValueError("LaMPE needs plain causal attention; packed sequences and custom masks can't be mapped.")
+            limit = f"a sliding window of {window} tokens" if window else "chunks or its surroundings"
+            self._refuse(f"layers of it see only {limit}, so they never meet a distance beyond their training")
         if self._pass is None:  # generate() also asks ahead of a forward, which then asks again
             return
         offset = int(q_offset)
@@ -411,7 +412,11 @@ class Patched:
         except UnsupportedModelError:
             raise
         except Exception as error:
-            self._refuse(f"rotating its queries and keys apart from its layers fails ({error})", error)
+            self._refuse(
+                f"its rotation can't be applied to the queries and keys that reach its attention, as with multi-head "
+                f"latent attention ({error})",
+                error,
+            )
         finally:
             self._probing = self._planned = None
             self.model.train(training)
@@ -511,6 +516,11 @@ def _rotation(module: nn.Module) -> Rotate:
 
 def _unrotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x
+
+
+def _unregister(name: str) -> None:
+    AttentionInterface._global_mapping.pop(name, None)
+    AttentionMaskInterface._global_mapping.pop(name, None)
 
 
 def _alive(this: weakref.ref[Patched]) -> Patched:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Phi3Config, Qwen2Config, Qwen3Config
 
-_SHAPE = {
+SHAPE = {
     "vocab_size": 97,
     "hidden_size": 64,
     "intermediate_size": 96,
@@ -19,21 +19,19 @@ _SHAPE = {
 }
 
 FAMILIES = {
-    "llama": LlamaConfig(**_SHAPE),
-    "llama-linear": LlamaConfig(
-        **_SHAPE, rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}
-    ),
-    "mistral": MistralConfig(**_SHAPE, sliding_window=None),
-    "qwen2": Qwen2Config(**_SHAPE),
-    "qwen3": Qwen3Config(**_SHAPE, head_dim=16),
-    "phi3": Phi3Config(**_SHAPE, sliding_window=None),
+    "llama": LlamaConfig(**SHAPE),
+    "llama-linear": LlamaConfig(**SHAPE, rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}),
+    "mistral": MistralConfig(**SHAPE, sliding_window=None),
+    "qwen2": Qwen2Config(**SHAPE),
+    "qwen3": Qwen3Config(**SHAPE, head_dim=16),
+    "phi3": Phi3Config(**SHAPE, sliding_window=None),
 }
 
 
 def build(config, dtype=torch.float32):
     """The same weights at every call, large enough that attention is far from uniform."""
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa").eval()
+    model = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "q_proj" in name or "k_proj" in name or "qkv_proj" in name:

@@ -1,0 +1,204 @@
+"""The engine against a dense reference that knows nothing but `PositionMap.relative`."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import lampe
+from lampe.engine import Shape, Step, _attend_tile, tiles
+from lampe.positions import IndexMap, PositionMap, Region, plain_map
+
+DIM = 16
+FREQUENCIES = 1.0 / 100 ** (torch.arange(0, DIM, 2, dtype=torch.float64) / DIM)
+
+
+def table_for(dtype=torch.float32, device="cpu"):
+    def tables(positions):
+        angle = positions.double()[None, :, None] * FREQUENCIES.to(device)
+        return angle.cos().to(dtype), angle.sin().to(dtype)
+
+    return tables
+
+
+def rotate(x, cos, sin):
+    a, b = x.chunk(2, -1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
+
+
+def dense(position_map, query, key, value, first, scaling):
+    """Every score from its own relative position, in float64: softmax over an n × n matrix."""
+    query, key, value = query.double(), key.double(), value.double()
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    i = torch.arange(first, key.shape[2])[:, None]
+    j = torch.arange(key.shape[2])[None, :]
+    angle = position_map.relative(i, j)[..., None].double() * FREQUENCIES
+    cos, sin = angle.cos(), angle.sin()
+    a, b = query[..., None, :].chunk(2, -1)
+    turned = torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
+    scores = (turned * key[:, :, None]).sum(-1) * scaling
+    scores = scores.masked_fill(j > i, -torch.inf)
+    region = position_map.region(i, j)
+    lse = torch.stack(
+        [
+            scores[:, :, -1].masked_fill(region[-1] != r, -torch.inf).logsumexp(-1)
+            for r in range(len(position_map.regions))
+        ]
+    )
+    return scores.softmax(-1) @ value, lse
+
+
+def inputs(stop, first, heads=4, key_heads=2, dtype=torch.float32, rows=1, device="cpu"):
+    generator = torch.Generator().manual_seed(stop * 1000 + first)
+    make = lambda h, n: torch.randn(rows, h, n, DIM, generator=generator).to(dtype).to(device)  # noqa: E731
+    return make(heads, stop - first) * 3, make(key_heads, stop), make(key_heads, stop)
+
+
+def check(position_map, first, stop, atol=1e-5, **kwargs):
+    query, key, value = inputs(stop, first, **kwargs)
+    step = Step(position_map, first, stop, table_for(query.dtype), torch.device("cpu"))
+    out, lse = step.attend(query, key, value, rotate, 0.3)
+    expected, expected_lse = dense(position_map, query, key, value, first, 0.3)
+    torch.testing.assert_close(out.double(), expected, atol=atol, rtol=0)
+    torch.testing.assert_close(lse.double(), expected_lse, atol=atol * 10, rtol=1e-5)
+
+
+CONFIG = lampe.LampeConfig(200, 24, 10, 96)
+BORDERS = sorted({24, 25, 26, 34, 35, 36, 95, 96, 97, 98, 24 * 5, 25 * 5, 25 * 5 + 1, 300, 513})
+
+
+@pytest.mark.parametrize("length", BORDERS)
+def test_prefill_at_every_border(length):
+    check(CONFIG.position_map(length), 0, length)
+
+
+@pytest.mark.parametrize("length", [97, 130, 300])
+@pytest.mark.parametrize("first", [1, 24, 25, 60, 96])
+def test_a_chunk_of_queries_at_every_border(length, first):
+    check(CONFIG.position_map(300), first, length)
+
+
+@pytest.mark.parametrize("beyond", [1, 2, 40])
+def test_queries_beyond_the_plan(beyond):
+    check(CONFIG.position_map(150), 150 + beyond - 1, 150 + beyond)
+    check(CONFIG.position_map(150), 149, 150 + beyond)
+
+
+@pytest.mark.parametrize(("heads", "key_heads"), [(1, 1), (9, 3), (8, 1)])
+def test_grouped_heads_and_batches(heads, key_heads):
+    check(CONFIG.position_map(140), 0, 140, heads=heads, key_heads=key_heads, rows=2)
+
+
+@pytest.mark.parametrize(("dtype", "atol"), [(torch.float64, 1e-12), (torch.bfloat16, 0.06), (torch.float16, 0.01)])
+def test_other_dtypes(dtype, atol):
+    check(CONFIG.position_map(140), 0, 140, atol=atol, dtype=dtype)
+
+
+@pytest.mark.parametrize(("head", "tail"), [(0, 0), (0, 10), (24, 0), (1, 1)])
+def test_empty_head_or_tail(head, tail):
+    check(lampe.LampeConfig(200, head, tail, 60).position_map(150), 0, 150)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_random_maps_and_passes(data):
+    head, tail = data.draw(st.integers(0, 30)), data.draw(st.integers(0, 30))
+    config = lampe.LampeConfig(500, head, tail, data.draw(st.integers(1, 120)))
+    stop = data.draw(st.integers(1, 160))
+    check(config.position_map(data.draw(st.integers(1, 160))), data.draw(st.integers(0, stop - 1)), stop)
+
+
+# Other published methods are further values of the same type; the engine must take them as they are.
+WINDOW, CHUNK = 20, 12
+
+
+class _Capped:
+    """min(i mod s + shift, cap), the query map of dual chunk attention."""
+
+    def __init__(self, shift, cap):
+        self.shift, self.cap = shift, cap
+
+    def __call__(self, index):
+        return (index % CHUNK + self.shift).clamp(max=self.cap)
+
+
+OTHERS = {
+    "RoPE": plain_map(130),
+    "ReRoPE": PositionMap(
+        130, WINDOW, 0, 0,
+        (Region("Near", 0, WINDOW), Region("Far", WINDOW, None, IndexMap(0, offset=WINDOW), IndexMap(0))),
+    ),
+    "SelfExtend": PositionMap(
+        130, 50, 0, 0,
+        (Region("Near", 0, WINDOW), Region("Far", WINDOW, None, IndexMap(1, 4, offset=WINDOW - WINDOW // 4), IndexMap(1, 4))),
+    ),
+    "STRING": PositionMap(130, 98, 0, 0, (Region("Near", 0, 40), Region("Far", 40, None, IndexMap(offset=-32)))),
+    "DCA": PositionMap(
+        130, 16, 0, 0,
+        (
+            Region("Own chunk", 0, 1, _Capped(0, CHUNK), _Capped(0, CHUNK), block=CHUNK),
+            Region("Next chunk", 1, 2, _Capped(CHUNK, 16), _Capped(0, CHUNK), block=CHUNK),
+            Region("Far chunks", 2, None, lambda i: i * 0 + 16, _Capped(0, CHUNK), block=CHUNK),
+        ),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", OTHERS)
+@pytest.mark.parametrize(("first", "stop"), [(0, 130), (0, 7), (50, 130), (129, 130), (48, 61)])
+def test_other_methods_are_values_of_the_same_type(method, first, stop):
+    check(OTHERS[method], first, stop)
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.data())
+def test_tiles_hold_each_pair_once(data):
+    config = lampe.LampeConfig(
+        500, data.draw(st.integers(0, 9)), data.draw(st.integers(0, 9)), data.draw(st.integers(1, 50))
+    )
+    position_map = data.draw(st.sampled_from([config.position_map(data.draw(st.integers(1, 60))), OTHERS["DCA"]]))
+    stop = data.draw(st.integers(1, 70))
+    first = data.draw(st.integers(0, stop - 1))
+    found = torch.full((stop, stop), -1)
+    for number, region in enumerate(position_map.regions):
+        for tile in tiles(region, first, stop):
+            rows, columns = tile.query[1] - tile.query[0], tile.key[1] - tile.key[0]
+            square = torch.ones(rows, columns)
+            mask = {Shape.FULL: square, Shape.CAUSAL: square.tril(), Shape.ANTICAUSAL: square.triu()}[tile.shape].bool()
+            part = found[slice(*tile.query), slice(*tile.key)]
+            assert (part[mask] == -1).all()
+            part[mask] = number
+    i = torch.arange(first, stop)[:, None]
+    assert torch.equal(found[first:], position_map.region(i, torch.arange(stop)[None]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("shape", Shape)
+def test_the_cuda_kernels_take_each_tile(dtype, shape):
+    """Shapes, dtypes and devices of every CUDA kernel call, checked without a GPU; not its numbers."""
+    with FakeTensorMode():
+        query, key, value = (torch.empty(2, heads, 30, DIM, dtype=dtype, device="cuda") for heads in (4, 2, 2))
+        out, lse = _attend_tile(query, key, value, shape, 0.3)
+    assert (out.shape, out.dtype, out.device.type) == (query.shape, dtype, "cuda")
+    assert (lse.shape, lse.dtype, lse.device.type) == (query.shape[:3], torch.float32, "cuda")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("first", [0, 100, 149])
+def test_a_whole_step_fits_together_off_the_cpu(dtype, first):
+    """The same for the code around the kernels, on PyTorch's meta device: tensors without numbers."""
+    query, key, value = inputs(150, first, dtype=dtype, device="meta")
+    frequencies = torch.empty(DIM // 2, device="meta")
+
+    def tables(positions):
+        angle = positions[None, :, None] * frequencies
+        return angle.cos().to(dtype), angle.sin().to(dtype)
+
+    step = Step(CONFIG.position_map(150), first, 150, tables, torch.device("meta"))
+    out, lse = step.attend(query, key, value, rotate, 0.3)
+    assert (out.shape, out.dtype, out.device.type) == ((1, 4, 150 - first, DIM), dtype, "meta")
+    assert (lse.shape, lse.dtype) == ((3, 1, 4), torch.float32)

@@ -1,0 +1,413 @@
+"""The patch on tiny random models: every oracle for every family."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import weakref
+
+import pytest
+import torch
+from tests.lampe.tiny import FAMILIES, SHAPE, build, tokens
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    BloomConfig,
+    DynamicCache,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GPT2Config,
+    Llama4TextConfig,
+    LlamaConfig,
+    MistralConfig,
+    SmolLM3Config,
+    StaticCache,
+)
+from transformers.models.deepseek_v3 import DeepseekV3Config
+
+import lampe
+from lampe.engine import Step
+
+CONFIG = lampe.LampeConfig(64, 10, 6, 32)
+LENGTH = 120
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def model(request):
+    return build(FAMILIES[request.param])
+
+
+@pytest.fixture(scope="module")
+def llama():
+    return build(FAMILIES["llama"])
+
+
+@torch.no_grad()
+def logits(model, ids, **kwargs):
+    return model(ids, **kwargs).logits
+
+
+def close(got, expected, atol=2e-5):
+    torch.testing.assert_close(got, expected, atol=atol, rtol=1e-5)
+
+
+# Every family
+
+
+def test_a_map_that_changes_nothing_gives_the_models_own_logits(model):
+    ids = tokens(60)
+    expected = logits(model, ids)
+    with lampe.patch(model, lampe.LampeConfig(64, 10, 6, 64)):
+        close(logits(model, ids), expected)
+
+
+def test_removing_the_patch_gives_the_original_bits(model):
+    ids = tokens(60)
+    expected = logits(model, ids)
+    with lampe.patch(model, CONFIG) as patched:
+        assert not torch.equal(logits(model, ids), expected), "the patch does something"
+    assert torch.equal(logits(model, ids), expected)
+    patched.remove()
+    assert torch.equal(logits(model, ids), expected)
+
+
+def test_each_layer_attends_as_the_dense_reference(model, monkeypatch):
+    """With the family's own projections and rotation; scores from `PositionMap.relative` alone."""
+    attend, checked = Step.attend, []
+
+    def spy(step, query, key, value, rotate, scaling):
+        out, lse = attend(step, query, key, value, rotate, scaling)
+        i, j = torch.arange(LENGTH)[:, None], torch.arange(LENGTH)[None]
+        relative = step.position_map.relative(i, j).clamp(min=0)
+        groups = query.shape[1] // key.shape[1]
+        turned = torch.stack([rotate(query, *tables(torch.full((LENGTH,), d))) for d in range(64)])
+        q = turned[relative, :, :, i]  # (query, key, batch, heads, head_dim)
+        scores = torch.einsum("ijbhd,bhjd->bhij", q, key.repeat_interleave(groups, 1)) * scaling
+        scores = scores.masked_fill(j > i, -torch.inf)
+        close(out, scores.softmax(-1) @ value.repeat_interleave(groups, 1), 1e-5)
+        checked.append(True)
+        return out, lse
+
+    ids = tokens(LENGTH)
+    with lampe.patch(model, CONFIG):
+        rotary = next(m for n, m in model.named_modules() if n.endswith("rotary_emb"))
+        tables = lambda positions: rotary.forward(torch.empty(0), positions[None])  # noqa: E731
+        monkeypatch.setattr(Step, "attend", spy)
+        logits(model, ids)
+    assert len(checked) == model.config.num_hidden_layers
+
+
+def test_decode_gives_the_last_row_of_prefill(model):
+    ids = tokens(LENGTH)
+    with lampe.patch(model, CONFIG) as patched:
+        patched.plan(LENGTH)
+        whole = logits(model, ids)
+        cache = DynamicCache(config=model.config)
+        logits(model, ids[:, :-5], past_key_values=cache)
+        for step in range(LENGTH - 5, LENGTH):
+            one = logits(model, ids[:, step : step + 1], past_key_values=cache)
+            close(one[:, 0], whole[:, step])
+
+
+@pytest.mark.parametrize("chunks", [(1, 1, 50, 68), (11, 40, 60, 9), (100, 20)])
+def test_chunked_prefill_gives_the_whole(model, chunks):
+    ids = tokens(LENGTH)
+    with lampe.patch(model, CONFIG) as patched:
+        patched.plan(LENGTH)
+        whole = logits(model, ids)
+        cache = DynamicCache(config=model.config)
+        close(torch.cat([logits(model, part, past_key_values=cache) for part in ids.split(chunks, 1)], 1), whole)
+
+
+@pytest.mark.parametrize("left", [True, False])
+def test_a_padded_batch_gives_the_single_rows(model, left):
+    lengths = (LENGTH, 77, 20)
+    rows = [tokens(n, seed=n) for n in lengths]
+    ids, mask = torch.zeros(3, LENGTH, dtype=torch.long), torch.zeros(3, LENGTH, dtype=torch.long)
+    for row, part in enumerate(rows):
+        place = slice(LENGTH - part.shape[1], LENGTH) if left else slice(0, part.shape[1])
+        ids[row, place], mask[row, place] = part, 1
+    with lampe.patch(model, CONFIG) as patched:
+        batch = logits(model, ids, attention_mask=mask)
+        assert [m.length for m in patched.position_maps] == list(lengths)
+        shares = [patched.head_shares(row) for row in range(3)]
+        assert [s.shape[-1] for s in shares] == [3, 3, 1], "the short row is plain RoPE"
+        for row, part in enumerate(rows):
+            close(batch[row : row + 1][mask[row : row + 1] > 0], logits(model, part)[0])
+            close(patched.head_shares(), shares[row])
+
+
+def test_generate_continues_as_a_fresh_prefill_would(model):
+    """Greedy tokens of generate(), each checked against a forward over the whole text under the same plan."""
+    ids = tokens(LENGTH)
+    with lampe.patch(model, CONFIG) as patched:
+        made = model.generate(ids, max_new_tokens=8, do_sample=False, eos_token_id=None)
+        patched.plan(LENGTH)
+        expected = logits(model, made)[0, LENGTH - 1 : -1].argmax(-1)
+    assert made[0, LENGTH:].tolist() == expected.tolist()
+
+
+# Plans and caches
+
+
+def test_left_padded_generate_and_beams(llama):
+    rows = [tokens(LENGTH), tokens(50, seed=2)]
+    ids = torch.cat([rows[0], torch.nn.functional.pad(rows[1], (LENGTH - 50, 0))])
+    mask = (ids != 0).long()
+    kwargs = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None}
+    for beams in (1, 3):
+        with lampe.patch(llama, CONFIG):
+            together = llama.generate(ids, attention_mask=mask, num_beams=beams, **kwargs)
+            alone = [llama.generate(row, num_beams=beams, **kwargs) for row in rows]
+        for row in range(2):
+            assert together[row, LENGTH:].tolist() == alone[row][0, rows[row].shape[1] :].tolist()
+
+
+def test_a_static_cache_works(llama):
+    ids = tokens(LENGTH)
+    kwargs = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None, "disable_compile": True}
+    with lampe.patch(llama, CONFIG):
+        expected = llama.generate(ids, **kwargs)
+        cache = StaticCache(config=llama.config, max_cache_len=LENGTH + 20)
+        assert torch.equal(llama.generate(ids, past_key_values=cache, **kwargs), expected)
+
+
+def test_the_plan_goes_with_the_cache(llama):
+    first, second = tokens(LENGTH), tokens(90, seed=5)
+    with lampe.patch(llama, CONFIG) as patched:
+        one, two = DynamicCache(), DynamicCache()
+        logits(llama, first, past_key_values=one)
+        logits(llama, second, past_key_values=two)
+        kept = copy.deepcopy(one)
+        logits(llama, second[:, :1], past_key_values=one)
+        assert patched.position_map.length == LENGTH
+        logits(llama, second[:, :1], past_key_values=two)
+        assert patched.position_map.length == 90
+        close(logits(llama, second[:, :1], past_key_values=kept), logits(llama, second[:, :1], past_key_values=one), 9)
+        assert patched.position_map.length == LENGTH
+
+
+def test_further_input_is_planned_for_the_length_reached(llama):
+    ids = tokens(LENGTH)
+    with lampe.patch(llama, CONFIG) as patched:
+        cache = DynamicCache()
+        logits(llama, ids[:, :20], past_key_values=cache)
+        assert not patched.position_map.compresses
+        logits(llama, ids[:, 20:], past_key_values=cache)
+        assert patched.position_map == lampe.position_map(CONFIG, LENGTH)
+
+
+def test_a_plan_that_would_reach_the_window_is_made_anew(llama):
+    with lampe.patch(llama, CONFIG) as patched, torch.no_grad():
+        cache = DynamicCache()
+        lengths = []
+        llama(tokens(30), past_key_values=cache)
+        for step in range(70):
+            llama(tokens(1, seed=step), past_key_values=cache)
+            position_map = patched.position_map
+            lengths.append(position_map.length)
+            assert position_map.relative(30 + step, 0) < CONFIG.window
+    assert lengths[0] == 30
+    assert lengths[-1] > 64
+
+
+def test_a_plan_serves_several_questions(llama):
+    document, questions = tokens(100), [tokens(9, seed=s) for s in (3, 4)]
+    with lampe.patch(llama, CONFIG) as patched:
+        planned = patched.plan(LENGTH)
+        cache = DynamicCache()
+        logits(llama, document, past_key_values=cache)
+        for question in questions:
+            mine = copy.deepcopy(cache)
+            close(
+                logits(llama, question, past_key_values=mine),
+                logits(llama, torch.cat([document, question], 1))[:, 100:],
+            )
+            assert patched.position_map == planned
+        assert patched.plan(None) is None
+        logits(llama, document)
+        assert patched.position_map.length == 100
+
+
+def test_a_cache_from_the_unpatched_model_is_refused(llama):
+    cache = DynamicCache()
+    logits(llama, tokens(20), past_key_values=cache)
+    with lampe.patch(llama, CONFIG), pytest.raises(ValueError, match="filled without LaMPE"):
+        logits(llama, tokens(1), past_key_values=cache)
+
+
+def test_a_mapping_that_does_nothing_beyond_the_window_says_so(llama):
+    with lampe.patch(llama, lampe.LampeConfig(64, 20, 20, 40)), pytest.warns(UserWarning, match="maps nothing"):
+        logits(llama, tokens(LENGTH))
+
+
+# What is seen from outside
+
+
+def test_region_shares_are_the_attention_that_fell_in_each_region(llama):
+    ids = tokens(LENGTH)
+    with lampe.patch(llama, CONFIG) as patched:
+        with pytest.raises(RuntimeError, match="hasn't run"):
+            _ = patched.region_shares
+        with pytest.raises(RuntimeError, match="hasn't run"):
+            _ = patched.position_map
+        logits(llama, ids)
+        heads = patched.head_shares()
+        assert heads.shape == (3, 4, 3)
+        close(heads.sum(-1), torch.ones(3, 4))
+        close(patched.region_shares, heads.mean(1))
+        prefill = patched.region_shares
+        cache = DynamicCache()
+        patched.plan(LENGTH)
+        logits(llama, ids[:, :-1], past_key_values=cache)
+        logits(llama, ids[:, -1:], past_key_values=cache)
+        close(patched.region_shares, prefill)
+
+
+def test_attention_scale_is_a_factor_on_the_scores(llama):
+    ids = tokens(30)
+    with lampe.patch(llama, lampe.LampeConfig(64, 10, 6, 64, attention_scale=1.3)):
+        scaled = logits(llama, ids)
+    plain = [layer.self_attn.scaling for layer in llama.model.layers]
+    try:
+        for layer in llama.model.layers:
+            layer.self_attn.scaling *= 1.3
+        close(scaled, logits(llama, ids))
+    finally:
+        for layer, scaling in zip(llama.model.layers, plain, strict=True):
+            layer.self_attn.scaling = scaling
+
+
+def test_two_models_from_one_config_keep_their_own_settings():
+    config = LlamaConfig(**SHAPE)
+    a, b, c = build(config), build(config), build(config)
+    ids = tokens(LENGTH)
+    plain = logits(c, ids)
+    names = set(AttentionInterface._global_mapping)
+    with lampe.patch(a, CONFIG) as pa:
+        alone = logits(a, ids)
+        with lampe.patch(b, lampe.LampeConfig(64, 4, 4, 50)) as pb:
+            other = logits(b, ids)
+            assert torch.equal(logits(a, ids), alone)
+            assert torch.equal(logits(c, ids), plain)
+            assert (pa.position_map.mapping_length, pb.position_map.mapping_length) == (32, 50)
+            assert not torch.equal(other, alone)
+        assert torch.equal(logits(b, ids), plain)
+        assert torch.equal(logits(a, ids), alone)
+    assert torch.equal(logits(a, ids), plain)
+    assert set(AttentionInterface._global_mapping) == names
+    assert not [name for name in AttentionMaskInterface._global_mapping if "lampe" in name]
+    assert config._attn_implementation == a.config._attn_implementation == "sdpa"
+
+
+def test_an_exception_in_a_forward_leaves_nothing_behind(llama):
+    ids = tokens(60)
+    plain = logits(llama, ids)
+
+    def fail(*_):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), lampe.patch(llama, CONFIG):  # noqa: PT012
+        handle = llama.model.layers[1].register_forward_pre_hook(fail)
+        try:
+            logits(llama, ids)
+        finally:
+            handle.remove()
+    assert torch.equal(logits(llama, ids), plain)
+    with lampe.patch(llama, CONFIG) as patched:
+        handle = llama.model.layers[1].register_forward_pre_hook(fail)
+        with pytest.raises(ZeroDivisionError):
+            logits(llama, ids)
+        handle.remove()
+        logits(llama, ids)
+        assert patched.region_shares.shape == (3, 3)
+
+
+def test_a_patched_model_that_nobody_holds_is_freed():
+    model = build(FAMILIES["llama"])
+    seen = weakref.ref(model)
+    lampe.patch(model, CONFIG)
+    del model
+    gc.collect()
+    assert seen() is None
+    assert not [name for name in AttentionInterface._global_mapping if name.startswith("lampe-")]
+
+
+def test_gradients_are_an_error_not_a_wrong_number(llama):
+    with lampe.patch(llama, CONFIG):
+        loss = llama(tokens(40), labels=tokens(40)).loss
+        with pytest.raises(RuntimeError, match="inference"):
+            loss.backward()
+
+
+def test_wrong_calls_are_refused_in_words(llama):
+    ids = tokens(40)
+    with lampe.patch(llama, CONFIG) as patched:
+        with pytest.raises(ValueError, match="patched already"):
+            lampe.patch(llama, CONFIG)
+        with pytest.raises(ValueError, match="holes"):
+            logits(llama, ids, attention_mask=torch.tensor([[1] * 10 + [0] * 5 + [1] * 25]))
+        with pytest.raises(ValueError, match="two-dimensional"):
+            logits(llama, ids, attention_mask=torch.zeros(1, 1, 40, 40))
+        with pytest.raises(ValueError, match="packed"):
+            logits(llama, ids, position_ids=torch.cat([torch.arange(20), torch.arange(20)])[None])
+        with pytest.raises(ValueError, match="packed"):
+            logits(llama, ids, position_ids=torch.cat([torch.arange(20), torch.arange(20)])[None], use_cache=False)
+        with pytest.raises(ValueError, match="at least 1 token"):
+            patched.plan(0)
+        logits(llama, ids)
+        llama.set_attn_implementation("eager")
+        with pytest.raises(RuntimeError, match="was changed"):
+            logits(llama, ids)
+    assert llama.config._attn_implementation == "sdpa"
+
+
+# What can't be patched
+
+
+REFUSED = {
+    "no rotary position embedding": GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=97),
+    "no rotary position embedding ": BloomConfig(hidden_size=32, n_layer=2, n_head=2, vocab_size=97),
+    "layers of it see only chunks": Llama4TextConfig(
+        **SHAPE, num_local_experts=2, intermediate_size_mlp=64, head_dim=16, attention_chunk_size=32
+    ),
+    "sliding window of 16": MistralConfig(**SHAPE, sliding_window=16),
+    "more than one kind of RoPE": Gemma3TextConfig(**SHAPE, head_dim=16),
+    "sliding window of 4096": Gemma2Config(**SHAPE, head_dim=16),
+    "don't rotate by position": SmolLM3Config(**SHAPE, no_rope_layers=[1, 1, 0]),
+    "frequencies with the input length": LlamaConfig(
+        **SHAPE, rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    ),
+    "multi-head latent attention": DeepseekV3Config(
+        **{**SHAPE, "num_key_value_heads": 4}, q_lora_rank=16, kv_lora_rank=16, qk_rope_head_dim=8,
+        qk_nope_head_dim=8, v_head_dim=16, n_routed_experts=4, n_group=1, topk_group=1, num_experts_per_tok=1,
+        moe_intermediate_size=16, first_k_dense_replace=3,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_a_model_that_cant_be_patched_is_refused_with_the_reason(reason):
+    model = build(REFUSED[reason])
+    ids = tokens(20)
+    plain = logits(model, ids)
+    with pytest.raises(lampe.UnsupportedModelError, match=reason.strip()) as error:
+        lampe.patch(model, CONFIG)
+    print(error.value)
+    assert str(error.value).startswith(f"LaMPE can't patch this {type(model).__name__}: ")
+    assert torch.equal(logits(model, ids), plain), "and left as it was"
+
+
+def test_a_model_whose_rotation_is_not_its_own_is_refused(llama, monkeypatch):
+    """What an upgrade of transformers could bring: the function beside the class isn't the one in use."""
+    import transformers.models.llama.modeling_llama as modelling
+
+    own = modelling.apply_rotary_pos_emb
+    layer = llama.model.layers[0].self_attn
+    monkeypatch.setitem(type(layer).forward.__globals__, "apply_rotary_pos_emb", lambda q, k, *_: (q, k))
+    with pytest.raises(lampe.UnsupportedModelError, match="rotation doesn't reach"):
+        lampe.patch(llama, CONFIG)
+    monkeypatch.setitem(
+        type(layer).forward.__globals__, "apply_rotary_pos_emb", lambda q, k, cos, sin: own(q, k, cos, sin.neg())
+    )
+    lampe.patch(llama, CONFIG).remove()

@@ -1,0 +1,156 @@
+"""The position map against the paper's formulas, written out here by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import LlamaConfig, MistralConfig, Qwen2Config
+
+import lampe
+from lampe.presets import pretraining_window, preset_name
+
+
+def papers_position(d: int, l: int, m: int, s1: int, s2: int) -> tuple[str, int]:  # noqa: E741
+    """Region and position of a relative distance, section 3.3, in exact integers."""
+    if d <= s1:
+        return "Head", d
+    if d < l - s2:
+        return "Middle", (m - s1 - s2) * (d - s1) // (l - s1 - s2) + s1
+    return "Tail", m - l + d
+
+
+@st.composite
+def settings_(draw):
+    head, tail = draw(st.integers(0, 40)), draw(st.integers(0, 40))
+    m = draw(st.integers(head + tail + 1, head + tail + 200))
+    return draw(st.integers(m + 1, m + 3000)), m, head, tail
+
+
+@given(settings_(), st.data())
+def test_every_pair_has_the_papers_region_and_position(setting, data):
+    length, m, head, tail = setting
+    position_map = lampe.position_map(lampe.LampeConfig(m, head, tail, m), length)
+    query = data.draw(st.integers(0, length - 1))
+    keys = np.arange(query + 1)
+    mapped, regions = position_map.relative(query, keys), position_map.region(query, keys)
+    names = [region.name for region in position_map.regions]
+    for d in {0, head, head + 1, length - tail - 1, length - tail, query, query // 2} & set(range(query + 1)):
+        name, position = papers_position(d, length, m, head, tail)
+        assert names[regions[query - d]] == name
+        slack = 1 if name == "Middle" else 0
+        assert position <= mapped[query - d] <= position + slack
+    assert (np.diff(mapped[::-1]) >= 0).all(), "positions never fall with distance"
+    assert mapped.max() < m
+    assert sum(position_map.key_counts(query)) == query + 1
+    assert position_map.key_counts(query) == tuple(np.bincount(regions, minlength=3))
+
+
+@given(settings_(), st.integers(0, 300))
+def test_generated_tokens_keep_the_plan(setting, extra):
+    length, m, head, tail = setting
+    position_map = lampe.position_map(lampe.LampeConfig(m + 400, head, tail, m), length)
+    query = length - 1 + extra
+    mapped = position_map.relative(query, np.arange(query + 1))
+    assert (np.diff(mapped[::-1]) >= 0).all()
+    assert mapped.max() == m - 1 + extra if tail else mapped.max() <= m + extra
+
+
+def test_arrays_tensors_and_integers_agree():
+    position_map = lampe.position_map(lampe.LampeConfig(64, 8, 5, 32), 100)
+    i, j = np.arange(100, dtype=np.int32)[:, None], np.arange(100, dtype=np.int32)
+    array = position_map.relative(i, j)
+    tensor = position_map.relative(torch.from_numpy(i), torch.from_numpy(j))
+    assert (tensor.numpy() == array).all()
+    assert (position_map.region(torch.from_numpy(i), torch.from_numpy(j)).numpy() == position_map.region(i, j)).all()
+    assert position_map.relative(99, 3) == array[99, 3]
+    assert (position_map.region(i, j)[i < j] == -1).all()
+    assert (array[i < j] < 0).all()
+    with pytest.raises(TypeError, match="integers"):
+        position_map.relative(1.5 * torch.ones(1), torch.ones(1, dtype=torch.long))
+
+
+def test_positions_are_exact_at_a_million_tokens():
+    position_map = lampe.position_map(lampe.LampeConfig.for_model(LlamaConfig(**LLAMA3)), 1_048_576)
+    keys = np.array([0, 199, 200, 500_000, 1_048_000], dtype=np.int32)
+    d = 1_048_575 - keys.astype(object)
+    expected = [papers_position(int(x), 1_048_576, position_map.mapping_length, 512, 200)[1] for x in d]
+    assert all(0 <= got - want <= 1 for got, want in zip(position_map.relative(1_048_575, keys), expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("head", "tail", "m", "length"), [(8, 5, 32, 32), (8, 5, 33, 32), (8, 5, 13, 40), (8, 5, 9, 40)]
+)
+def test_where_lampe_does_not_apply_the_map_is_plain_rope(head, tail, m, length):
+    position_map = lampe.position_map(lampe.LampeConfig(64, head, tail, m), length)
+    i, j = np.arange(length)[:, None], np.arange(length)
+    assert (position_map.relative(i, j) == i - j).all()
+    assert not position_map.compresses
+    assert position_map.mapping_length == length
+    assert [region.name for region in position_map.regions] == ["All"]
+
+
+def test_the_mapping_length_never_exceeds_the_window():
+    assert lampe.position_map(lampe.LampeConfig(64, 8, 5, 1000), 500).mapping_length == 64
+
+
+def test_the_published_curves():
+    assert lampe.PRESETS["llama3"].mapping(8000) == 1536
+    assert lampe.PRESETS["llama3"].mapping(8192) == 1036
+    assert lampe.PRESETS["llama2"].mapping(16384) == math.floor(
+        2489.1055552214357 / (1 + math.exp(-(8.673006440952035e-05 * 16384 - 0.648012322406978)))
+    )
+    assert lampe.PRESETS["llama3.1"].mapping(131072) == math.floor(
+        82358.52413056031 / (1 + math.exp(-(4.505261149632588e-05 * 131072 - 2.788576860718702)))
+    )
+    assert lampe.PRESETS["mistral"].mapping(10**9) == 24576
+    assert lampe.PRESETS["smollm2"] == lampe.LampeConfig(8192, 512, 200, 2048)
+
+
+@given(st.floats(1, 1e6), st.floats(-1, 1), st.floats(-1e4, 1e4), st.integers(1, 2**40))
+def test_the_curve_has_a_value_everywhere(maximum, slope, intercept, length):
+    assert 0 <= lampe.ScaledSigmoid(maximum, slope, intercept)(length) <= maximum
+
+
+LLAMA3 = {"vocab_size": 128256, "max_position_embeddings": 8192}
+
+
+def test_a_model_gets_its_familys_preset_or_a_rescaled_curve():
+    assert lampe.LampeConfig.for_model(LlamaConfig(**LLAMA3)) is lampe.PRESETS["llama3"]
+    assert lampe.LampeConfig.for_model(LlamaConfig(vocab_size=49152, max_position_embeddings=8192)).mapping == 2048
+    assert preset_name(MistralConfig(vocab_size=32000, max_position_embeddings=32768)) == "mistral"
+    other = lampe.LampeConfig.for_model(Qwen2Config(max_position_embeddings=32768))
+    assert not other.calibrated
+    assert other.mapping.maximum == 0.75 * 32768
+    # The same share of the window at the same share of the input as Llama-3's curve (with its L rounded to ¾).
+    assert other.mapping(4 * 12000) / 32768 == pytest.approx(
+        lampe.ScaledSigmoid(0.75 * 8192, 0.00010493097327094324, -2.466638011138158)(12000) / 8192, abs=1e-3
+    )
+
+
+def test_the_window_is_the_one_before_scaling():
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4096, "rope_theta": 1e4}
+    assert pretraining_window(LlamaConfig(max_position_embeddings=16384, rope_parameters=yarn)) == 4096
+    with pytest.raises(ValueError, match="max_position_embeddings"):
+        pretraining_window(object())
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: lampe.LampeConfig(0, 8, 5, 32), "window"),
+        (lambda: lampe.LampeConfig(64, -1, 5, 32), "Head"),
+        (lambda: lampe.LampeConfig(64, 8, 5, 0), "mapping length"),
+        (lambda: lampe.LampeConfig(64, 8, 5, 32, attention_scale=float("nan")), "attention scale"),
+        (lambda: lampe.ScaledSigmoid(float("inf"), 1, 1), "finite"),
+        (lambda: lampe.ScaledSigmoid(0, 1, 1), "at least 1"),
+        (lambda: lampe.position_map(lampe.LampeConfig(64, 8, 5, 32), 0), "at least 1 token"),
+    ],
+)
+def test_impossible_settings_are_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
