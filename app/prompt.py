@@ -1,0 +1,60 @@
+"""A document and a question, as tokens of the model's chat template."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+_DOCUMENT, _QUESTION = "\ue000document\ue000", "\ue000question\ue000"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Token ids of a whole prompt, template included.
+
+    Parameters
+    ----------
+    ids : list of int
+    document_tokens : int
+        How many of them are the document's.
+    """
+
+    ids: list[int]
+    document_tokens: int
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def build_prompt(tokenizer: Any, document: str, question: str) -> Prompt:
+    """Put a document and a question into the chat template as plain data.
+
+    Both are tokenized apart from the template, with special tokens switched off: whatever the document
+    contains, an end-of-turn marker for instance, it stays text.
+
+    Parameters
+    ----------
+    tokenizer : transformers tokenizer
+    document, question : str
+    """
+    content = f"{_DOCUMENT}\n\n{_QUESTION}"
+    if tokenizer.chat_template:
+        messages = [{"role": "user", "content": content}]
+        rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    else:
+        rendered = f"{tokenizer.bos_token or ''}{content}\n\nAnswer:"
+    before, rest = rendered.split(_DOCUMENT)
+    between, after = rest.split(_QUESTION)
+
+    def encode(text: str, data: bool) -> list[int]:
+        return tokenizer.encode(text, add_special_tokens=False, split_special_tokens=data)
+
+    middle = encode(document.strip(), True)
+    ids = [
+        *encode(before, False),
+        *middle,
+        *encode(between, False),
+        *encode(question.strip(), True),
+        *encode(after, False),
+    ]
+    return Prompt(ids, len(middle))

@@ -1,0 +1,359 @@
+"""The one loaded model, and what a visitor may ask of it. No gradio here: generators of plain values."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from transformers import DynamicCache, StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
+
+import lampe
+from app.prompt import Prompt, build_prompt
+from app.settings import Settings
+from lampe.load import DEFAULT_MODEL_NAME, Progress, load, load_config, load_tokenizer
+from lampe.positions import PositionMap, plain_map
+
+Method = Literal["lampe", "rope"]
+METHODS: tuple[Method, ...] = ("lampe", "rope")
+
+PREFILL_CHUNK = 512
+"""Tokens between two looks at the Stop button; also keeps a chunk's activations small."""
+
+MAX_NEW_TOKENS = 512
+_STREAM_TIMEOUT = 600.0  # seconds for one token, after which the run is taken for dead
+
+
+class AskError(ValueError):
+    """Something about the request that the person can mend; the message says what and how."""
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """The figures of one answer.
+
+    Parameters
+    ----------
+    method, model, bits
+        What ran.
+    input_length, window, mapping_length : int
+        In tokens; the mapping length in positions.
+    regions : list of dict
+        name, keys (how many the last prompt token meets there) and share (of its attention, the mean over
+        layers and heads; None for a model that ran unpatched).
+    layer_shares : list of list of float
+        The same share for each layer, regions in order.
+    prefill_seconds, decode_seconds : float
+    new_tokens : int
+    stopped : bool
+        By the person, before the model had ended.
+    """
+
+    method: Method
+    model: str
+    bits: int
+    input_length: int
+    window: int
+    mapping_length: int
+    calibrated: bool
+    regions: list[dict[str, Any]]
+    layer_shares: list[list[float]]
+    prefill_seconds: float
+    decode_seconds: float
+    new_tokens: int
+    stopped: bool
+
+
+@dataclass
+class Update:
+    """What a running request shows: a stage with its progress, then the answer as it grows, then its figures."""
+
+    stage: str
+    done: int = 0
+    total: int = 0
+    unit: str = ""
+    answer: str = ""
+    report: RunReport | None = None
+
+
+@dataclass
+class Session:
+    """The loaded model and tokenizer, shared by all visitors; requests run one at a time."""
+
+    settings: Settings
+    _tokenizer: Any = None
+    _model: Any = None
+    _lampe_config: lampe.LampeConfig | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _tokenizer_lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def tokenizer_ready(self) -> bool:
+        return self._tokenizer is not None
+
+    @property
+    def model_ready(self) -> bool:
+        return self._model is not None
+
+    def tokenizer(self, progress: Callable[[Progress], None] | None = None) -> Any:
+        """The tokenizer, fetched at its first use.
+
+        Raises
+        ------
+        lampe.LoadError
+        """
+        with self._tokenizer_lock:
+            if self._tokenizer is None:
+                self._tokenizer = load_tokenizer(self.settings.model_id, progress=progress)
+            return self._tokenizer
+
+    def model(self, progress: Callable[[Progress], None] | None = None) -> Any:
+        """The model, fetched and loaded at its first use; `_lock` must be held.
+
+        Raises
+        ------
+        lampe.LoadError
+        """
+        if self._model is None:
+            model, tokenizer = load(self.settings.model_id, bits=self.settings.bits, progress=progress)
+            lampe.patch(model).remove()  # refuse now, not after a long document was read
+            self._model, self._tokenizer = model, tokenizer
+        return self._model
+
+    def config(self) -> lampe.LampeConfig:
+        """The LaMPE settings of the model, from its preset or its config; no weights are needed.
+
+        Raises
+        ------
+        lampe.LoadError
+        """
+        if self._lampe_config is None:
+            model_id = self.settings.model_id
+            self._lampe_config = (
+                lampe.PRESETS["smollm2"] if model_id is None else lampe.LampeConfig.for_model(load_config(model_id))
+            )
+        return self._lampe_config
+
+    def prompt(self, text: str, question: str) -> Prompt:
+        """The prompt of a request that may be run.
+
+        Raises
+        ------
+        AskError
+            If the text or the question is empty, or both together exceed the limit.
+        """
+        if not text.strip():
+            raise AskError("There is no text to ask about: paste one, upload a file or take an example.")
+        if not question.strip():
+            raise AskError("There is no question: type what you want to know about the text.")
+        prompt = build_prompt(self.tokenizer(), text, question)
+        limit = self.settings.max_input_tokens
+        if len(prompt) > limit:
+            raise AskError(
+                f"The text and question have {len(prompt):,} tokens; the limit here is {limit:,}. Nothing was cut or "
+                f"run: shorten the text by {len(prompt) - limit:,} tokens, or raise MAX_INPUT_TOKENS where you run "
+                "the app."
+            )
+        return prompt
+
+    def ask(
+        self, text: str, question: str, method: Method, max_new_tokens: int, stop: threading.Event | None = None
+    ) -> Iterator[Update]:
+        """Answer a question about a text, greedily; yields what there is to show as it comes.
+
+        Parameters
+        ----------
+        text, question : str
+        method : "lampe" or "rope"
+            The patched model, or the same model unpatched.
+        max_new_tokens : int
+            1 to `MAX_NEW_TOKENS`.
+        stop : threading.Event
+            Set it, and the run ends within a prefill chunk or a token, with what it has.
+
+        Raises
+        ------
+        AskError
+            A request that can't be run; nothing was done.
+        lampe.LoadError
+            The model can't be had; the message is for the person.
+        """
+        if method not in METHODS:
+            raise AskError(f"The method must be one of {', '.join(METHODS)}, not {method!r}.")
+        if not 1 <= max_new_tokens <= MAX_NEW_TOKENS:
+            raise AskError(f"The answer's length must be 1 to {MAX_NEW_TOKENS} tokens, not {max_new_tokens}.")
+        stop = stop or threading.Event()
+        yield from with_progress(self.tokenizer) if not self.tokenizer_ready else ()
+        prompt = self.prompt(text, question)
+        while not self._lock.acquire(timeout=0.2):
+            yield Update("Waiting for another visitor's answer to finish")
+        try:
+            if not self.model_ready:
+                yield from with_progress(self.model)
+            with ExitStack() as stack:
+                model = self._model
+                patched = stack.enter_context(lampe.patch(model)) if method == "lampe" else None
+                yield from self._run(model, patched, prompt, method, max_new_tokens, stop)
+        except torch.OutOfMemoryError as error:
+            raise AskError(_no_memory(prompt)) from error
+        except RuntimeError as error:
+            if "not enough memory" in str(error) or "can't allocate memory" in str(error):
+                raise AskError(_no_memory(prompt)) from error
+            raise
+        finally:
+            self._lock.release()
+
+    def _run(
+        self,
+        model: Any,
+        patched: lampe.Patched | None,
+        prompt: Prompt,
+        method: Method,
+        max_new_tokens: int,
+        stop: threading.Event,
+    ) -> Iterator[Update]:
+        length = len(prompt)
+        if patched:
+            patched.plan(length)
+        ids = torch.tensor([prompt.ids], device=model.device)
+        cache = DynamicCache(config=model.config)
+        watch = _Watch(stop, patched)
+        started = time.perf_counter()
+        done = 0
+        # The last token is generate()'s: it needs one that the cache doesn't hold.
+        for chunk in ids[:, :-1].split(PREFILL_CHUNK, dim=1):
+            yield Update("Reading", done, length, "tokens")
+            if stop.is_set():
+                break
+            with torch.inference_mode():
+                model(chunk, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            done += chunk.shape[1]
+        answer, new_tokens = "", 0
+        if not stop.is_set():
+            yield Update("Reading", done, length, "tokens")
+            for answer in _generate(model, self._tokenizer, ids, cache, max_new_tokens, watch):
+                yield Update("Answering", watch.new_tokens, max_new_tokens, "tokens", answer)
+            new_tokens = watch.new_tokens
+        ended = time.perf_counter()
+        first = watch.first_token or ended
+        config = lampe.LampeConfig.for_model(model)
+        position_map = patched.position_map if patched and patched.position_maps else plain_map(length)
+        report = RunReport(
+            method,
+            model_name(self.settings),
+            self.settings.bits,
+            length,
+            config.window,
+            position_map.mapping_length,
+            config.calibrated,
+            region_rows(position_map, length, watch.shares),
+            [] if watch.shares is None else watch.shares.tolist(),
+            first - started,
+            ended - first,
+            new_tokens,
+            stop.is_set(),
+        )
+        yield Update("Stopped" if stop.is_set() else "Done", length, length, "tokens", answer, report)
+
+
+def region_rows(position_map: PositionMap, length: int, shares: torch.Tensor | None = None) -> list[dict[str, Any]]:
+    """For each region: its name, the keys that the last of `length` tokens meets there, its share of attention."""
+    counts = position_map.key_counts(length - 1)
+    means = [None] * len(counts) if shares is None else shares.mean(0).tolist()
+    return [
+        {"name": region.name, "keys": count, "share": share}
+        for region, count, share in zip(position_map.regions, counts, means, strict=True)
+    ]
+
+
+def model_name(settings: Settings) -> str:
+    """What to call the model on the page."""
+    return settings.model_id or DEFAULT_MODEL_NAME
+
+
+def _no_memory(prompt: Prompt) -> str:
+    return (
+        f"There isn't enough memory for a prompt of {len(prompt):,} tokens on this machine. The model is still "
+        "loaded: try a shorter text, or close other programs."
+    )
+
+
+class _Watch(StoppingCriteria):
+    """Looks in after each token: counts it, notes the first one's time and attention, and passes on a Stop."""
+
+    def __init__(self, stop: threading.Event, patched: lampe.Patched | None) -> None:
+        self.stop, self.patched = stop, patched
+        self.new_tokens = 0
+        self.first_token: float | None = None
+        self.shares: torch.Tensor | None = None
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
+        self.new_tokens += 1
+        if self.first_token is None:
+            self.first_token = time.perf_counter()
+            self.shares = self.patched.region_shares if self.patched else None
+        return torch.full((len(input_ids),), self.stop.is_set(), device=input_ids.device)
+
+
+def _generate(
+    model: Any, tokenizer: Any, ids: torch.Tensor, cache: DynamicCache, max_new_tokens: int, watch: _Watch
+) -> Iterator[str]:
+    """The answer so far, after each token; ends the worker if the consumer goes away."""
+    streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, timeout=_STREAM_TIMEOUT, skip_special_tokens=True)
+    failure: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            with torch.inference_mode():
+                model.generate(
+                    ids,
+                    attention_mask=torch.ones_like(ids),
+                    past_key_values=cache,
+                    max_new_tokens=max_new_tokens,
+                    do_sample=False,
+                    streamer=streamer,
+                    stopping_criteria=StoppingCriteriaList([watch]),
+                )
+        except BaseException as error:
+            failure.append(error)
+            streamer.end()
+
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    answer = ""
+    try:
+        for piece in streamer:
+            answer += piece
+            yield answer
+    except (GeneratorExit, queue.Empty):  # the visitor left, or no token came: the worker mustn't go on
+        watch.stop.set()
+        raise
+    finally:
+        worker.join()
+    if failure:
+        raise failure[0]
+
+
+def with_progress(work: Callable[..., Any]) -> Iterator[Update]:
+    """Run ``work(progress=…)`` in a thread and yield what it reports; its exception is raised here."""
+    reports: queue.Queue[Progress | None] = queue.Queue()
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work(progress=reports.put)
+        except BaseException as error:
+            failure.append(error)
+        finally:
+            reports.put(None)
+
+    threading.Thread(target=run, daemon=True).start()
+    while (report := reports.get()) is not None:
+        yield Update(report.stage, report.done, report.total, report.unit)
+    if failure:
+        raise failure[0]

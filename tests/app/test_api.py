@@ -1,0 +1,96 @@
+"""The public endpoints, called as a program would."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+
+import lampe
+from tests.app.test_session import QUESTION, TEXT
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    return Client(server, verbose=False)
+
+
+def test_only_the_two_endpoints_are_public(client):
+    assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/ask", "/position_map"}
+
+
+def test_ask_answers_with_its_figures(client):
+    answer, figures = client.predict(TEXT, QUESTION, "lampe", 24, api_name="/ask")
+    assert "Heron" in answer
+    assert figures["method"] == "lampe"
+    assert figures["input_length"] == figures["mapping_length"] < 100
+    assert figures["window"] == 8192
+    assert figures["regions"][0]["share"] == pytest.approx(1, abs=1e-3)
+    assert figures["prefill_seconds"] > 0
+    plain, figures = client.predict(TEXT, QUESTION, "rope", 24, api_name="/ask")
+    assert plain == answer
+    assert figures["regions"] == [{"name": "All", "keys": figures["input_length"], "share": None}]
+
+
+def test_callers_at_once_each_get_their_own_answer(client):
+    names = ["Heron", "Puffin", "Kestrel", "Plover"]
+    jobs = [
+        client.submit(f"The boat is called {name}. The lamp is green.", QUESTION, "lampe", 24, api_name="/ask")
+        for name in names
+    ]
+    for name, job in zip(names, jobs, strict=True):
+        assert name in job.result(timeout=300)[0]
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (("", QUESTION, "lampe", 8), "There is no text"),
+        ((TEXT, "", "lampe", 8), "There is no question"),
+        ((TEXT, QUESTION, "magic", 8), "must be one of"),
+        ((TEXT, QUESTION, "lampe", 0), "1 to 512"),
+        ((TEXT, QUESTION, "lampe", "many"), "whole number"),
+        (("word " * 21_000, QUESTION, "lampe", 8), "the limit here is 20,000"),
+        (("word " * 1_100_000, QUESTION, "lampe", 8), "5,500,000 characters"),
+    ],
+)
+def test_bad_requests_get_a_sentence_and_the_app_goes_on(client, request_, message):
+    with pytest.raises(AppError, match=message):
+        client.predict(*request_, api_name="/ask")
+    assert "Heron" in client.predict(TEXT, QUESTION, "lampe", 24, api_name="/ask")[0]
+
+
+@pytest.mark.parametrize(("length", "mapping"), [(12_000, 2048), (12_000, 3000), (1_048_576, 8000), (100, 2048)])
+def test_position_map_is_the_librarys(client, length, mapping):
+    got = client.predict(length, 8192, 512, 200, mapping, api_name="/position_map")
+    position_map = lampe.position_map(lampe.LampeConfig(8192, 512, 200, mapping), length)
+    assert got["mapping_length"] == position_map.mapping_length
+    assert [region["name"] for region in got["regions"]] == [region.name for region in position_map.regions]
+    for curve in got["points"]:
+        distances = np.array(curve["distances"])
+        assert (position_map.relative(length - 1, length - 1 - distances) == curve["positions"]).all()
+
+
+def test_without_a_mapping_length_the_models_own_or_the_rescaled_curve_is_used(client):
+    assert client.predict(12_000, 8192, 512, 200, None, api_name="/position_map")["mapping_length"] == 2048
+    curve = lampe.ScaledSigmoid(0.75 * 4096, 0.00010493097327094324 * 2, -2.466638011138158)
+    got = client.predict(12_000, 4096, 256, 100, None, api_name="/position_map")
+    assert got["mapping_length"] == curve(12_000)
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ((0, 8192, 512, 200, 2048), "at least 1 token"),
+        ((12_000, 0, 512, 200, 2048), "window"),
+        ((12_000, 8192, -1, 200, 2048), "negative"),
+        ((12_000, 8192, 1900, 200, 2048), "must be less than the mapping length"),
+        ((2_000_000, 8192, 512, 200, 2048), "at most 1,048,576"),
+        ((12_000.5, 8192, 512, 200, 2048), "whole number"),
+        ((12_000, 8192, 512, 200, "x"), "whole number"),
+    ],
+)
+def test_impossible_maps_say_what_is_wrong(client, request_, message):
+    with pytest.raises(AppError, match=message):
+        client.predict(*request_, api_name="/position_map")

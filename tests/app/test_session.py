@@ -1,0 +1,145 @@
+"""Asking, with the real model in 4 bits: the session that the page and the API share."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+
+import lampe
+from app.examples import EXAMPLES
+from app.session import AskError, Session
+from app.settings import Settings
+
+TEXT = "The lamp on the pier is green. The boat is called Heron. Nobody knows who painted the door."
+QUESTION = "What is the boat called?"
+
+
+@pytest.fixture(scope="module")
+def session(default_folder):
+    return Session(Settings(None, 4, 20_000))
+
+
+def last(updates):
+    *_, update = updates
+    return update
+
+
+def test_the_tokenizer_and_config_come_without_the_model(session):
+    assert session.config() is lampe.PRESETS["smollm2"]
+    assert len(session.prompt(TEXT, QUESTION)) < 80
+    assert not session.model_ready
+
+
+def test_a_short_text_is_answered_alike_by_both(session):
+    answers = {method: last(session.ask(TEXT, QUESTION, method, 24)) for method in ("lampe", "rope")}
+    assert "Heron" in answers["lampe"].answer
+    assert answers["lampe"].answer == answers["rope"].answer, "short enough that the map changes nothing"
+    report = answers["lampe"].report
+    assert report.input_length == report.mapping_length == len(session.prompt(TEXT, QUESTION))
+    assert [row["name"] for row in report.regions] == ["All"]
+    assert report.new_tokens >= 3
+    assert not report.stopped
+
+
+def test_progress_is_real_and_the_answer_grows(session):
+    updates = list(session.ask(EXAMPLES[0].text, EXAMPLES[0].question, "lampe", 12))
+    reading = [u.done for u in updates if u.stage == "Reading"]
+    assert reading == sorted(set(reading)), "each chunk once"
+    assert len(reading) >= 4000 // 512
+    answers = [u.answer for u in updates if u.stage == "Answering"]
+    assert all(b.startswith(a) for a, b in zip(answers, answers[1:], strict=False))
+    report = updates[-1].report
+    assert [row["name"] for row in report.regions] == ["Head", "Middle", "Tail"]
+    assert sum(row["keys"] for row in report.regions) == report.input_length
+    assert sum(row["share"] for row in report.regions) == pytest.approx(1, abs=1e-3)
+    assert len(report.layer_shares) == 30
+
+
+def test_the_answer_is_that_of_one_plain_generate(session):
+    """Chunked, streamed and planned ahead, against transformers' own generate() on the whole prompt."""
+    text, question = EXAMPLES[0].text, EXAMPLES[0].question
+    update = last(session.ask(text, question, "lampe", 16))
+    model, tokenizer = session.model(), session.tokenizer()
+    ids = torch.tensor([session.prompt(text, question).ids])
+    with lampe.patch(model) as patched, torch.inference_mode():
+        made = model.generate(ids, max_new_tokens=16, do_sample=False)
+        assert patched.position_map.mapping_length == update.report.mapping_length
+    assert tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True) == update.answer
+
+
+@pytest.mark.parametrize("when", ["Reading", "Answering"])
+def test_stop_ends_a_run_and_keeps_what_there_is(session, when):
+    stop = threading.Event()
+    after = []
+    for update in session.ask(EXAMPLES[0].text, EXAMPLES[0].question, "lampe", 200, stop):
+        if stop.is_set():
+            after.append(update)
+        elif update.stage == when and (update.done or update.answer):
+            stop.set()
+    assert len(after) <= 3
+    assert after[-1].report.stopped
+    assert after[-1].stage == "Stopped"
+    assert (after[-1].report.new_tokens > 0) == (when == "Answering")
+
+
+def test_a_visitor_who_leaves_frees_the_model(session):
+    for when in ("Reading", "Answering"):
+        updates = session.ask(EXAMPLES[0].text, EXAMPLES[0].question, "lampe", 200)
+        next(update for update in updates if update.stage == when and (update.done or update.answer))
+        updates.close()
+    assert "Heron" in last(session.ask(TEXT, QUESTION, "rope", 24)).answer
+    assert session.model().config._attn_implementation == "sdpa"
+
+
+def test_two_at_once_wait_for_each_other_and_get_their_own(session):
+    answers = {}
+
+    def visit(name):
+        text = f"The boat is called {name}. The lamp is green."
+        answers[name] = last(session.ask(text, QUESTION, "lampe", 24)).answer
+
+    visitors = [threading.Thread(target=visit, args=(name,)) for name in ("Heron", "Puffin", "Kestrel")]
+    for visitor in visitors:
+        visitor.start()
+    for visitor in visitors:
+        visitor.join()
+    assert len(answers) == 3
+    assert all(name in answer for name, answer in answers.items())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"text": "  \n"}, "There is no text"),
+        ({"question": " "}, "There is no question"),
+        ({"text": "word " * 21_000}, r"have 21,\d+ tokens; the limit here is 20,000"),
+        ({"method": "magic"}, "must be one of lampe, rope"),
+        ({"max_new_tokens": 0}, "1 to 512"),
+        ({"max_new_tokens": 9999}, "1 to 512"),
+    ],
+)
+def test_a_request_that_cant_be_run_says_why(session, change, message):
+    request = {"text": TEXT, "question": QUESTION, "method": "lampe", "max_new_tokens": 8} | change
+    with pytest.raises(AskError, match=message):
+        last(session.ask(**request))
+
+
+def test_a_model_that_cant_be_had_says_why_and_can_be_tried_again():
+    session = Session(Settings("no such model", 4, 20_000))
+    for _ in range(2):
+        with pytest.raises(lampe.LoadError, match="neither a folder"):
+            last(session.ask(TEXT, QUESTION, "lampe", 8))
+
+
+def test_out_of_memory_is_a_sentence_and_the_app_goes_on(session, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate 99 bytes")
+
+    model = session.model()
+    with monkeypatch.context() as patched:
+        patched.setattr(model, "forward", fail)
+        with pytest.raises(AskError, match="isn't enough memory"):
+            last(session.ask(TEXT, QUESTION, "rope", 8))
+    assert "Heron" in last(session.ask(TEXT, QUESTION, "rope", 24)).answer

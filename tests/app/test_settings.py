@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import pytest
+
+from app.settings import Settings, default_token_limit
+
+
+def test_variables_are_read_and_have_defaults():
+    settings = Settings.from_environment({})
+    assert (settings.model_id, settings.bits) == (None, 4)
+    assert 4096 <= settings.max_input_tokens <= 65_536
+    chosen = Settings.from_environment({"MODEL_ID": "a/b", "BITS": "16", "MAX_INPUT_TOKENS": "9000"})
+    assert chosen == Settings("a/b", 16, 9000)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("BITS", "8"), ("MAX_INPUT_TOKENS", "many"), ("MAX_INPUT_TOKENS", "-5"), ("MAX_INPUT_TOKENS", "3")],
+)
+def test_a_value_that_cant_be_used_is_named(name, value):
+    with pytest.raises(ValueError, match=name):
+        Settings.from_environment({name: value})
+
+
+def test_the_default_limit_fits_the_memory():
+    assert default_token_limit(1 << 30) == 8192
+    assert default_token_limit(1 << 20) == 4096
+    assert default_token_limit(1 << 40) == 65_536

