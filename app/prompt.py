@@ -7,6 +7,9 @@ from typing import Any
 
 _DOCUMENT, _QUESTION = "\ue000document\ue000", "\ue000question\ue000"
 
+ANSWER_PREFIX = "Answer:"
+"""The model's turn starts with this word: a small model then answers instead of ending its turn at once."""
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -37,12 +40,12 @@ def build_prompt(tokenizer: Any, document: str, question: str) -> Prompt:
     tokenizer : transformers tokenizer
     document, question : str
     """
-    content = f"{_DOCUMENT}\n\n{_QUESTION}"
+    content = f"{_DOCUMENT}\n\nQuestion: {_QUESTION}"
     if tokenizer.chat_template:
         messages = [{"role": "user", "content": content}]
         rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     else:
-        rendered = f"{tokenizer.bos_token or ''}{content}\n\nAnswer:"
+        rendered = f"{tokenizer.bos_token or ''}{content}\n"
     before, rest = rendered.split(_DOCUMENT)
     between, after = rest.split(_QUESTION)
 
@@ -55,6 +58,6 @@ def build_prompt(tokenizer: Any, document: str, question: str) -> Prompt:
         *middle,
         *encode(between, False),
         *encode(question.strip(), True),
-        *encode(after, False),
+        *encode(after + ANSWER_PREFIX, False),
     ]
     return Prompt(ids, len(middle))

@@ -237,7 +237,7 @@ class Session:
         if not stop.is_set():
             yield Update("Reading", done, length, "tokens")
             for answer in _generate(model, self._tokenizer, ids, cache, max_new_tokens, watch):
-                yield Update("Answering", watch.new_tokens, max_new_tokens, "tokens", answer)
+                yield Update("Answering", watch.new_tokens, max_new_tokens, "tokens", answer.strip())
             new_tokens = watch.new_tokens
         ended = time.perf_counter()
         first = watch.first_token or ended
@@ -258,7 +258,7 @@ class Session:
             new_tokens,
             stop.is_set(),
         )
-        yield Update("Stopped" if stop.is_set() else "Done", length, length, "tokens", answer, report)
+        yield Update("Stopped" if stop.is_set() else "Done", length, length, "tokens", answer.strip(), report)
 
 
 def region_rows(position_map: PositionMap, length: int, shares: torch.Tensor | None = None) -> list[dict[str, Any]]:

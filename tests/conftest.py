@@ -11,7 +11,7 @@ import pytest
 @pytest.fixture(scope="session")
 def default_folder() -> Path:
     """The embedded default as a transformers folder in the ordinary cache folder: made once, kept between runs."""
-    from lampe.load import prepare_default
+    from lampe.embedded import prepare_default
 
     return prepare_default()
 

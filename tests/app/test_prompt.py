@@ -15,9 +15,9 @@ def tokenizer(default_folder):
 
 def test_the_template_stands_around_the_text_as_the_tokenizer_would_put_it(tokenizer):
     prompt = build_prompt(tokenizer, "The lamp is green.", "What colour is the lamp?")
-    messages = [{"role": "user", "content": "The lamp is green.\n\nWhat colour is the lamp?"}]
+    messages = [{"role": "user", "content": "The lamp is green.\n\nQuestion: What colour is the lamp?"}]
     whole = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    assert tokenizer.decode(prompt.ids) == whole
+    assert tokenizer.decode(prompt.ids) == whole + "Answer:"
     assert prompt.document_tokens == len(tokenizer.encode("The lamp is green.", add_special_tokens=False))
 
 
@@ -39,4 +39,4 @@ def test_a_model_without_a_chat_template_gets_a_plain_prompt(tokenizer):
     base = copy.deepcopy(tokenizer)
     base.chat_template = None
     text = base.decode(build_prompt(base, "The lamp is green.", "What colour?").ids)
-    assert text.endswith("The lamp is green.\n\nWhat colour?\n\nAnswer:")
+    assert text.endswith("The lamp is green.\n\nQuestion: What colour?\nAnswer:")

@@ -173,8 +173,11 @@ def test_nothing_is_cut_off_and_the_plot_can_be_read(page):
     assert overflow <= 0
     contrast = page.evaluate(
         """() => {
-            const light = c => { const [r, g, b] = c.match(/[\\d.]+/g).map(v => { v /= 255; return v <= 0.04045 ? v / 12.92
-                : ((v + 0.055) / 1.055) ** 2.4; }); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+            const channel = v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+            const light = colour => {
+                const [r, g, b] = colour.match(/[\\d.]+/g).map(v => channel(v / 255));
+                return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+            };
             const ink = light(getComputedStyle(document.querySelector('.js-plotly-plot .xtitle')).fill);
             const paper = light(getComputedStyle(document.body).backgroundColor);
             return (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);
