@@ -96,6 +96,7 @@ def distance_figure(position_map: PositionMap, window: int) -> PlotData:
         _label(figure, x, 1, f"<b>{curve.region}</b> {far - near + 1:,}", yref="paper", xanchor=place, yanchor="bottom")
     _label(figure, seen * 0.62, seen * 0.62, "plain RoPE ", xanchor="right", yanchor="bottom")
     if position_map.compresses:
+        _label(figure, farthest * 0.3, position_map.relative(farthest, farthest * 7 // 10), "LaMPE", yanchor="bottom")
         _level(figure, position_map.mapping_length, f"mapping length {position_map.mapping_length:,}")
     figure.update_layout(
         height=360,

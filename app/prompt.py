@@ -52,12 +52,14 @@ def build_prompt(tokenizer: Any, document: str, question: str) -> Prompt:
     def encode(text: str, data: bool) -> list[int]:
         return tokenizer.encode(text, add_special_tokens=False, split_special_tokens=data)
 
+    # A space belongs to the word after it: " What" is one token of ordinary text, " " and "What" are not.
+    asked = " " * (len(between) - len(between.rstrip(" "))) + question.strip()
     middle = encode(document.strip(), True)
     ids = [
         *encode(before, False),
         *middle,
-        *encode(between, False),
-        *encode(question.strip(), True),
+        *encode(between.rstrip(" "), False),
+        *encode(asked, True),
         *encode(after + ANSWER_PREFIX, False),
     ]
     return Prompt(ids, len(middle))

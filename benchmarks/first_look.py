@@ -65,7 +65,9 @@ def losses(session: Session, lengths: list[int]) -> list[dict[str, Any]]:
             mapped = last_loss(model, part)
             mapping_length = patched.position_map.mapping_length
         rows.append({"tokens": length, "mapping_length": mapping_length, "rope": plain, "lampe": mapped})
-        print(f"{length:>7,} tokens, m = {mapping_length:,}: loss {plain:.3f} plain RoPE, {mapped:.3f} LaMPE", flush=True)
+        print(
+            f"{length:>7,} tokens, m = {mapping_length:,}: loss {plain:.3f} plain RoPE, {mapped:.3f} LaMPE", flush=True
+        )
     return rows
 
 
