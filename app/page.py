@@ -15,7 +15,18 @@ from app import views
 from app.examples import EXAMPLES, Example
 from app.figures import curves, distance_figure
 from app.prompt import build_prompt
-from app.session import MAX_NEW_TOKENS, AskError, Method, RunReport, Session, Update, model_name, with_progress
+from app.session import (
+    MAX_CHARACTERS,
+    MAX_NEW_TOKENS,
+    AskError,
+    Method,
+    RunReport,
+    Session,
+    model_name,
+    too_long,
+    whole_number,
+    with_progress,
+)
 from app.settings import Settings
 from app.uploads import EXTENSIONS, MAX_BYTES, read_text
 from lampe.positions import LampeConfig
@@ -41,9 +52,11 @@ LAUNCH: dict[str, Any] = {
 
 SHOWN_WITHOUT_TEXT = 12_000
 MAX_MAP_LENGTH = 1_048_576
-MAX_TEXT_CHARACTERS = MAX_BYTES
 _CHARACTERS_PER_TOKEN = 4.3  # English prose; only until the tokenizer is there
-_MODEL = {"concurrency_id": "model", "concurrency_limit": 1}
+_VISITORS = 20  # at once; those beyond wait in gradio's queue before they wait in the session's line
+
+REFUSALS = (ValueError, lampe.LoadError)
+"""What the session and the library raise with a sentence for the person."""
 
 
 def build(settings: Settings) -> gr.Blocks:
@@ -65,22 +78,20 @@ def build(settings: Settings) -> gr.Blocks:
 
     def count(text: str, question: str) -> Iterator[tuple[str, str, Any]]:
         """Length readout, sentence and map for the text as it stands; fetches the tokenizer at its first use."""
-        if not text.strip():
-            yield show_length(0, True)
-            return
-        if len(text) > MAX_TEXT_CHARACTERS:
-            yield views.message(too_long(text)), "", gr.skip()
-            return
-        if not session.tokenizer_ready:
-            estimate = show_length(max(1, round(len(text) / _CHARACTERS_PER_TOKEN)), False)
-            yield estimate
-            try:
+        try:
+            if not text.strip():
+                yield show_length(0, True)
+                return
+            if len(text) + len(question) > MAX_CHARACTERS:
+                raise AskError(too_long(text + question))
+            if not session.tokenizer_ready:
+                estimate = show_length(max(1, round(len(text) / _CHARACTERS_PER_TOKEN)), False)
+                yield estimate
                 for update in with_progress(session.tokenizer):
                     yield estimate[0] + views.status(update), gr.skip(), gr.skip()
-            except lampe.LoadError as error:
-                yield estimate[0] + views.message(str(error)), gr.skip(), gr.skip()
-                return
-        yield show_length(len(build_prompt(session.tokenizer(), text, question)), True)
+            yield show_length(len(build_prompt(session.tokenizer(), text, question)), True)
+        except REFUSALS as error:
+            yield views.message(str(error)), "", gr.skip()
 
     def show_length(tokens: int, exact: bool) -> tuple[str, str, Any]:
         config = session.config()
@@ -96,45 +107,37 @@ def build(settings: Settings) -> gr.Blocks:
             return read_text(path), ""
         except AskError as error:
             return gr.skip(), views.message(str(error))
+        finally:
+            Path(path).unlink(missing_ok=True)  # a visitor's document doesn't stay on the server
 
-    def ask(
+    def answer(
         text: str, question: str, compare: bool, max_new_tokens: float, request: gr.Request
-    ) -> Iterator[tuple[str, Any, Any, str]]:
+    ) -> Iterator[tuple[str, str, str, str]]:
         """Run LaMPE, then plain RoPE if asked to: status, both answers, figures."""
         stop = stops[request.session_hash or ""] = threading.Event()
-        answers: dict[Method, str] = {}
-        reports: list[RunReport] = []
         methods: list[Method] = ["lampe", "rope"] if compare else ["lampe"]
+        answers = dict.fromkeys(methods, "")
+        reports: list[RunReport] = []
+
+        def shown(status: str) -> tuple[str, str, str, str]:
+            cards = [views.answer(m, answers[m]) if reports or any(answers.values()) else "" for m in methods]
+            return status, cards[0], cards[1] if compare else "", views.run_report(reports)
+
+        yield shown("")
         try:
             for method in methods:
-                answers[method] = ""
-                for update in run(text, question, method, max_new_tokens, stop):
+                for update in session.ask(text, question, method, max_new_tokens, stop):
+                    answers[method] = update.answer
                     if update.report:
                         reports.append(update.report)
-                    answers[method] = update.answer
-                    update.stage = f"{views.METHOD_NAMES[method]}: {update.stage}"
-                    ended = stop.is_set() or (update.report and method == methods[-1])
-                    yield (
-                        f'<div class="status" role="status">{"Stopped" if stop.is_set() else "Done"}.</div>'
-                        if ended
-                        else views.status(update),
-                        gr.update(value=answers["lampe"]),
-                        gr.update(value=answers.get("rope", ""), visible=compare),
-                        views.run_report(reports),
-                    )
-                if stop.is_set():
-                    return
-        except (AskError, lampe.LoadError, lampe.UnsupportedModelError) as error:
-            yield views.message(str(error)), gr.skip(), gr.skip(), gr.skip()
+                    else:
+                        update.stage = f"{views.METHOD_NAMES[method]}: {update.stage}"
+                        yield shown(views.status(update))
+            yield shown(views.note("Stopped." if stop.is_set() else "Done."))
+        except REFUSALS as error:
+            yield shown(views.message(str(error)))
         finally:
             stop.set()
-
-    def run(
-        text: str, question: str, method: Method, max_new_tokens: float, stop: threading.Event | None = None
-    ) -> Iterator[Update]:
-        if len(text) > MAX_TEXT_CHARACTERS:
-            raise AskError(too_long(text))
-        return session.ask(text, question, method, int(max_new_tokens), stop)
 
     def stop_run(request: gr.Request) -> None:
         if event := stops.get(request.session_hash or ""):
@@ -145,10 +148,14 @@ def build(settings: Settings) -> gr.Blocks:
             event.set()
 
     def show_map(length: float | None) -> tuple[Any, Any, Any]:
-        config = session.config()
-        if length is None or not 1 <= length <= MAX_MAP_LENGTH:
-            return views.message(f"The input length must be 1 to {MAX_MAP_LENGTH:,} tokens."), gr.skip(), gr.skip()
-        position_map = lampe.position_map(config, int(length))
+        try:
+            config = session.config()
+            tokens = whole_number("The input length", length)
+            if not 1 <= tokens <= MAX_MAP_LENGTH:
+                raise AskError(f"The input length must be 1 to {MAX_MAP_LENGTH:,} tokens, not {tokens:,}.")
+        except REFUSALS as error:
+            return views.message(str(error)), gr.skip(), gr.skip()
+        position_map = lampe.position_map(config, tokens)
         return (
             views.map_sentence(position_map, config),
             distance_figure(position_map, config.window),
@@ -165,12 +172,12 @@ def build(settings: Settings) -> gr.Blocks:
         attention shares, seconds, tokens.
         """
         try:
-            for update in run(text, question, method, max_new_tokens):  # type: ignore[arg-type]
+            for update in session.ask(text, question, method, max_new_tokens):  # type: ignore[arg-type]
                 if update.report:
                     return update.answer, asdict(update.report)
-        except (AskError, lampe.LoadError, lampe.UnsupportedModelError) as error:
+        except REFUSALS as error:
             raise gr.Error(str(error)) from error
-        raise AssertionError("a run ends with its report")
+        raise AssertionError("a run that nobody stops ends with its report")
 
     def api_position_map(
         length: int, window: int = 8192, head: int = 512, tail: int = 200, mapping_length: int | None = None
@@ -182,23 +189,27 @@ def build(settings: Settings) -> gr.Blocks:
         regions with their maps, and sampled points (relative distance, mapped position) for the last query.
         """
         try:
-            values = {"length": length, "window": window, "head": head, "tail": tail}
+            given = {"length": length, "window": window, "head": head, "tail": tail}
             if mapping_length is not None:
-                values["mapping_length"] = mapping_length
-            for name, value in values.items():
-                if isinstance(value, bool) or not isinstance(value, int):
-                    raise ValueError(f"{name} must be a whole number, not {value!r}.")
-            if length > MAX_MAP_LENGTH:
-                raise ValueError(f"length must be at most {MAX_MAP_LENGTH:,} tokens, not {length:,}.")
-            if mapping_length is not None and head + tail >= mapping_length:
-                raise ValueError(
-                    f"Head + Tail ({head + tail:,}) must be less than the mapping length ({mapping_length:,}): "
-                    "no positions would be left for Middle."
-                )
+                given["mapping_length"] = mapping_length
+            for name, value in given.items():
+                given[name] = whole_number(name, value)
+                if given[name] > MAX_MAP_LENGTH:
+                    raise AskError(f"{name} must be at most {MAX_MAP_LENGTH:,}, not {value:,}.")
+            length, window, head, tail = (given[name] for name in ("length", "window", "head", "tail"))
             own = session.config()
-            mapping = mapping_length or (own if window == own.window else rescaled(window)).mapping
-            position_map = lampe.position_map(LampeConfig(window, head, tail, mapping), length)
-        except ValueError as error:
+            mapping: Any = given.get("mapping_length")
+            if mapping is None:
+                mapping = own.mapping if window == own.window else rescaled(max(1, window)).mapping
+            config = LampeConfig(window, head, tail, mapping)
+            position_map = lampe.position_map(config, length)
+            m = mapping if isinstance(mapping, int) else mapping(length)
+            if head + tail >= m and (mapping_length is not None or length > window):
+                raise AskError(
+                    f"Head + Tail ({head + tail:,}) must be less than the mapping length ({m:,}): no positions would "
+                    "be left for Middle."
+                )
+        except REFUSALS as error:
             raise gr.Error(str(error)) from error
         return {
             **asdict(position_map),
@@ -208,7 +219,7 @@ def build(settings: Settings) -> gr.Blocks:
 
     # Layout
 
-    with gr.Blocks(title="LaMPE Lab", analytics_enabled=False, fill_width=True) as demo:
+    with gr.Blocks(title="LaMPE Lab", analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600)) as demo:
         gr.HTML(views.header(model_name(settings), settings.bits))
         with gr.Tabs():
             with gr.Tab("Ask a document", id="ask"):
@@ -238,56 +249,40 @@ def build(settings: Settings) -> gr.Blocks:
                                 1, MAX_NEW_TOKENS, 48, step=1, label="Longest answer (tokens)", elem_id="budget"
                             )
                     with gr.Column(scale=4, min_width=320):
-                        length = gr.HTML(show_length(0, True)[0], elem_id="length")
-                        plot = gr.Plot(show_length(0, True)[2], show_label=False, label="Position map of this text")
-                        sentence = gr.HTML(show_length(0, True)[1], elem_id="sentence")
+                        length = gr.HTML(elem_id="length")
+                        plot = gr.Plot(show_label=False, label="Position map of this text")
+                        sentence = gr.HTML(elem_id="sentence")
                 status = gr.HTML("", elem_id="status")
                 with gr.Row(elem_classes="answers"):
-                    lampe_answer = gr.Textbox(
-                        label="LaMPE", lines=3, interactive=False, buttons=["copy"], elem_id="lampe-answer"
-                    )
-                    rope_answer = gr.Textbox(
-                        label="Plain RoPE, same model unpatched",
-                        lines=3,
-                        interactive=False,
-                        buttons=["copy"],
-                        elem_id="rope-answer",
-                    )
+                    lampe_answer = gr.HTML(elem_id="lampe-answer")
+                    rope_answer = gr.HTML(elem_id="rope-answer")
                 report = gr.HTML("", elem_id="report")
             with gr.Tab("Position map", id="map"):
                 map_length = gr.Slider(
                     64, 65_536, SHOWN_WITHOUT_TEXT, step=1, label="Input length (tokens)", elem_id="map-length"
                 )
-                shown = show_map(SHOWN_WITHOUT_TEXT)
-                map_plot = gr.Plot(shown[1], show_label=False, label="Relative distance to mapped position")
-                map_text = gr.HTML(shown[0], elem_id="map-sentence")
-                map_table = gr.HTML(shown[2], elem_id="map-table")
+                map_plot = gr.Plot(show_label=False, label="Relative distance to mapped position")
+                map_text = gr.HTML(elem_id="map-sentence")
+                map_table = gr.HTML(elem_id="map-table")
 
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         counted = {"fn": count, "inputs": [text, question], "outputs": [length, sentence, plot], **quiet}
-        gr.on([text.change, question.change], **counted, trigger_mode="always_last", concurrency_limit=4)
+        # The page paints first: another model's config may have to be fetched.
+        gr.on([demo.load, text.change, question.change], **counted, trigger_mode="always_last", concurrency_limit=4)
         for button, example in zip(buttons, EXAMPLES, strict=True):
             button.click(_filled(example), None, [text, question], queue=False, **quiet)
         file.upload(upload, file, [text, status], **quiet)
-        asked = {"fn": ask, "inputs": [text, question, compare, budget], **quiet, **_MODEL}
+        asked = {"fn": answer, "inputs": [text, question, compare, budget], **quiet, "concurrency_limit": _VISITORS}
         gr.on([go.click, question.submit], **asked, outputs=[status, lampe_answer, rope_answer, report])
         halt.click(stop_run, queue=False, **quiet)
-        compare.change(lambda on: gr.update(visible=on), compare, rope_answer, queue=False, **quiet)
-        map_length.change(show_map, map_length, [map_text, map_plot, map_table], queue=False, **quiet)
+        drawn = {"fn": show_map, "inputs": map_length, "outputs": [map_text, map_plot, map_table], **quiet}
+        gr.on([demo.load, map_length.change], **drawn, queue=False)
         demo.unload(forget)
-        gr.api(api_ask, api_name="ask", **_MODEL)
+        gr.api(api_ask, api_name="ask", concurrency_limit=_VISITORS)
         gr.api(api_position_map, api_name="position_map", queue=False)
-    demo.queue(max_size=20, default_concurrency_limit=4)
+    demo.queue(max_size=2 * _VISITORS, default_concurrency_limit=4)
     return demo
 
 
 def _filled(example: Example) -> Any:
     return lambda: (example.text, example.question)
-
-
-def too_long(text: str) -> str:
-    """Why a text isn't even counted."""
-    return (
-        f"The text has {len(text):,} characters; more than {MAX_TEXT_CHARACTERS:,} are not counted here. Nothing was "
-        "cut: take a shorter part of it."
-    )

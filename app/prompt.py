@@ -50,6 +50,7 @@ def build_prompt(tokenizer: Any, document: str, question: str) -> Prompt:
     between, after = rest.split(_QUESTION)
 
     def encode(text: str, data: bool) -> list[int]:
+        text = text.encode("utf-8", "replace").decode()  # a lone surrogate is no text
         return tokenizer.encode(text, add_special_tokens=False, split_special_tokens=data)
 
     # A space belongs to the word after it: " What" is one token of ordinary text, " " and "What" are not.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -26,6 +27,8 @@ PREFILL_CHUNK = 512
 """Tokens between two looks at the Stop button; also keeps a chunk's activations small."""
 
 MAX_NEW_TOKENS = 512
+MAX_CHARACTERS = 5_000_000
+_NO_MEMORY = ("not enough memory", "out of memory", "can't allocate memory", "alloc_failed")
 _STREAM_TIMEOUT = 600.0  # seconds for one token, after which the run is taken for dead
 
 
@@ -81,6 +84,34 @@ class Update:
     report: RunReport | None = None
 
 
+class Line:
+    """First come, first served: requests wait here for the one model."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[object] = deque()
+        self._moved = threading.Condition()
+
+    @contextmanager
+    def place(self) -> Iterator[Callable[[float], int]]:
+        """A place at the end. Calling what it gives waits some seconds and tells how many are still before it."""
+        mine = object()
+
+        def before(seconds: float) -> int:
+            with self._moved:
+                if self._waiting[0] is not mine:
+                    self._moved.wait(seconds)
+                return self._waiting.index(mine)
+
+        with self._moved:
+            self._waiting.append(mine)
+        try:
+            yield before
+        finally:
+            with self._moved:
+                self._waiting.remove(mine)
+                self._moved.notify_all()
+
+
 @dataclass
 class Session:
     """The loaded model and tokenizer, shared by all visitors; requests run one at a time."""
@@ -89,7 +120,8 @@ class Session:
     _tokenizer: Any = None
     _model: Any = None
     _lampe_config: lampe.LampeConfig | None = None
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _line: Line = field(default_factory=Line)
+    _model_lock: threading.Lock = field(default_factory=threading.Lock)
     _tokenizer_lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -113,17 +145,19 @@ class Session:
             return self._tokenizer
 
     def model(self, progress: Callable[[Progress], None] | None = None) -> Any:
-        """The model, fetched and loaded at its first use; `_lock` must be held.
+        """The model, fetched and loaded at its first use.
 
         Raises
         ------
         lampe.LoadError
+        lampe.UnsupportedModelError
         """
-        if self._model is None:
-            model, tokenizer = load(self.settings.model_id, bits=self.settings.bits, progress=progress)
-            lampe.patch(model).remove()  # refuse now, not after a long document was read
-            self._model, self._tokenizer = model, tokenizer
-        return self._model
+        with self._model_lock:
+            if self._model is None:
+                model, tokenizer = load(self.settings.model_id, bits=self.settings.bits, progress=progress)
+                lampe.patch(model).remove()  # refuse now, not after a long document was read
+                self._model, self._tokenizer = model, tokenizer
+            return self._model
 
     def config(self) -> lampe.LampeConfig:
         """The LaMPE settings of the model, from its preset or its config; no weights are needed.
@@ -162,7 +196,7 @@ class Session:
         return prompt
 
     def ask(
-        self, text: str, question: str, method: Method, max_new_tokens: int, stop: threading.Event | None = None
+        self, text: str, question: str, method: Method, max_new_tokens: float, stop: threading.Event | None = None
     ) -> Iterator[Update]:
         """Answer a question about a text, greedily; yields what there is to show as it comes.
 
@@ -172,41 +206,53 @@ class Session:
         method : "lampe" or "rope"
             The patched model, or the same model unpatched.
         max_new_tokens : int
-            1 to `MAX_NEW_TOKENS`.
+            A whole number from 1 to `MAX_NEW_TOKENS`.
         stop : threading.Event
-            Set it, and the run ends within a prefill chunk or a token, with what it has.
+            Set it, and the run ends within a prefill chunk or a token, with what it has; before the prefill it
+            ends without an update.
 
         Raises
         ------
         AskError
             A request that can't be run; nothing was done.
-        lampe.LoadError
-            The model can't be had; the message is for the person.
+        lampe.LoadError, lampe.UnsupportedModelError
+            The model can't be had or patched; the message is for the person.
         """
+        if not (isinstance(text, str) and isinstance(question, str)):
+            raise AskError("The text and the question must both be text.")
         if method not in METHODS:
             raise AskError(f"The method must be one of {', '.join(METHODS)}, not {method!r}.")
-        if not 1 <= max_new_tokens <= MAX_NEW_TOKENS:
-            raise AskError(f"The answer's length must be 1 to {MAX_NEW_TOKENS} tokens, not {max_new_tokens}.")
+        budget = whole_number("The answer's length", max_new_tokens)
+        if not 1 <= budget <= MAX_NEW_TOKENS:
+            raise AskError(f"The answer's length must be 1 to {MAX_NEW_TOKENS} tokens, not {budget}.")
+        if len(text) + len(question) > MAX_CHARACTERS:
+            raise AskError(too_long(text + question))
         stop = stop or threading.Event()
-        yield from with_progress(self.tokenizer) if not self.tokenizer_ready else ()
+        if not self.tokenizer_ready:
+            yield from with_progress(self.tokenizer, stop)
+        if stop.is_set():
+            return
         prompt = self.prompt(text, question)
-        while not self._lock.acquire(timeout=0.2):
-            yield Update("Waiting for another visitor's answer to finish")
-        try:
+        with self._line.place() as before:
+            while waiting := before(0.5):
+                if stop.is_set():
+                    return
+                yield Update(f"Waiting for the model: {waiting} before you")
             if not self.model_ready:
-                yield from with_progress(self.model)
-            with ExitStack() as stack:
-                model = self._model
-                patched = stack.enter_context(lampe.patch(model)) if method == "lampe" else None
-                yield from self._run(model, patched, prompt, method, max_new_tokens, stop)
-        except torch.OutOfMemoryError as error:
-            raise AskError(_no_memory(prompt)) from error
-        except RuntimeError as error:
-            if "not enough memory" in str(error) or "can't allocate memory" in str(error):
-                raise AskError(_no_memory(prompt)) from error
-            raise
-        finally:
-            self._lock.release()
+                yield from with_progress(self.model, stop)
+            if stop.is_set():
+                return
+            try:
+                with ExitStack() as stack:
+                    patched = stack.enter_context(lampe.patch(self._model)) if method == "lampe" else None
+                    yield from self._run(self._model, patched, prompt, method, budget, stop)
+            except RuntimeError as error:
+                if any(words in str(error).lower() for words in _NO_MEMORY):
+                    raise AskError(
+                        f"There isn't enough memory for a prompt of {len(prompt):,} tokens on this machine. The model "
+                        "is still loaded: try a shorter text, or close other programs."
+                    ) from error
+                raise
 
     def _run(
         self,
@@ -276,10 +322,24 @@ def model_name(settings: Settings) -> str:
     return settings.model_id or DEFAULT_MODEL_NAME
 
 
-def _no_memory(prompt: Prompt) -> str:
+def whole_number(name: str, value: Any) -> int:
+    """A number from a slider or from JSON as an int.
+
+    Raises
+    ------
+    AskError
+        If it isn't a whole number.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value or value % 1:
+        raise AskError(f"{name} must be a whole number, not {value!r}.")
+    return int(value)
+
+
+def too_long(text: str) -> str:
+    """Why a text isn't even counted."""
     return (
-        f"There isn't enough memory for a prompt of {len(prompt):,} tokens on this machine. The model is still "
-        "loaded: try a shorter text, or close other programs."
+        f"The text has {len(text):,} characters; more than {MAX_CHARACTERS:,} are not counted here. Nothing was cut: "
+        "take a shorter part of it."
     )
 
 
@@ -330,17 +390,23 @@ def _generate(
         for piece in streamer:
             answer += piece
             yield answer
-    except (GeneratorExit, queue.Empty):  # the visitor left, or no token came: the worker mustn't go on
+    except GeneratorExit:  # the visitor left: the worker mustn't go on
         watch.stop.set()
         raise
+    except queue.Empty as error:
+        watch.stop.set()
+        raise AskError(f"The model gave no token for {_STREAM_TIMEOUT:.0f} seconds; the run was ended.") from error
     finally:
         worker.join()
     if failure:
         raise failure[0]
 
 
-def with_progress(work: Callable[..., Any]) -> Iterator[Update]:
-    """Run ``work(progress=…)`` in a thread and yield what it reports; its exception is raised here."""
+def with_progress(work: Callable[..., Any], stop: threading.Event | None = None) -> Iterator[Update]:
+    """Run ``work(progress=…)`` in a thread and yield what it reports; its exception is raised here.
+
+    A Stop ends the waiting, not the work: what is fetched or loaded will be wanted again.
+    """
     reports: queue.Queue[Progress | None] = queue.Queue()
     failure: list[BaseException] = []
 
@@ -353,7 +419,16 @@ def with_progress(work: Callable[..., Any]) -> Iterator[Update]:
             reports.put(None)
 
     threading.Thread(target=run, daemon=True).start()
-    while (report := reports.get()) is not None:
-        yield Update(report.stage, report.done, report.total, report.unit)
+    update = Update("Getting the model ready")
+    while not (stop and stop.is_set()):
+        try:
+            report = reports.get(timeout=0.5)
+        except queue.Empty:
+            yield update  # somebody else's load is under way, or this stage has nothing to count
+            continue
+        if report is None:
+            break
+        update = Update(report.stage, report.done, report.total, report.unit)
+        yield update
     if failure:
         raise failure[0]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import psutil
+import torch
 
 BYTES_PER_TOKEN = 64 * 1024
 """Memory one input token is allowed: the default model's cache takes 23 kB of it, a prefill chunk the rest."""
@@ -42,7 +43,7 @@ class Settings:
         bits = environment.get("BITS") or "4"
         if bits not in ("4", "16"):
             raise ValueError(f"BITS is {bits!r}; it must be 4 or 16.")
-        limit = environment.get("MAX_INPUT_TOKENS") or str(default_token_limit(psutil.virtual_memory().available))
+        limit = environment.get("MAX_INPUT_TOKENS") or str(default_token_limit(_free_bytes()))
         if not limit.isdecimal() or int(limit) < 64:
             raise ValueError(f"MAX_INPUT_TOKENS is {limit!r}; it must be a whole number of at least 64.")
         return cls(environment.get("MODEL_ID") or None, int(bits), int(limit))
@@ -51,3 +52,8 @@ class Settings:
 def default_token_limit(available_bytes: int) -> int:
     """Tokens that half of the free memory holds, in steps of 1024, from 4096 to 65,536."""
     return min(65_536, max(4096, available_bytes // 2 // BYTES_PER_TOKEN // 1024 * 1024))
+
+
+def _free_bytes() -> int:
+    """Free memory where the model will be: on the GPU if there is one."""
+    return torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else psutil.virtual_memory().available

@@ -5,9 +5,9 @@ from __future__ import annotations
 import codecs
 from pathlib import Path
 
-from app.session import AskError
+from app.session import MAX_CHARACTERS, AskError
 
-MAX_BYTES = 5_000_000
+MAX_BYTES = MAX_CHARACTERS
 EXTENSIONS = (".txt", ".md")
 
 

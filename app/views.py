@@ -6,7 +6,7 @@ from html import escape
 
 import torch
 
-from app.session import RunReport, Update, region_rows
+from app.session import Method, RunReport, Update, region_rows
 from lampe.positions import LampeConfig, PositionMap
 
 DEVICE = "GPU" if torch.cuda.is_available() else "CPU"
@@ -26,7 +26,7 @@ def header(model: str, bits: int) -> str:
 def status(update: Update) -> str:
     """What is being done, and how much of it is left."""
     if not update.total:
-        return f'<div class="status" role="status">{escape(update.stage)}…</div>'
+        return note(f"{update.stage}…")
     share = min(1.0, update.done / update.total)
     amount = (
         f"{update.done / 1e6:.0f} of {update.total / 1e6:.0f} MB"
@@ -38,6 +38,11 @@ def status(update: Update) -> str:
         f'<div class="bar" role="progressbar" aria-label="{escape(update.stage)}" aria-valuemin="0" '
         f'aria-valuemax="100" aria-valuenow="{share * 100:.0f}"><i style="width:{share:.1%}"></i></div></div>'
     )
+
+
+def note(text: str) -> str:
+    """A word on how things stand."""
+    return f'<div class="status" role="status">{escape(text)}</div>'
 
 
 def message(text: str) -> str:
@@ -130,13 +135,26 @@ def run_report(reports: list[RunReport]) -> str:
     )
 
 
+def answer(method: Method, text: str) -> str:
+    """One method's answer as it grows."""
+    name = {"lampe": "LaMPE", "rope": "Plain RoPE, the same model unpatched"}[method]
+    return (
+        f'<section class="answer {method}" aria-label="Answer of {name}" tabindex="0"><h3>{name}</h3>'
+        f"<p>{escape(text)}</p></section>"
+    )
+
+
 def _keys(report: RunReport) -> str:
+    if not report.new_tokens:
+        return "stopped before it was read"
     return ", ".join(f"{row['keys']:,} {row['name']}" for row in report.regions)
 
 
 def _shares(report: RunReport) -> str:
-    if not report.layer_shares:
+    if report.method == "rope":
         return "not measured: the model ran unpatched"
+    if not report.layer_shares:
+        return "stopped before it was measured"
     bar = "".join(f'<i class="{row["name"].lower()}" style="width:{row["share"]:.1%}"></i>' for row in report.regions)
     text = ", ".join(f"{row['share']:.0%} {row['name']}" for row in report.regions)
     return f'<div class="shares" aria-hidden="true">{bar}</div>{text} <small>(mean over layers and heads)</small>'

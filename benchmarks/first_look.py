@@ -35,7 +35,7 @@ def machine() -> dict[str, Any]:
     packages = ("torch", "transformers", "bitsandbytes")
     return {
         "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}",
+        "machine": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads",
         "python": platform.python_version(),
         **{name: version(name) for name in packages},
     }

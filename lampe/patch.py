@@ -22,18 +22,21 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import causal_mask_function
 
 from lampe.engine import Rotate, Step, Tables
-from lampe.positions import LampeConfig, Mapping, PositionMap, plain_map
+from lampe.positions import LampeConfig, Method, PositionMap, plain_map
 
 _names = itertools.count()
-_PROBE_TOKENS = 8
+_PROBE_TOKENS = 32  # so many that even a RoPE stretched a hundredfold turns its fastest pair visibly
 _PROBE_TOLERANCE = 0.02  # relative; a wrong or missing rotation is off by the order of 1, bf16 noise by 0.004
+
+
+_MANY = 64  # more tokens than speculative decoding checks at once: a part of an input
 
 
 class UnsupportedModelError(ValueError):
     """The model can't be patched; the message says which model and why."""
 
 
-def patch(model: nn.Module, config: Mapping | None = None) -> Patched:
+def patch(model: nn.Module, config: Method | None = None) -> Patched:
     """Patch a loaded model in place so that it attends at LaMPE's positions.
 
     Parameters
@@ -68,7 +71,7 @@ class Patched:
         What the last forward ran on, one for each row of the batch; empty before the first.
     """
 
-    def __init__(self, model: nn.Module, config: Mapping) -> None:
+    def __init__(self, model: nn.Module, config: Method) -> None:
         self.model, self.config = model, config
         self.position_maps: tuple[PositionMap, ...] = ()
         self._planned: PositionMap | None = None
@@ -115,9 +118,8 @@ class Patched:
         """Fix the map for a final length, whatever the length of the next inputs; None plans for each input again.
 
         Needed where the whole input isn't seen at once: chunked prefill, several questions on one document's
-        cache, several turns. Without it an input is planned for its own length, tokens generated after it keep
-        that plan, and further input tokens are planned for the length reached. A plan that would reach the
-        window while generating is made anew for the length reached.
+        cache, several turns. Without it an input is planned for its own length, and whatever follows in its
+        cache keeps that plan. A plan that would reach the window is made anew for the length reached.
 
         Parameters
         ----------
@@ -231,7 +233,8 @@ class Patched:
         # The plan goes with the cache, so that several caches can be filled in turn, copied and cropped.
         cache = self._pass.cache if self._pass.cache is not None else getattr(output, "past_key_values", None)
         if cache is not None:
-            cache.lampe_maps = self.position_maps
+            starts = [start for start, _ in self._pass.spans]
+            cache.lampe_plan = _CachePlan(self.config, list(zip(starts, self.position_maps, strict=True)))
         self._pass = None
 
     def _identity_rotation(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
@@ -256,7 +259,7 @@ class Patched:
         mask_function: Any = causal_mask_function,
         attention_mask: Tensor | None = None,
         **_: Any,
-    ) -> None:
+    ) -> Tensor | None:
         """Transformers' mask hook: takes down where each row's tokens are; the tiles do the masking."""
         if mask_function is not causal_mask_function or kv_offset:
             if self._probing is None:
@@ -264,13 +267,13 @@ class Patched:
             window = getattr(self._plain_config, "sliding_window", None)
             limit = f"a sliding window of {window} tokens" if window else "chunks or its surroundings"
             self._refuse(f"layers of it see only {limit}, so they never meet a distance beyond their training")
-        if self._pass is None:  # generate() also asks ahead of a forward, which then asks again
-            return
+        if self._pass is None:  # generate() asks ahead for a static cache; the forward then asks again with this
+            return attention_mask
         offset = int(q_offset)
         self._pass.offset, total = offset, offset + q_length
         if attention_mask is None or attention_mask[:, :total].all():
             self._pass.spans = [(0, total)] * batch_size
-            return
+            return None
         real = attention_mask[:, :total].to(torch.uint8)
         starts = real.argmax(1)
         counts = real.sum(1)
@@ -280,6 +283,7 @@ class Patched:
         self._pass.spans = [
             (start, start + count) for start, count in zip(starts.tolist(), counts.tolist(), strict=True)
         ]
+        return None
 
     def _attention(
         self,
@@ -324,8 +328,8 @@ class Patched:
                 )
                 region_lse.append(lse)
             self._region_lse[module.layer_idx] = region_lse
-        if torch.is_grad_enabled() and query.requires_grad:
-            output = _NoBackward.apply(output, query)
+        if torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value)):
+            output = _NoBackward.apply(output, query, key, value)
         return output.transpose(1, 2), None
 
     def _start(self, now: _Pass, device: torch.device) -> list[_Group]:
@@ -338,7 +342,8 @@ class Patched:
         groups: list[_Group] = []
         for row, ((start, stop), position_map) in enumerate(zip(now.spans, self.position_maps, strict=True)):
             last = groups[-1] if groups else None
-            if last and (last.start, last.step.stop, last.step.position_map) == (start, stop - start, position_map):
+            alike = (row, start, stop - start, position_map)
+            if last and (last.rows.stop, last.start, last.step.stop, last.step.position_map) == alike:
                 last.rows = range(last.rows.start, row + 1)
             elif max(start, now.offset) < stop:
                 step = Step(position_map, max(0, now.offset - start), stop - start, tables, device)
@@ -352,24 +357,33 @@ class Patched:
 
     def _plan_rows(self, now: _Pass) -> Iterator[PositionMap]:
         assert now.offset is not None
-        known: tuple[PositionMap, ...] | None = None
+        kept: _CachePlan | None = None
         if now.offset:
-            known = getattr(now.cache, "lampe_maps", None)
-            if known is None:
+            kept = getattr(now.cache, "lampe_plan", None)
+            if kept is None:
                 raise ValueError(
                     "This cache was filled without LaMPE, so its keys are rotated already; start with a new cache."
                 )
-            if len(now.spans) % len(known):
-                raise ValueError(f"This cache was filled with {len(known)} rows, not with {len(now.spans)}.")
+            if kept.config != self.config:
+                raise ValueError("This cache was filled under other LaMPE settings; start with a new cache.")
         for row, (start, stop) in enumerate(now.spans):
             length, seen = stop - start, max(0, now.offset - start)
-            if self._planned is not None:
-                chosen = self._planned
-            elif known and seen:
-                chosen = known[row * len(known) // len(now.spans)]
-                if length - seen > 1 and length > chosen.length:  # more input, not a generated token
-                    chosen = self.config.position_map(length)
-            else:
+            chosen = self._planned
+            if kept and seen:
+                known = kept.of_row(row, start, len(now.spans))
+                # A plan for a final length holds until one had to be made for a greater length.
+                if chosen is None or known.length > chosen.length:
+                    chosen = known
+                if self._planned is None and length - seen > 1:
+                    if seen < known.length:  # the cache was cropped into its prompt: this is another input
+                        chosen = self.config.position_map(length)
+                    elif length - seen > _MANY:
+                        warnings.warn(
+                            f"{length - seen} further tokens are read under the plan made for {known.length}; call "
+                            "plan() with the final length before reading a text in parts.",
+                            stacklevel=2,
+                        )
+            if chosen is None:
                 chosen = self.config.position_map(max(1, length))
             if length and chosen.relative(length - 1, 0) >= self.config.window:
                 if length > chosen.length:
@@ -384,14 +398,18 @@ class Patched:
 
     def _check_positions(self, now: _Pass) -> None:
         """The engine counts tokens itself; positions that count otherwise would silently be ignored."""
-        positions = now.positions
-        assert now.offset is not None
+        positions, offset = now.positions, now.offset
+        assert offset is not None
         if positions is None or positions.ndim != 2:
             self._refuse("its position ids have more than one dimension for each token")
-        for row, (start, stop) in enumerate(now.spans if positions.shape[1] > 1 else ()):
-            real = positions[row % positions.shape[0], max(0, start - now.offset) : max(0, stop - now.offset)]
-            if (real.diff() != 1).any():
-                raise ValueError("LaMPE needs position_ids that count up by one in each text (no packed sequences).")
+        for row, (start, stop) in enumerate(now.spans):
+            first = max(start, offset)
+            real = positions[row % len(positions), first - offset : max(first, stop) - offset]
+            # Transformers counts either each text from 0, or all columns of a batch alike.
+            if len(real) and ((real.diff() != 1).any() or real[0].item() not in (first, first - start)):
+                raise ValueError(
+                    "LaMPE needs position_ids that count each text's tokens from 0 (no packed or skipped positions)."
+                )
 
     # Is it really in the path?
 
@@ -401,32 +419,26 @@ class Patched:
         With it, queries and keys must come unrotated, and rotated here they must be the model's own.
         """
         own, mine = _Probe(hooked=False), _Probe(hooked=True)
-        weight = self._decoder.get_input_embeddings().weight
-        tokens = torch.arange(1, _PROBE_TOKENS + 1, device=weight.device).unsqueeze(0) * 7 % self._vocabulary()
-        training = self.model.training
+        embeddings = self._decoder.get_input_embeddings()
+        tokens = torch.arange(1, _PROBE_TOKENS + 1, device=embeddings.weight.device) * 7 % embeddings.num_embeddings
+        modes = [(module, module.training) for module in self.model.modules()]
         self.model.eval()
         self._planned = plain_map(_PROBE_TOKENS)
         try:
             for self._probing in (own, mine):
                 with torch.no_grad():
-                    self._decoder(input_ids=tokens, use_cache=False)
-        except UnsupportedModelError:
+                    self._decoder(input_ids=tokens.unsqueeze(0), use_cache=False)
+        except (UnsupportedModelError, MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:
-            self._refuse(
-                f"its rotation can't be applied to the queries and keys that reach its attention, as with multi-head "
-                f"latent attention ({error})",
-                error,
-            )
+            self._refuse(f"trying it on a few tokens fails ({error})", error)
         finally:
             self._probing = self._planned = None
-            self.model.train(training)
+            for module, training in modes:
+                module.training = training
         if reason := mine.differs_from(own, self._plain_config.num_hidden_layers):
             self._refuse(reason)
         self.position_maps, self._rows, self._region_lse = (), [], {}
-
-    def _vocabulary(self) -> int:
-        return self._decoder.get_input_embeddings().num_embeddings
 
     def _refuse(self, why: str, cause: Exception | None = None) -> NoReturn:
         raise UnsupportedModelError(f"LaMPE can't patch this {self._family}: {why}.") from cause
@@ -439,6 +451,23 @@ class _Group:
     rows: range
     start: int  # column of the texts' first token
     step: Step
+
+
+@dataclass(frozen=True)
+class _CachePlan:
+    """What a cache was filled under: it stays with the cache, through copies, crops and reordered rows."""
+
+    config: Method
+    rows: list[tuple[int, PositionMap]]  # column of the text's first token, and its map
+
+    def of_row(self, row: int, start: int, rows: int) -> PositionMap:
+        """The map of a row now, which may have been another one then."""
+        maps = [position_map for first, position_map in self.rows if first == start]
+        if maps and all(position_map == maps[0] for position_map in maps):
+            return maps[0]
+        if maps and rows == len(self.rows) and self.rows[row][0] == start:
+            return self.rows[row][1]
+        raise ValueError(f"The {rows} rows of this batch aren't those that its cache was filled with.")
 
 
 @dataclass
@@ -467,7 +496,13 @@ class _Probe:
             rotate = _unrotated
         table = tables(torch.arange(query.shape[2], device=query.device))
         self.arrived[module.layer_idx] = query, key
-        self.rotated[module.layer_idx] = rotate(query, *table), rotate(key, *table)
+        try:
+            self.rotated[module.layer_idx] = rotate(query, *table), rotate(key, *table)
+        except RuntimeError as error:
+            raise ValueError(
+                "its rotation doesn't fit the queries and keys that reach its attention, as with multi-head latent "
+                f"attention: {error}"
+            ) from error
         return rotate
 
     def differs_from(self, own: _Probe, layers: int) -> str | None:
@@ -497,7 +532,7 @@ class _NoBackward(torch.autograd.Function):
     """Makes a backward pass through the patch an error instead of a wrong gradient."""
 
     @staticmethod
-    def forward(ctx: Any, output: Tensor, query: Tensor) -> Tensor:
+    def forward(ctx: Any, output: Tensor, *inputs: Tensor) -> Tensor:
         return output
 
     @staticmethod

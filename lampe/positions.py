@@ -10,6 +10,7 @@ Source: LaMPE, arXiv 2508.02308, sections 3.2 (mapping length) and 3.3 (multi-gr
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -77,7 +78,7 @@ class IndexMap:
     offset: int = 0
 
     def __call__(self, index: Indices) -> Indices:
-        return (index - self.origin) * self.numerator // self.denominator + self.offset
+        return (_wide(index) - self.origin) * self.numerator // self.denominator + self.offset
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,7 @@ class Region:
 
     def contains(self, query: Indices, key: Indices) -> Indices:
         """Whether the pair is in this region; key after query is in none."""
+        query, key = _wide(query), _wide(key)
         distance = query // self.block - key // self.block
         inside = (distance >= self.lower) & (key <= query)
         return inside if self.upper is None else inside & (distance < self.upper)
@@ -170,6 +172,8 @@ class PositionMap:
 
 def _wide(index: Indices) -> Indices:
     """The index in 64 bits: a product of two lengths doesn't fit in 32."""
+    if isinstance(index, int):
+        return index
     if isinstance(index, torch.Tensor):
         if index.is_floating_point():
             raise TypeError(f"Query and key indices must be integers, not {index.dtype}.")
@@ -178,7 +182,7 @@ def _wide(index: Indices) -> Indices:
         if index.dtype.kind not in "iu":
             raise TypeError(f"Query and key indices must be integers, not {index.dtype}.")
         return index.astype("int64")
-    return index
+    return operator.index(index)
 
 
 def plain_map(length: int, head: int = 0, tail: int = 0) -> PositionMap:
@@ -186,7 +190,7 @@ def plain_map(length: int, head: int = 0, tail: int = 0) -> PositionMap:
     return PositionMap(length, length, head, tail, (Region("All", 0, None),))
 
 
-class Mapping(Protocol):
+class Method(Protocol):
     """What `patch` needs of a method: LaMPE's `LampeConfig` is one."""
 
     @property
@@ -220,6 +224,8 @@ class LampeConfig:
     ------
     ValueError
         If a size is negative or zero where it can't be, or the attention scale isn't positive.
+    TypeError
+        If a size isn't a whole number.
     """
 
     window: int
@@ -230,6 +236,13 @@ class LampeConfig:
     calibrated: bool = field(default=True, kw_only=True)
 
     def __post_init__(self) -> None:
+        for name in ("window", "head", "tail", "mapping"):
+            value = getattr(self, name)
+            if not isinstance(value, ScaledSigmoid):
+                try:
+                    object.__setattr__(self, name, operator.index(value))  # numpy's integers become Python's
+                except TypeError:
+                    raise TypeError(f"{name} must be a whole number, not {value!r}.") from None
         if self.window < 1:
             raise ValueError(f"The window must be at least 1 token, not {self.window}.")
         if self.head < 0 or self.tail < 0:
@@ -285,7 +298,7 @@ class LampeConfig:
         )
 
 
-def position_map(config: Mapping, length: int) -> PositionMap:
+def position_map(config: Method, length: int) -> PositionMap:
     """The position map of one input length.
 
     LaMPE applies when ``head + tail < m < length``; otherwise the map is plain RoPE. The mapping length m is

@@ -60,10 +60,15 @@ def pretraining_window(config: Any) -> int:
 
 
 def preset_name(model_or_config: Any) -> str | None:
-    """Key of `PRESETS` for this model, None when no published curve is known to fit it."""
+    """Key of `PRESETS` for this model, None when no published curve is known to fit it.
+
+    Raises
+    ------
+    ValueError
+        If the config names no window.
+    """
     config = _text_config(model_or_config)
-    key = (config.model_type, getattr(config, "vocab_size", 0), getattr(config, "max_position_embeddings", 0))
-    return _FAMILIES.get(key)
+    return _FAMILIES.get((config.model_type, getattr(config, "vocab_size", 0), pretraining_window(config)))
 
 
 def config_for(model_or_config: Any) -> LampeConfig:

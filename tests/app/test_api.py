@@ -34,7 +34,7 @@ def test_ask_answers_with_its_figures(client):
 
 
 def test_callers_at_once_each_get_their_own_answer(client):
-    names = ["Heron", "Puffin", "Kestrel", "Plover"]
+    names = ["Heron", "Puffin", "Kestrel", "Swan"]
     jobs = [
         client.submit(f"The boat is called {name}. The lamp is green.", QUESTION, "lampe", 24, api_name="/ask")
         for name in names
@@ -51,6 +51,8 @@ def test_callers_at_once_each_get_their_own_answer(client):
         ((TEXT, QUESTION, "magic", 8), "must be one of"),
         ((TEXT, QUESTION, "lampe", 0), "1 to 512"),
         ((TEXT, QUESTION, "lampe", "many"), "whole number"),
+        ((TEXT, QUESTION, "lampe", 3.5), "whole number"),
+        ((None, QUESTION, "lampe", 8), "must both be text"),
         (("word " * 21_000, QUESTION, "lampe", 8), "the limit here is 20,000"),
         (("word " * 1_100_000, QUESTION, "lampe", 8), "5,500,000 characters"),
     ],
@@ -87,6 +89,9 @@ def test_without_a_mapping_length_the_models_own_or_the_rescaled_curve_is_used(c
         ((12_000, 8192, -1, 200, 2048), "negative"),
         ((12_000, 8192, 1900, 200, 2048), "must be less than the mapping length"),
         ((2_000_000, 8192, 512, 200, 2048), "at most 1,048,576"),
+        ((12_000, 8192, 512, 200, 0), "at least 1 position"),
+        ((12_000, 400, 512, 200, None), "must be less than the mapping length"),
+        ((10**30, 8192, 512, 200, None), "at most 1,048,576"),
         ((12_000.5, 8192, 512, 200, 2048), "whole number"),
         ((12_000, 8192, 512, 200, "x"), "whole number"),
     ],

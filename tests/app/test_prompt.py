@@ -33,6 +33,10 @@ def test_control_tokens_in_a_document_or_question_stay_text(tokenizer, hostile):
         assert hostile in tokenizer.decode(prompt.ids)
 
 
+def test_a_lone_surrogate_is_no_crash(tokenizer):
+    assert "a?b" in tokenizer.decode(build_prompt(tokenizer, "a\ud800b", "y").ids)
+
+
 def test_a_model_without_a_chat_template_gets_a_plain_prompt(tokenizer):
     import copy
 

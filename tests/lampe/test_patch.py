@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import gc
+import sys
+import types
 import weakref
 
 import pytest
@@ -20,7 +22,6 @@ from transformers import (
     LlamaConfig,
     MistralConfig,
     SmolLM3Config,
-    StaticCache,
 )
 from transformers.models.deepseek_v3 import DeepseekV3Config
 
@@ -164,12 +165,24 @@ def test_left_padded_generate_and_beams(llama):
 
 
 def test_a_static_cache_works(llama):
-    ids = tokens(LENGTH)
+    ids = torch.cat([tokens(LENGTH), torch.nn.functional.pad(tokens(50, seed=2), (LENGTH - 50, 0))])
     kwargs = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None, "disable_compile": True}
-    with lampe.patch(llama, CONFIG):
+    for rows in (ids[:1], ids):
+        mask = (rows != 0).long()
+        with lampe.patch(llama, CONFIG):
+            expected = llama.generate(rows, attention_mask=mask, **kwargs)
+            got = llama.generate(rows, attention_mask=mask, cache_implementation="static", **kwargs)
+        assert torch.equal(got, expected)
+
+
+def test_speculative_decoding_is_lossless(llama):
+    ids = tokens(LENGTH)
+    kwargs = {"max_new_tokens": 25, "do_sample": False, "eos_token_id": None}
+    with lampe.patch(llama, CONFIG) as patched:
         expected = llama.generate(ids, **kwargs)
-        cache = StaticCache(config=llama.config, max_cache_len=LENGTH + 20)
-        assert torch.equal(llama.generate(ids, past_key_values=cache, **kwargs), expected)
+        planned = patched.position_map
+        assert torch.equal(llama.generate(ids, prompt_lookup_num_tokens=4, **kwargs), expected)
+        assert patched.position_map == planned
 
 
 def test_the_plan_goes_with_the_cache(llama):
@@ -183,18 +196,79 @@ def test_the_plan_goes_with_the_cache(llama):
         assert patched.position_map.length == LENGTH
         logits(llama, second[:, :1], past_key_values=two)
         assert patched.position_map.length == 90
-        close(logits(llama, second[:, :1], past_key_values=kept), logits(llama, second[:, :1], past_key_values=one), 9)
+        patched.plan(LENGTH)
+        whole = logits(llama, torch.cat([first, second[:, :1]], 1))
+        patched.plan(None)
+        close(logits(llama, second[:, :1], past_key_values=kept), whole[:, -1:])
         assert patched.position_map.length == LENGTH
 
 
-def test_further_input_is_planned_for_the_length_reached(llama):
+def test_a_cache_cropped_into_its_prompt_is_planned_anew(llama):
+    """A second question is answered as if the first had never been asked."""
+    document, first, second = tokens(90), tokens(30, seed=3), tokens(9, seed=4)
+    with lampe.patch(llama, CONFIG) as patched:
+        cache = DynamicCache()
+        logits(llama, torch.cat([document, first], 1), past_key_values=cache)
+        cache.crop(-30)
+        logits(llama, second, past_key_values=cache)
+        assert patched.position_map == lampe.position_map(CONFIG, 99)
+
+
+def test_rows_of_a_cache_take_their_maps_along(llama):
+    lengths = (LENGTH, 70)
+    ids = torch.cat([tokens(LENGTH), torch.nn.functional.pad(tokens(70, seed=2), (LENGTH - 70, 0))])
+    mask, more = torch.ones(2, LENGTH + 1, dtype=torch.long), tokens(1, rows=2, seed=9)
+    mask[1, : LENGTH - 70] = 0
+    with lampe.patch(llama, CONFIG) as patched:
+
+        def after(change, rows):
+            cache = DynamicCache(config=llama.config)
+            logits(llama, ids, attention_mask=mask[:, :-1], past_key_values=cache)
+            change(cache)
+            out = logits(llama, more[rows], attention_mask=mask[rows], past_key_values=cache)
+            assert [m.length for m in patched.position_maps] == [lengths[row] for row in rows]
+            return out
+
+        expected = after(lambda cache: None, [0, 1])
+        close(after(lambda cache: cache.reorder_cache(torch.tensor([1, 0])), [1, 0]), expected.flip(0))
+        close(after(lambda cache: cache.batch_select_indices(torch.tensor([1])), [1]), expected[1:])
+        twice = after(lambda cache: cache.batch_repeat_interleave(2), [0, 0, 1, 1])
+        close(twice, expected.repeat_interleave(2, 0))
+        cache = DynamicCache()
+        logits(llama, ids[1:], past_key_values=cache)
+        with pytest.raises(ValueError, match="aren't those"):
+            logits(llama, more[1:], attention_mask=mask[1:], past_key_values=cache)
+
+
+def test_a_cache_filled_under_other_settings_is_refused(llama):
+    cache = DynamicCache()
+    with lampe.patch(llama, CONFIG):
+        logits(llama, tokens(50), past_key_values=cache)
+    with lampe.patch(llama, lampe.LampeConfig(64, 10, 6, 40)), pytest.raises(ValueError, match="other LaMPE settings"):
+        logits(llama, tokens(1), past_key_values=cache)
+
+
+def test_reading_in_parts_without_a_plan_says_so(llama):
     ids = tokens(LENGTH)
     with lampe.patch(llama, CONFIG) as patched:
         cache = DynamicCache()
         logits(llama, ids[:, :20], past_key_values=cache)
         assert not patched.position_map.compresses
-        logits(llama, ids[:, 20:], past_key_values=cache)
-        assert patched.position_map == lampe.position_map(CONFIG, LENGTH)
+        with pytest.warns(UserWarning, match="call plan"):
+            logits(llama, ids[:, 20:], past_key_values=cache)
+        assert patched.position_map == lampe.position_map(CONFIG, LENGTH), "which would have reached the window"
+
+
+def test_a_plan_for_less_than_comes_is_made_anew_once(llama):
+    ids = tokens(LENGTH)
+    with lampe.patch(llama, CONFIG) as patched:
+        patched.plan(80)
+        made, lengths = DynamicCache(), set()
+        logits(llama, ids[:, :80], past_key_values=made)
+        for step in range(80, LENGTH):
+            logits(llama, ids[:, step : step + 1], past_key_values=made)
+            lengths.add(patched.position_map.length)
+    assert len(lengths) == 2, lengths
 
 
 def test_a_plan_that_would_reach_the_window_is_made_anew(llama):
@@ -333,11 +407,23 @@ def test_a_patched_model_that_nobody_holds_is_freed():
     assert not [name for name in AttentionInterface._global_mapping if name.startswith("lampe-")]
 
 
-def test_gradients_are_an_error_not_a_wrong_number(llama):
-    with lampe.patch(llama, CONFIG):
-        loss = llama(tokens(40), labels=tokens(40)).loss
+@pytest.mark.parametrize("trained", ["q_proj", "k_proj", "v_proj", ""])
+def test_gradients_are_an_error_not_a_wrong_number(trained):
+    model = build(FAMILIES["llama"])
+    for name, weight in model.named_parameters():
+        weight.requires_grad = trained in name or "lm_head" in name
+    with lampe.patch(model, CONFIG):
+        loss = model(tokens(40), labels=tokens(40)).loss
         with pytest.raises(RuntimeError, match="inference"):
             loss.backward()
+
+
+def test_patching_leaves_each_modules_mode_alone():
+    model = build(FAMILIES["llama"]).train()
+    model.model.layers[0].eval()
+    modes = [module.training for module in model.modules()]
+    with lampe.patch(model, CONFIG):
+        assert [module.training for module in model.modules()] == modes
 
 
 def test_wrong_calls_are_refused_in_words(llama):
@@ -353,6 +439,12 @@ def test_wrong_calls_are_refused_in_words(llama):
             logits(llama, ids, position_ids=torch.cat([torch.arange(20), torch.arange(20)])[None])
         with pytest.raises(ValueError, match="packed"):
             logits(llama, ids, position_ids=torch.cat([torch.arange(20), torch.arange(20)])[None], use_cache=False)
+        cache = DynamicCache()
+        logits(llama, ids, past_key_values=cache)
+        for skipped in ([[55]], [[55, 56, 57]]):
+            positions, mine = torch.tensor(skipped), copy.deepcopy(cache)
+            with pytest.raises(ValueError, match="skipped"):
+                logits(llama, positions, position_ids=positions, past_key_values=mine)
         with pytest.raises(ValueError, match="at least 1 token"):
             patched.plan(0)
         logits(llama, ids)
@@ -393,7 +485,6 @@ def test_a_model_that_cant_be_patched_is_refused_with_the_reason(reason):
     plain = logits(model, ids)
     with pytest.raises(lampe.UnsupportedModelError, match=reason.strip()) as error:
         lampe.patch(model, CONFIG)
-    print(error.value)
     assert str(error.value).startswith(f"LaMPE can't patch this {type(model).__name__}: ")
     assert torch.equal(logits(model, ids), plain), "and left as it was"
 
@@ -403,11 +494,13 @@ def test_a_model_whose_rotation_is_not_its_own_is_refused(llama, monkeypatch):
     import transformers.models.llama.modeling_llama as modelling
 
     own = modelling.apply_rotary_pos_emb
-    layer = llama.model.layers[0].self_attn
-    monkeypatch.setitem(type(layer).forward.__globals__, "apply_rotary_pos_emb", lambda q, k, *_: (q, k))
+    inside = type(llama.model.layers[0].self_attn).forward.__globals__
+    monkeypatch.setitem(inside, "apply_rotary_pos_emb", lambda q, k, *_: (q, k))
     with pytest.raises(lampe.UnsupportedModelError, match="rotation doesn't reach"):
         lampe.patch(llama, CONFIG)
-    monkeypatch.setitem(
-        type(layer).forward.__globals__, "apply_rotary_pos_emb", lambda q, k, cos, sin: own(q, k, cos, sin.neg())
-    )
-    lampe.patch(llama, CONFIG).remove()
+    # In use: the family's own; beside the class, where the patch looks for it: one that turns the other way.
+    monkeypatch.setitem(inside, "apply_rotary_pos_emb", own)
+    wrong = types.SimpleNamespace(apply_rotary_pos_emb=lambda q, k, cos, sin: own(q, k, cos, sin.neg()))
+    monkeypatch.setitem(sys.modules, modelling.__name__, wrong)
+    with pytest.raises(lampe.UnsupportedModelError, match="its own rotation, applied here"):
+        lampe.patch(llama, CONFIG)

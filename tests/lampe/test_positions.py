@@ -142,7 +142,7 @@ def test_the_window_is_the_one_before_scaling():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: lampe.LampeConfig(0, 8, 5, 32), "window"),
+        (lambda: lampe.LampeConfig(-1, 8, 5, 32), "window"),
         (lambda: lampe.LampeConfig(64, -1, 5, 32), "Head"),
         (lambda: lampe.LampeConfig(64, 8, 5, 0), "mapping length"),
         (lambda: lampe.LampeConfig(64, 8, 5, 32, attention_scale=float("nan")), "attention scale"),
@@ -154,3 +154,26 @@ def test_the_window_is_the_one_before_scaling():
 def test_impossible_settings_are_refused(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_sizes_are_whole_numbers_of_any_integer_type():
+    config = lampe.LampeConfig(np.int64(64), np.int32(8), 5, np.int64(32))
+    assert config == lampe.LampeConfig(64, 8, 5, 32)
+    assert lampe.position_map(config, 100).mapping_length == 32
+    for wrong in ({"head": 10.5}, {"mapping": "32"}, {"mapping": None}):
+        with pytest.raises(TypeError, match="whole number"):
+            lampe.LampeConfig(**{"window": 64, "head": 8, "tail": 5, "mapping": 32, **wrong})
+
+
+def test_a_map_widens_its_indices_itself():
+    position_map = lampe.position_map(lampe.LampeConfig.for_model(LlamaConfig(**LLAMA3)), 1_048_576)
+    middle = position_map.regions[1]
+    index = np.array([1_000_000], dtype=np.int32)
+    assert middle.query_map(index)[0] == middle.query_map(1_000_000)
+    assert middle.contains(index, index * 0)[0]
+
+
+def test_a_stretched_model_gets_the_preset_of_its_own_window():
+    yarn = {"rope_type": "yarn", "factor": 16.0, "original_max_position_embeddings": 8192, "rope_theta": 5e5}
+    config = LlamaConfig(vocab_size=128256, max_position_embeddings=131072, rope_parameters=yarn)
+    assert lampe.LampeConfig.for_model(config) is lampe.PRESETS["llama3"]

@@ -1,0 +1,36 @@
+"""`python app.py`: what Spaces runs."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import gradio as gr
+
+from app.page import build
+from app.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_app_py_gives_a_demo_without_touching_the_network_or_the_weights(monkeypatch, tmp_path):
+    monkeypatch.setenv("LAMPE_CACHE", str(tmp_path / "cache"))
+    module = runpy.run_path(str(ROOT / "app.py"))
+    assert isinstance(module["demo"], gr.Blocks)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_the_readme_names_the_gradio_that_is_required():
+    front = (ROOT / "README.md").read_text(encoding="utf-8").split("---")[1]
+    facts = dict(line.split(": ", 1) for line in front.splitlines() if ": " in line)
+    assert f"gradio=={facts['sdk_version']}" in (ROOT / "requirements.txt").read_text(encoding="utf-8").split()
+    assert facts["sdk_version"] == gr.__version__
+    assert facts["app_file"] == "app.py"
+
+
+def test_a_model_that_cant_be_had_doesnt_stop_the_page():
+    with (demo := build(Settings("no such model", 4, 9000))):
+        count = next(fn.fn for fn in demo.fns.values() if fn.name == "count")
+        shown = list(count("Some text.", "What?"))
+    assert len(shown) == 1
+    assert "neither a folder" in shown[0][0]

@@ -1,0 +1,28 @@
+"""What the library promises about itself."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lampe
+
+LIBRARY = Path(lampe.__file__).parent
+
+
+@pytest.mark.parametrize("file", sorted(LIBRARY.glob("*.py")), ids=lambda f: f.name)
+def test_the_library_doesnt_know_the_page(file):
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        assert not {name.partition(".")[0] for name in names} & {"gradio", "plotly", "app"}
+
+
+def test_importing_the_library_loads_no_page_and_no_quantiser():
+    code = "import lampe, sys; print([m for m in ('gradio', 'plotly', 'bitsandbytes') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=LIBRARY.parent)
+    assert done.stdout.strip() == "[]"
