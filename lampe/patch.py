@@ -117,8 +117,8 @@ class Patched:
     def plan(self, length: int | None) -> PositionMap | None:
         """Fix the map for a final length, whatever the length of the next inputs; None plans for each input again.
 
-        Needed where the whole input isn't seen at once: chunked prefill, several questions on one document's
-        cache, several turns. Without it an input is planned for its own length, and whatever follows in its
+        Needed where a pass doesn't read just the whole input: chunked prefill, several questions on one
+        document's cache, several turns, speculative decoding (whose first pass reads guesses too). Without it an input is planned for its own length, and whatever follows in its
         cache keeps that plan. A plan that would reach the window is made anew for the length reached.
 
         Parameters
