@@ -118,8 +118,9 @@ class Patched:
         """Fix the map for a final length, whatever the length of the next inputs; None plans for each input again.
 
         Needed where a pass doesn't read just the whole input: chunked prefill, several questions on one
-        document's cache, several turns, speculative decoding (whose first pass reads guesses too). Without it an input is planned for its own length, and whatever follows in its
-        cache keeps that plan. A plan that would reach the window is made anew for the length reached.
+        document's cache, several turns, speculative decoding (whose first pass reads guesses too). Without it an
+        input is planned for its own length, and whatever follows in its cache keeps that plan. A plan that would
+        reach the window is made anew for the length reached.
 
         Parameters
         ----------
