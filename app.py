@@ -1,11 +1,17 @@
 """The web app: `python app.py`, or a Hugging Face Space."""
 
+import sys
+
 import gradio as gr
 
 from app.page import LAUNCH, build
 from app.settings import Settings
 
-demo: gr.Blocks = build(Settings.from_environment())
+try:
+    settings = Settings.from_environment()
+except ValueError as error:
+    sys.exit(str(error))
+demo: gr.Blocks = build(settings)
 
 if __name__ == "__main__":
     demo.launch(**LAUNCH)

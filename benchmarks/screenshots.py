@@ -1,0 +1,73 @@
+"""The README's pictures, and those to look at after a change of the page.
+
+    python -m benchmarks.screenshots [--folder assets/screenshots]
+
+Starts the app, asks the 12,000-token example for real, and photographs both tabs: wide, on a phone, in the dark.
+Needs requirements-dev.txt and Chromium (named in `CHROMIUM` if it isn't on the path).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+from app.examples import EXAMPLES
+from app.page import LAUNCH, build
+from app.settings import Settings
+
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+
+def chromium() -> str | None:
+    """Where Chromium is, None if it isn't."""
+    return os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+
+
+def ask_example(page: Page) -> None:
+    """Take the long example, ask, and wait for both answers."""
+    page.get_by_role("button", name=EXAMPLES[1].label).click()
+    page.locator("#length", has_text="× the window").wait_for()
+    page.get_by_role("button", name="Ask", exact=True).click()
+    page.locator("#report", has_text="not measured").wait_for(timeout=600_000)
+    page.wait_for_timeout(1000)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("assets/screenshots"))
+    folder = parser.parse_args().folder
+    folder.mkdir(parents=True, exist_ok=True)
+    demo = build(Settings.from_environment())
+    _, url, _ = demo.launch(**LAUNCH, prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+        page = browser.new_page(viewport={"width": 1440, "height": 900})
+        page.goto(f"{url}?__theme=light")
+        ask_example(page)
+        for name, width in (("ask", 1440), ("ask-phone", 390)):
+            page.set_viewport_size({"width": width, "height": 900})
+            page.wait_for_timeout(1500)
+            page.screenshot(path=folder / f"{name}.png", full_page=True)
+        page.evaluate("document.body.classList.add('dark')")
+        page.set_viewport_size({"width": 1440, "height": 900})
+        page.wait_for_timeout(1500)
+        page.screenshot(path=folder / "ask-dark.png", full_page=True)
+        page.get_by_role("tab", name="Position map").click()
+        page.wait_for_timeout(1500)
+        page.screenshot(path=folder / "map-dark.png", full_page=True)
+        page.evaluate("document.body.classList.remove('dark')")
+        page.wait_for_timeout(500)
+        page.screenshot(path=folder / "map.png", full_page=True)
+        browser.close()
+    demo.close()
+
+
+if __name__ == "__main__":
+    main()
