@@ -96,7 +96,14 @@ def distance_figure(position_map: PositionMap, window: int) -> PlotData:
         _label(figure, x, 1, f"<b>{curve.region}</b> {far - near + 1:,}", yref="paper", xanchor=place, yanchor="bottom")
     _label(figure, seen * 0.62, seen * 0.62, "plain RoPE ", xanchor="right", yanchor="bottom")
     if position_map.compresses:
-        _label(figure, farthest * 0.3, position_map.relative(farthest, farthest * 7 // 10), "LaMPE", yanchor="bottom")
+        _label(
+            figure,
+            farthest * 0.3,
+            position_map.relative(farthest, farthest * 7 // 10),
+            "LaMPE",
+            yanchor="bottom",
+            yshift=6,
+        )
         _level(figure, position_map.mapping_length, f"mapping length {position_map.mapping_length:,}")
     figure.update_layout(
         height=360,
@@ -114,7 +121,7 @@ def distance_figure(position_map: PositionMap, window: int) -> PlotData:
     return as_plot(figure, "lampe-position-map")
 
 
-def _label(figure: go.Figure, x: float, y: float, text: str, **place: str) -> None:
+def _label(figure: go.Figure, x: float, y: float, text: str, **place: str | int) -> None:
     figure.add_annotation(x=x, y=y, text=text, showarrow=False, font={"size": 13}, **place)
 
 

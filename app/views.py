@@ -99,7 +99,7 @@ def map_table(position_map: PositionMap) -> str:
             continue
         near, far = position_map.relative(query, stop - 1), position_map.relative(query, first)
         rows += (
-            f'<tr><th scope="row"><span class="chip {region.name.lower()}"></span>{region.name}</th>'
+            f'<tr><th scope="row"><span class="chip region-{region.name.lower()}"></span>{region.name}</th>'
             f"<td>{query - stop + 1:,} – {query - first:,}</td><td>{near:,} – {far:,}</td><td>{row['keys']:,}</td></tr>"
         )
     return (
@@ -155,7 +155,9 @@ def _shares(report: RunReport) -> str:
         return "not measured: the model ran unpatched"
     if not report.layer_shares:
         return "stopped before it was measured"
-    bar = "".join(f'<i class="{row["name"].lower()}" style="width:{row["share"]:.1%}"></i>' for row in report.regions)
+    bar = "".join(
+        f'<i class="region-{row["name"].lower()}" style="width:{row["share"]:.1%}"></i>' for row in report.regions
+    )
     text = ", ".join(f"{row['share']:.0%} {row['name']}" for row in report.regions)
     return f'<div class="shares" aria-hidden="true">{bar}</div>{text} <small>(mean over layers and heads)</small>'
 

@@ -202,13 +202,17 @@ def _attend_tile(query: Tensor, key: Tensor, value: Tensor, shape: Shape, scalin
 
 def _kernel(query: Tensor, key: Tensor, value: Tensor, causal: bool, scaling: float) -> tuple[Tensor, Tensor]:
     """A fused attention kernel that also returns the log-sum-exp; grouped key-value heads as they are."""
+    batch, heads, rows, dim = query.shape
+    groups = heads // key.shape[1]
+    if groups > 1 and not causal:
+        # Where all pairs attend, a group's queries can be rows of one head: its keys are read once, not `groups` times.
+        out, lse = _kernel(query.reshape(batch, -1, groups * rows, dim), key, value, False, scaling)
+        return out.reshape(query.shape), lse.reshape(batch, heads, rows)
     if query.device.type == "cpu":
         return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, 0.0, causal, scale=scaling)
-    # CUDA's kernels want as many key-value heads as query heads.
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
+    if groups > 1:  # CUDA's kernels want as many key-value heads as query heads
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    if query.dtype in (torch.float16, torch.bfloat16) and query.shape[-1] <= 256 and query.shape[-1] % 8 == 0:
+    if query.dtype in (torch.float16, torch.bfloat16) and dim <= 256 and dim % 8 == 0:
         out, lse = torch.ops.aten._scaled_dot_product_flash_attention(
             query, key, value, 0.0, causal, False, scale=scaling
         )[:2]
@@ -216,4 +220,4 @@ def _kernel(query: Tensor, key: Tensor, value: Tensor, causal: bool, scaling: fl
         out, lse = torch.ops.aten._scaled_dot_product_efficient_attention(
             query, key, value, None, True, 0.0, causal, scale=scaling
         )[:2]
-    return out, lse.narrow(2, 0, query.shape[2])  # the latter pads its rows
+    return out, lse.narrow(2, 0, rows)  # the latter pads its rows

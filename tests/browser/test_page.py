@@ -195,7 +195,9 @@ def test_nothing_is_cut_off_and_the_plot_can_be_read(page):
                 return 0.2126 * r + 0.7152 * g + 0.0722 * b;
             };
             const ink = light(getComputedStyle(document.querySelector('.js-plotly-plot .xtitle')).fill);
-            const paper = light(getComputedStyle(document.body).backgroundColor);
+            let ground = document.querySelector('.js-plotly-plot');
+            while (/, 0\\)$|transparent/.test(getComputedStyle(ground).backgroundColor)) ground = ground.parentElement;
+            const paper = light(getComputedStyle(ground).backgroundColor);
             return (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);
         }"""
     )
