@@ -94,7 +94,8 @@ def distance_figure(position_map: PositionMap, window: int) -> PlotData:
         place = "center" if len(drawn) == 1 or 0 < number < len(drawn) - 1 else "left" if number == 0 else "right"
         x = {"left": near, "center": (near + far) / 2, "right": far}[place]
         _label(figure, x, 1, f"<b>{curve.region}</b> {far - near + 1:,}", yref="paper", xanchor=place, yanchor="bottom")
-    _label(figure, seen * 0.62, seen * 0.62, "plain RoPE ", xanchor="right", yanchor="bottom")
+    line = "plain RoPE " if position_map.compresses else "LaMPE and plain RoPE alike "
+    _label(figure, seen * 0.62, seen * 0.62, line, xanchor="right", yanchor="bottom")
     if position_map.compresses:
         _label(
             figure,

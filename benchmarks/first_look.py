@@ -2,7 +2,7 @@
 
     python -m benchmarks.first_look [--bits 4|16] [--quick]
 
-Runs the same model plain and patched, prints a table, and writes first_look.json beside this file. `--quick`
+Runs the same model plain and patched, prints a table, and writes first_look_4bit.json (or 16bit) beside this file. `--quick`
 reads shorter texts: it shows that the command works, and its figures say nothing.
 """
 
@@ -26,7 +26,6 @@ from app.examples import EXAMPLES
 from app.session import METHODS, Session
 from app.settings import Settings
 
-RESULTS = Path(__file__).with_suffix(".json")
 LAST = 512  # tokens whose loss is taken
 
 
@@ -99,8 +98,8 @@ def main() -> None:
     result["losses"] = losses(session, [3072] if arguments.quick else [8192, 10_240, 12_288])
     if not arguments.quick:
         result["examples"] = examples(session, 48)
-    if not arguments.quick:
-        RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        file = Path(__file__).with_name(f"first_look_{arguments.bits}bit.json")
+        file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """LaMPE for Hugging Face models: length-aware multi-grained positional encoding (arXiv 2508.02308)."""
 
 from lampe.load import LoadError, load
-from lampe.patch import Patched, UnsupportedModelError, patch
+from lampe.patch import Patched, patch
 from lampe.positions import IndexMap, LampeConfig, PositionMap, Region, ScaledSigmoid, position_map
 from lampe.presets import PRESETS, REFERENCE_ATTENTION_SCALE
+from lampe.probe import UnsupportedModelError
 
 __all__ = [
     "PRESETS",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import sys
 import warnings
 import weakref
 from collections.abc import Iterator
@@ -21,19 +20,14 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import causal_mask_function
 
-from lampe.engine import Rotate, Step, Tables
+from lampe.engine import Step, Tables
 from lampe.positions import LampeConfig, Method, PositionMap, plain_map
+from lampe.probe import PROBE_TOKENS, Probe, UnsupportedModelError, rotation
 
 _names = itertools.count()
-_PROBE_TOKENS = 32  # so many that even a RoPE stretched a hundredfold turns its fastest pair visibly
-_PROBE_TOLERANCE = 0.02  # relative; a wrong or missing rotation is off by the order of 1, bf16 noise by 0.004
 
 
 _MANY = 64  # more tokens than speculative decoding checks at once: a part of an input
-
-
-class UnsupportedModelError(ValueError):
-    """The model can't be patched; the message says which model and why."""
 
 
 def patch(model: nn.Module, config: Method | None = None) -> Patched:
@@ -79,7 +73,7 @@ class Patched:
         self._rows: list[range] = []
         self._region_lse: dict[int, list[Tensor]] = {}
         self._handles: list[Any] = []
-        self._probing: _Probe | None = None
+        self._probing: Probe | None = None
 
         self._family = type(model).__name__
         self._rotary, self._decoder = self._find_rotary()
@@ -312,7 +306,7 @@ class Patched:
             self._refuse("its layers run outside its decoder's forward, or before its rotary embedding")
         if now.groups is None:
             now.groups = self._start(now, query.device)
-        rotate = _rotation(module)
+        rotate = rotation(module)
         if self._probing is not None:
             rotate = self._probing.watch(module, query, key, rotate, self._tables(now.like))
         scaling = (query.shape[-1] ** -0.5 if scaling is None else scaling) * self.config.attention_scale
@@ -419,12 +413,12 @@ class Patched:
 
         With it, queries and keys must come unrotated, and rotated here they must be the model's own.
         """
-        own, mine = _Probe(hooked=False), _Probe(hooked=True)
+        own, mine = Probe(hooked=False), Probe(hooked=True)
         embeddings = self._decoder.get_input_embeddings()
-        tokens = torch.arange(1, _PROBE_TOKENS + 1, device=embeddings.weight.device) * 7 % embeddings.num_embeddings
+        tokens = torch.arange(1, PROBE_TOKENS + 1, device=embeddings.weight.device) * 7 % embeddings.num_embeddings
         modes = [(module, module.training) for module in self.model.modules()]
         self.model.eval()
-        self._planned = plain_map(_PROBE_TOKENS)
+        self._planned = plain_map(PROBE_TOKENS)
         try:
             for self._probing in (own, mine):
                 with torch.no_grad():
@@ -483,52 +477,6 @@ class _Pass:
     groups: list[_Group] | None = None
 
 
-class _Probe:
-    """Queries and keys of each layer: as they came to attention, and as rotated here."""
-
-    def __init__(self, hooked: bool) -> None:
-        self.hooked = hooked
-        self.arrived: dict[int, tuple[Tensor, Tensor]] = {}
-        self.rotated: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def watch(self, module: Any, query: Tensor, key: Tensor, rotate: Rotate, tables: Tables) -> Rotate:
-        """Take them down; returns the rotation to go on with."""
-        if not self.hooked:
-            rotate = _unrotated
-        table = tables(torch.arange(query.shape[2], device=query.device))
-        self.arrived[module.layer_idx] = query, key
-        try:
-            self.rotated[module.layer_idx] = rotate(query, *table), rotate(key, *table)
-        except RuntimeError as error:
-            raise ValueError(
-                "its rotation doesn't fit the queries and keys that reach its attention, as with multi-head latent "
-                f"attention: {error}"
-            ) from error
-        return rotate
-
-    def differs_from(self, own: _Probe, layers: int) -> str | None:
-        """Why this isn't the same model as its own run, None if it is."""
-        missing = sorted(set(range(layers)) - set(self.arrived))
-        if missing:
-            return f"layers {_numbers(missing)} don't use transformers' attention interface"
-        unmoved = [layer for layer in range(layers) if not self._moved(self.arrived[layer], own.arrived[layer])]
-        if len(unmoved) == layers:
-            return "the identity rotation doesn't reach its attention"
-        if unmoved:
-            return f"layers {_numbers(unmoved)} don't rotate by position"
-        wrong = [layer for layer in range(layers) if self._moved(self.rotated[layer], own.arrived[layer])]
-        if wrong:
-            return f"in layers {_numbers(wrong)} its own rotation, applied here, doesn't give its own queries and keys"
-        return None
-
-    @staticmethod
-    def _moved(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]) -> bool:
-        return any(
-            not (a.float() - b.float()).norm() <= _PROBE_TOLERANCE * b.float().norm()
-            for a, b in zip(ours, theirs, strict=True)
-        )
-
-
 class _NoBackward(torch.autograd.Function):
     """Makes a backward pass through the patch an error instead of a wrong gradient."""
 
@@ -541,20 +489,6 @@ class _NoBackward(torch.autograd.Function):
         raise RuntimeError("LaMPE is for inference: there is no backward pass through a patched model.")
 
 
-def _rotation(module: nn.Module) -> Rotate:
-    """The rotation that stands beside an attention class in its modelling file."""
-    for cls in type(module).__mro__:
-        apply = getattr(sys.modules.get(cls.__module__), "apply_rotary_pos_emb", None)
-        if apply is not None:
-            # It rotates a query and a key by one table; a key of no heads costs nothing.
-            return lambda x, cos, sin: apply(x, x[:, :0], cos, sin)[0]
-    raise UnsupportedModelError(f"LaMPE can't patch a {type(module).__name__}: its file has no apply_rotary_pos_emb.")
-
-
-def _unrotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    return x
-
-
 def _unregister(name: str) -> None:
     AttentionInterface._global_mapping.pop(name, None)
     AttentionMaskInterface._global_mapping.pop(name, None)
@@ -564,7 +498,3 @@ def _alive(this: weakref.ref[Patched]) -> Patched:
     patched = this()
     assert patched is not None, "its hooks hold it as long as the model lives"
     return patched
-
-
-def _numbers(layers: list[int]) -> str:
-    return ", ".join(map(str, layers[:6])) + (", …" if len(layers) > 6 else "")

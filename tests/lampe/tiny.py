@@ -41,3 +41,8 @@ def build(config, dtype=torch.float32):
 
 def tokens(length, rows=1, seed=1):
     return torch.randint(3, 97, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def logits(model, ids, **kwargs):
+    return model(ids, **kwargs).logits
