@@ -2,8 +2,8 @@
 
     python -m benchmarks.first_look [--bits 4|16] [--quick]
 
-Runs the same model plain and patched, prints a table, and writes first_look_4bit.json (or 16bit) beside this file. `--quick`
-reads shorter texts: it shows that the command works, and its figures say nothing.
+Runs the same model plain and patched, prints a table, and writes first_look_4bit.json (or 16bit) beside this file.
+`--quick` reads shorter texts: it shows that the command works, and its figures say nothing.
 """
 
 from __future__ import annotations

@@ -161,8 +161,10 @@ class Step:
             rows = len(step.query_table[0][0])
             columns = len(step.key_table[0][0])
             skip = step.query_start - self.first
-            q = rotate(query[:, :, skip : skip + rows], *step.query_table)
-            k = rotate(key[:, :, step.key_start : step.key_start + columns], *step.key_table)
+            # A model spread over several GPUs has its layers elsewhere than its rotary embedding.
+            query_table, key_table = ([t.to(query.device) for t in pair] for pair in (step.query_table, step.key_table))
+            q = rotate(query[:, :, skip : skip + rows], *query_table)
+            k = rotate(key[:, :, step.key_start : step.key_start + columns], *key_table)
             v = value[:, :, step.key_start : step.key_start + columns]
             for tile in step.tiles:
                 in_q = slice(tile.query[0] - step.query_start, tile.query[1] - step.query_start)
