@@ -154,6 +154,8 @@ class Step:
         region_lse : Tensor, shape (regions, batch, heads)
             Log-sum-exp of the last query's scores in each region, −inf where it has no key.
         """
+        # One region is the model's own attention: the same kernel call as without the patch gives the same bits.
+        fold = len(self.regions) > 1
         merged = _Merge(query, len(self.regions))
         for number, step in enumerate(self.regions):
             if step is None:
@@ -169,7 +171,7 @@ class Step:
             for tile in step.tiles:
                 in_q = slice(tile.query[0] - step.query_start, tile.query[1] - step.query_start)
                 in_k = slice(tile.key[0] - step.key_start, tile.key[1] - step.key_start)
-                out, lse = _attend_tile(q[:, :, in_q], k[:, :, in_k], v[:, :, in_k], tile.shape, scaling)
+                out, lse = _attend_tile(q[:, :, in_q], k[:, :, in_k], v[:, :, in_k], tile.shape, scaling, fold)
                 merged.add(number, slice(tile.query[0] - self.first, tile.query[1] - self.first), out, lse)
         return merged.output.to(query.dtype), merged.region_lse
 
@@ -193,25 +195,31 @@ class _Merge:
             self.region_lse[region] = torch.logaddexp(self.region_lse[region], lse[:, :, -1])
 
 
-def _attend_tile(query: Tensor, key: Tensor, value: Tensor, shape: Shape, scaling: float) -> tuple[Tensor, Tensor]:
-    """Output and log-sum-exp (natural, scores scaled) of one tile."""
+def _attend_tile(
+    query: Tensor, key: Tensor, value: Tensor, shape: Shape, scaling: float, fold: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Output and log-sum-exp (natural, scores scaled) of one tile.
+
+    `fold`: where all pairs attend, make a group's queries rows of one head. Its keys are then read once, not once for
+    each query head.
+    """
     if shape is Shape.ANTICAUSAL:
         # Read backwards, the upper triangle is the lower one: u ≥ t ⇔ n−1−u ≤ n−1−t.
         out, lse = _kernel(query.flip(2), key.flip(2), value.flip(2), True, scaling)
         return out.flip(2), lse.flip(2)
+    if shape is Shape.FULL and fold:
+        folded = query.reshape(query.shape[0], key.shape[1], -1, query.shape[3])
+        out, lse = _kernel(folded, key, value, False, scaling)
+        return out.reshape(query.shape), lse.reshape(query.shape[:3])
     return _kernel(query, key, value, shape is Shape.CAUSAL, scaling)
 
 
 def _kernel(query: Tensor, key: Tensor, value: Tensor, causal: bool, scaling: float) -> tuple[Tensor, Tensor]:
     """A fused attention kernel that also returns the log-sum-exp; grouped key-value heads as they are."""
-    batch, heads, rows, dim = query.shape
-    groups = heads // key.shape[1]
-    if groups > 1 and not causal:
-        # Where all pairs attend, a group's queries can be rows of one head: its keys are read once, not `groups` times.
-        out, lse = _kernel(query.reshape(batch, -1, groups * rows, dim), key, value, False, scaling)
-        return out.reshape(query.shape), lse.reshape(batch, heads, rows)
+    heads, rows, dim = query.shape[1:]
     if query.device.type == "cpu":
         return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, 0.0, causal, scale=scaling)
+    groups = heads // key.shape[1]
     if groups > 1:  # CUDA's kernels want as many key-value heads as query heads
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     if query.dtype in (torch.float16, torch.bfloat16) and dim <= 256 and dim % 8 == 0:

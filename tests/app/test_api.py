@@ -54,7 +54,7 @@ def test_callers_at_once_each_get_their_own_answer(client):
         ((TEXT, QUESTION, "lampe", 3.5), "whole number"),
         ((None, QUESTION, "lampe", 8), "must both be text"),
         (("word " * 21_000, QUESTION, "lampe", 8), "the limit here is 20,000"),
-        (("word " * 1_100_000, QUESTION, "lampe", 8), "5,500,000 characters"),
+        (("word " * 1_100_000, QUESTION, "lampe", 8), "5,500,024 characters"),
     ],
 )
 def test_bad_requests_get_a_sentence_and_the_app_goes_on(client, request_, message):

@@ -47,6 +47,18 @@ def test_a_map_that_changes_nothing_gives_the_models_own_logits(model):
         close(logits(model, ids), expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_short_input_gives_the_models_own_bits(dtype):
+    """Prefill and decode, also where rounding would tell another order of operations."""
+    llama = build(FAMILIES["llama"], dtype)
+    kwargs = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None, "output_logits": True}
+    expected = llama.generate(tokens(20), return_dict_in_generate=True, **kwargs)
+    with lampe.patch(llama, CONFIG):
+        got = llama.generate(tokens(20), return_dict_in_generate=True, **kwargs)
+    assert torch.equal(got.sequences, expected.sequences)
+    assert all(torch.equal(a, b) for a, b in zip(got.logits, expected.logits, strict=True))
+
+
 def test_removing_the_patch_gives_the_original_bits(model):
     ids = tokens(60)
     expected = logits(model, ids)
