@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -131,8 +131,8 @@ def build(settings: Settings) -> gr.Blocks:
                     if update.report:
                         reports.append(update.report)
                     else:
-                        update.stage = f"{views.METHOD_NAMES[method]}: {update.stage}"
-                        yield shown(views.status(update))
+                        stage = f"{views.METHOD_NAMES[method]}: {update.stage}"
+                        yield shown(views.status(replace(update, stage=stage)))
             yield shown(views.note("Stopped." if stop.is_set() else "Done."))
         except REFUSALS as error:
             yield shown(views.message(str(error)))

@@ -72,7 +72,7 @@ class RunReport:
     stopped: bool
 
 
-@dataclass
+@dataclass(frozen=True)
 class Update:
     """What a running request shows: a stage with its progress, then the answer as it grows, then its figures."""
 
