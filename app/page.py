@@ -13,7 +13,7 @@ import gradio as gr
 import lampe
 from app import views
 from app.examples import EXAMPLES, Example
-from app.figures import curves, distance_figure
+from app.figures import COLOURS, UNSEEN, curves, distance_figure
 from app.prompt import build_prompt
 from app.session import (
     MAX_CHARACTERS,
@@ -40,8 +40,10 @@ THEME = gr.themes.Base(
     font_mono=["ui-monospace", "monospace"],
     radius_size="sm",
 )
+REGION_COLOURS = " ".join(f"--{region.lower()}: {colour};" for region, colour in COLOURS.items())
 LAUNCH: dict[str, Any] = {
     "theme": THEME,
+    "css": f":root {{ --unseen: {UNSEEN}; {REGION_COLOURS} }}",
     "css_paths": STYLE,
     "max_file_size": MAX_BYTES,
     "run_history": False,
@@ -80,7 +82,8 @@ def build(settings: Settings) -> gr.Blocks:
         """Length readout, sentence and map for the text as it stands; fetches the tokenizer at its first use."""
         try:
             if not text.strip():
-                yield show_length(0, True)
+                _, *drawn = show_length(SHOWN_WITHOUT_TEXT, True)
+                yield views.no_text(SHOWN_WITHOUT_TEXT), *drawn
                 return
             if len(text) + len(question) > MAX_CHARACTERS:
                 raise AskError(too_long(text + question))
@@ -95,7 +98,7 @@ def build(settings: Settings) -> gr.Blocks:
 
     def show_length(tokens: int, exact: bool) -> tuple[str, str, Any]:
         config = session.config()
-        position_map = lampe.position_map(config, min(tokens or SHOWN_WITHOUT_TEXT, MAX_MAP_LENGTH))
+        position_map = lampe.position_map(config, min(tokens, MAX_MAP_LENGTH))
         return (
             views.length_readout(tokens, exact, config.window, settings.max_input_tokens),
             views.map_sentence(position_map, config),
@@ -185,8 +188,9 @@ def build(settings: Settings) -> gr.Blocks:
         """The LaMPE position map of an input length.
 
         length, window, head, tail: in tokens; mapping_length: in positions, or null for the loaded model's own
-        (where the window is its window) or Llama-3's curve rescaled to the window. Returns the mapping length, the
-        regions with their maps, and sampled points (relative distance, mapped position) for the last query.
+        (where the window is its window) or Llama-3's curve rescaled to the window, which no model was calibrated for.
+        Returns the mapping length, whether it is calibrated or given, the regions with their maps, and sampled points
+        (relative distance, mapped position) for the last query.
         """
         try:
             given = {"length": length, "window": window, "head": head, "tail": tail}
@@ -198,9 +202,8 @@ def build(settings: Settings) -> gr.Blocks:
                     raise AskError(f"{name} must be at most {MAX_MAP_LENGTH:,}, not {value:,}.")
             length, window, head, tail = (given[name] for name in ("length", "window", "head", "tail"))
             own = session.config()
-            mapping: Any = given.get("mapping_length")
-            if mapping is None:
-                mapping = own.mapping if window == own.window else rescaled(max(1, window)).mapping
+            curve = own if window == own.window else rescaled(max(1, window))
+            mapping: Any = given.get("mapping_length", curve.mapping)
             config = LampeConfig(window, head, tail, mapping)
             position_map = lampe.position_map(config, length)
             m = mapping if isinstance(mapping, int) else mapping(length)
@@ -213,6 +216,7 @@ def build(settings: Settings) -> gr.Blocks:
             raise gr.Error(str(error)) from error
         return {
             **asdict(position_map),
+            "calibrated": mapping_length is not None or curve.calibrated,
             "key_counts": position_map.key_counts(length - 1),
             "points": [asdict(curve) for curve in curves(position_map)],
         }

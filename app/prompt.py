@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 _DOCUMENT, _QUESTION = "\ue000document\ue000", "\ue000question\ue000"
@@ -11,25 +10,7 @@ ANSWER_PREFIX = "Answer:"
 """The model's turn starts with this word: a small model then answers instead of ending its turn at once."""
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """Token ids of a whole prompt, template included.
-
-    Parameters
-    ----------
-    ids : list of int
-    document_tokens : int
-        How many of them are the document's.
-    """
-
-    ids: list[int]
-    document_tokens: int
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-
-def build_prompt(tokenizer: Any, document: str, question: str) -> Prompt:
+def build_prompt(tokenizer: Any, document: str, question: str) -> list[int]:
     """Put a document and a question into the chat template as plain data.
 
     Both are tokenized apart from the template, with special tokens switched off: whatever the document
@@ -39,6 +20,11 @@ def build_prompt(tokenizer: Any, document: str, question: str) -> Prompt:
     ----------
     tokenizer : transformers tokenizer
     document, question : str
+
+    Returns
+    -------
+    list of int
+        The token ids of the whole prompt, template included.
     """
     content = f"{_DOCUMENT}\n\nQuestion: {_QUESTION}"
     if tokenizer.chat_template:
@@ -55,12 +41,10 @@ def build_prompt(tokenizer: Any, document: str, question: str) -> Prompt:
 
     # A space belongs to the word after it: " What" is one token of ordinary text, " " and "What" are not.
     asked = " " * (len(between) - len(between.rstrip(" "))) + question.strip()
-    middle = encode(document.strip(), True)
-    ids = [
+    return [
         *encode(before, False),
-        *middle,
+        *encode(document.strip(), True),
         *encode(between.rstrip(" "), False),
         *encode(asked, True),
         *encode(after + ANSWER_PREFIX, False),
     ]
-    return Prompt(ids, len(middle))

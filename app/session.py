@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ import torch
 from transformers import DynamicCache, StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
 
 import lampe
-from app.prompt import Prompt, build_prompt
+from app.prompt import build_prompt
 from app.settings import Settings
 from lampe.load import DEFAULT_MODEL_NAME, Progress, load, load_config, load_tokenizer
 from lampe.positions import PositionMap, plain_map
@@ -46,6 +46,8 @@ class RunReport:
         What ran.
     input_length, window, mapping_length : int
         In tokens; the mapping length in positions.
+    calibrated : bool
+        Whether the mapping length was chosen by measurements on this model.
     regions : list of dict
         name, keys (how many the last prompt token meets there) and share (of its attention, the mean over
         layers and heads; None for a model that ran unpatched).
@@ -168,13 +170,14 @@ class Session:
         """
         if self._lampe_config is None:
             model_id = self.settings.model_id
+            embedded = model_id in (None, DEFAULT_MODEL_NAME)  # known without fetching it
             self._lampe_config = (
-                lampe.PRESETS["smollm2"] if model_id is None else lampe.LampeConfig.for_model(load_config(model_id))
+                lampe.PRESETS["smollm2"] if embedded else lampe.LampeConfig.for_model(load_config(model_id))
             )
         return self._lampe_config
 
-    def prompt(self, text: str, question: str) -> Prompt:
-        """The prompt of a request that may be run.
+    def prompt(self, text: str, question: str) -> list[int]:
+        """The token ids of a request that may be run.
 
         Raises
         ------
@@ -243,11 +246,10 @@ class Session:
             if stop.is_set():
                 return
             try:
-                with ExitStack() as stack:
-                    patched = stack.enter_context(lampe.patch(self._model)) if method == "lampe" else None
-                    yield from self._run(self._model, patched, prompt, method, budget, stop)
-            except RuntimeError as error:
-                if any(words in str(error).lower() for words in _NO_MEMORY):
+                with lampe.patch(self._model) if method == "lampe" else nullcontext() as patched:
+                    yield from self._run(patched, prompt, budget, stop)
+            except (RuntimeError, MemoryError) as error:
+                if isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY):
                     raise AskError(
                         f"There isn't enough memory for a prompt of {len(prompt):,} tokens on this machine. The model "
                         "is still loaded: try a shorter text, or close other programs."
@@ -255,18 +257,11 @@ class Session:
                 raise
 
     def _run(
-        self,
-        model: Any,
-        patched: lampe.Patched | None,
-        prompt: Prompt,
-        method: Method,
-        max_new_tokens: int,
-        stop: threading.Event,
+        self, patched: lampe.Patched | None, prompt: list[int], max_new_tokens: int, stop: threading.Event
     ) -> Iterator[Update]:
-        length = len(prompt)
-        if patched:
-            patched.plan(length)
-        ids = torch.tensor([prompt.ids], device=model.device)
+        model, length = self._model, len(prompt)
+        planned = patched.plan(length) if patched else None
+        ids = torch.tensor([prompt], device=model.device)
         cache = DynamicCache(config=model.config)
         watch = _Watch(stop, patched)
         started = time.perf_counter()
@@ -287,10 +282,11 @@ class Session:
             new_tokens = watch.new_tokens
         ended = time.perf_counter()
         first = watch.first_token or ended
-        config = lampe.LampeConfig.for_model(model)
-        position_map = patched.position_map if patched and patched.position_maps else plain_map(length)
+        config = self.config()
+        # What the last prompt token ran on, or would have: generating may have planned anew since.
+        position_map = watch.position_map or planned or plain_map(length)
         report = RunReport(
-            method,
+            "lampe" if patched else "rope",
             model_name(self.settings),
             self.settings.bits,
             length,
@@ -344,19 +340,21 @@ def too_long(text: str) -> str:
 
 
 class _Watch(StoppingCriteria):
-    """Looks in after each token: counts it, notes the first one's time and attention, and passes on a Stop."""
+    """Looks in after each token: counts it, notes the first one's time, map and attention, and passes on a Stop."""
 
     def __init__(self, stop: threading.Event, patched: lampe.Patched | None) -> None:
         self.stop, self.patched = stop, patched
         self.new_tokens = 0
         self.first_token: float | None = None
         self.shares: torch.Tensor | None = None
+        self.position_map: PositionMap | None = None
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
         self.new_tokens += 1
         if self.first_token is None:
             self.first_token = time.perf_counter()
-            self.shares = self.patched.region_shares if self.patched else None
+            if self.patched:
+                self.shares, self.position_map = self.patched.region_shares, self.patched.position_map
         return torch.full((len(input_ids),), self.stop.is_set(), device=input_ids.device)
 
 

@@ -11,15 +11,16 @@ from lampe.positions import LampeConfig, PositionMap
 
 DEVICE = "GPU" if torch.cuda.is_available() else "CPU"
 METHOD_NAMES = {"lampe": "LaMPE", "rope": "Plain RoPE"}
+PRECISIONS = {4: "4-bit NF4", 16: "16-bit"}
+NOT_CALIBRATED = "not calibrated for this model"
 
 
 def header(model: str, bits: int) -> str:
     """Name, purpose, and which model runs here."""
-    precision = "4-bit NF4" if bits == 4 else "16-bit"
     return (
         '<header class="lab"><h1>LaMPE Lab</h1><p>A document longer than the model was trained for, read by the same '
         "model: plain RoPE loses its way, LaMPE maps the distances back into its window.</p>"
-        f'<p class="model"><b>{escape(model)}</b> <span>{precision}</span> <span>{escape(DEVICE)}</span></p></header>'
+        f'<p class="model"><b>{escape(model)}</b> <span>{PRECISIONS[bits]}</span> <span>{DEVICE}</span></p></header>'
     )
 
 
@@ -50,10 +51,13 @@ def message(text: str) -> str:
     return f'<div class="status error" role="alert">{escape(text)}</div>'
 
 
+def no_text(drawn: int) -> str:
+    """What stands in the length's place before there is a text."""
+    return f'<div class="length"><b>No text yet.</b> The map below is drawn for {drawn:,} tokens.</div>'
+
+
 def length_readout(tokens: int, exact: bool, window: int, limit: int) -> str:
     """The prompt's length against the window and the limit."""
-    if not tokens:
-        return '<div class="length"><b>No text yet.</b> The map below is drawn for 12,000 tokens.</div>'
     if tokens > limit:
         kind, note = "error", f"over the limit of {limit:,}: nothing will be cut, but it can't be asked about"
     elif tokens > window:
@@ -85,7 +89,7 @@ def map_sentence(position_map: PositionMap, config: LampeConfig) -> str:
             f"positions in all."
         )
     if not config.calibrated:
-        text += " The mapping length is not calibrated for this model."
+        text += f" The mapping length is {NOT_CALIBRATED}."
     return f'<p class="sentence">{text}</p>'
 
 
@@ -117,7 +121,7 @@ def run_report(reports: list[RunReport]) -> str:
     lines = [
         ("Input length", [f"{r.input_length:,} tokens" for r in reports]),
         ("Window", [f"{r.window:,} tokens" for r in reports]),
-        ("Mapping length", [f"{r.mapping_length:,} positions" for r in reports]),
+        ("Mapping length", [_mapping_length(r) for r in reports]),
         ("Keys of the last prompt token", [_keys(r) for r in reports]),
         ("Its attention, by region", [_shares(r) for r in reports]),
         ("Reading (prefill)", [f"{r.prefill_seconds:.1f} s" for r in reports]),
@@ -128,7 +132,7 @@ def run_report(reports: list[RunReport]) -> str:
         for name, cells in lines
     )
     first = reports[0]
-    caption = f"{escape(first.model)}, {'4-bit NF4' if first.bits == 4 else '16-bit'}, greedy"
+    caption = f"{escape(first.model)}, {PRECISIONS[first.bits]}, greedy"
     return (
         f'<div class="scroll"><table class="figures"><caption>{caption}</caption><thead><tr><td></td>{columns}</tr>'
         f"</thead><tbody>{body}</tbody></table></div>"
@@ -137,11 +141,16 @@ def run_report(reports: list[RunReport]) -> str:
 
 def answer(method: Method, text: str) -> str:
     """One method's answer as it grows."""
-    name = {"lampe": "LaMPE", "rope": "Plain RoPE, the same model unpatched"}[method]
+    name = METHOD_NAMES[method] + (", the same model unpatched" if method == "rope" else "")
     return (
         f'<section class="answer {method}" aria-label="Answer of {name}" tabindex="0"><h3>{name}</h3>'
         f"<p>{escape(text)}</p></section>"
     )
+
+
+def _mapping_length(report: RunReport) -> str:
+    note = "" if report.method == "rope" or report.calibrated else f", {NOT_CALIBRATED}"
+    return f"{report.mapping_length:,} positions{note}"
 
 
 def _keys(report: RunReport) -> str:

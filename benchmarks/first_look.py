@@ -40,6 +40,12 @@ def machine() -> dict[str, Any]:
     }
 
 
+def language_reference(tokenizer: Any) -> torch.Tensor:
+    """Real long prose that comes with every Python: its language reference, shape (1, tokens)."""
+    text = "\n\n".join(pydoc_data.topics.topics.values())
+    return torch.tensor(tokenizer.encode(text, add_special_tokens=False))[None]
+
+
 @torch.inference_mode()
 def last_loss(model: Any, ids: torch.Tensor) -> float:
     """Mean loss of the last `LAST` tokens; the others are read in chunks, without logits."""
@@ -52,9 +58,8 @@ def last_loss(model: Any, ids: torch.Tensor) -> float:
 
 def losses(session: Session, lengths: list[int]) -> list[dict[str, Any]]:
     """Loss on the Python language reference, plain and patched, at each length."""
-    model, tokenizer = session.model(), session.tokenizer()
-    text = "\n\n".join(pydoc_data.topics.topics.values())
-    ids = torch.tensor(tokenizer.encode(text, add_special_tokens=False))[None]
+    model = session.model()
+    ids = language_reference(session.tokenizer())
     rows = []
     for length in lengths:
         part = ids[:, :length]

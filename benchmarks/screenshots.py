@@ -65,6 +65,9 @@ def main() -> None:
         page.evaluate("document.body.classList.remove('dark')")
         page.wait_for_timeout(500)
         page.screenshot(path=folder / "map.png", full_page=True)
+        page.set_viewport_size({"width": 390, "height": 900})
+        page.wait_for_timeout(1500)
+        page.screenshot(path=folder / "map-phone.png", full_page=True)
         browser.close()
     demo.close()
 

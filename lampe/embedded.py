@@ -88,11 +88,6 @@ def _ignore(_: Progress) -> None:
     pass
 
 
-def is_prepared() -> bool:
-    """Whether the converted default is in the cache, every file at its full size (contents aren't read)."""
-    return _read_manifest(_default_folder()) is not None
-
-
 def prepare_default(progress: Report | None = None) -> Path:
     """Fetch, check and convert the embedded default, unless that has been done.
 

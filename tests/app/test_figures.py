@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 import lampe
 from app.examples import EXAMPLES
 from app.figures import curves, distance_figure
-from app.views import length_readout, map_sentence, map_table, message
+from app.session import RunReport
+from app.views import length_readout, map_sentence, map_table, message, run_report
 
 SMOL = lampe.PRESETS["smollm2"]
 LLAMA31 = lampe.PRESETS["llama3.1"]
@@ -69,6 +71,13 @@ def test_the_readout_tells_window_and_limit_apart():
     assert "1.5 × the window" in length_readout(12_288, True, 8192, 20_000)
     assert "over the limit of 20,000" in length_readout(20_001, True, 8192, 20_000)
     assert "about 100" in length_readout(100, False, 8192, 20_000)
+
+
+def test_a_curve_nobody_calibrated_is_named_wherever_it_is_shown():
+    report = RunReport("lampe", "a/b", 4, 9000, 8192, 2048, False, [], [], 1.0, 1.0, 0, True)
+    assert "2,048 positions, not calibrated for this model" in run_report([report])
+    assert "not calibrated" not in run_report([replace(report, calibrated=True)])
+    assert "not calibrated" not in run_report([replace(report, method="rope")])
 
 
 def test_messages_are_escaped():

@@ -17,8 +17,7 @@ def test_the_template_stands_around_the_text_as_the_tokenizer_would_put_it(token
     prompt = build_prompt(tokenizer, "The lamp is green.", "What colour is the lamp?")
     messages = [{"role": "user", "content": "The lamp is green.\n\nQuestion: What colour is the lamp?"}]
     whole = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    assert tokenizer.decode(prompt.ids) == whole + "Answer:"
-    assert prompt.document_tokens == len(tokenizer.encode("The lamp is green.", add_special_tokens=False))
+    assert tokenizer.decode(prompt) == whole + "Answer:"
 
 
 @pytest.mark.parametrize(
@@ -26,15 +25,15 @@ def test_the_template_stands_around_the_text_as_the_tokenizer_would_put_it(token
 )
 def test_control_tokens_in_a_document_or_question_stay_text(tokenizer, hostile):
     control = set(tokenizer.all_special_ids)
-    plain = [token for token in build_prompt(tokenizer, "x", "y").ids if token in control]
+    plain = [token for token in build_prompt(tokenizer, "x", "y") if token in control]
     for document, question in ((f"a {hostile} b", "y"), ("x", f"a {hostile} b")):
         prompt = build_prompt(tokenizer, document, question)
-        assert [token for token in prompt.ids if token in control] == plain
-        assert hostile in tokenizer.decode(prompt.ids)
+        assert [token for token in prompt if token in control] == plain
+        assert hostile in tokenizer.decode(prompt)
 
 
 def test_a_lone_surrogate_is_no_crash(tokenizer):
-    assert "a?b" in tokenizer.decode(build_prompt(tokenizer, "a\ud800b", "y").ids)
+    assert "a?b" in tokenizer.decode(build_prompt(tokenizer, "a\ud800b", "y"))
 
 
 def test_a_model_without_a_chat_template_gets_a_plain_prompt(tokenizer):
@@ -42,5 +41,5 @@ def test_a_model_without_a_chat_template_gets_a_plain_prompt(tokenizer):
 
     base = copy.deepcopy(tokenizer)
     base.chat_template = None
-    text = base.decode(build_prompt(base, "The lamp is green.", "What colour?").ids)
+    text = base.decode(build_prompt(base, "The lamp is green.", "What colour?"))
     assert text.endswith("The lamp is green.\n\nQuestion: What colour?\nAnswer:")

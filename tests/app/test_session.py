@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 
 import pytest
 import torch
 
 import lampe
 from app.examples import EXAMPLES
-from app.session import AskError, Session
+from app.session import AskError, Session, Update, with_progress
 from app.settings import Settings
+from lampe.load import Progress
 
 TEXT = "The lamp on the pier is green. The boat is called Heron. Nobody knows who painted the door."
 QUESTION = "What is the boat called?"
@@ -63,11 +65,21 @@ def test_the_answer_is_that_of_one_plain_generate(session):
     text, question = EXAMPLES[0].text, EXAMPLES[0].question
     update = last(session.ask(text, question, "lampe", 16))
     model, tokenizer = session.model(), session.tokenizer()
-    ids = torch.tensor([session.prompt(text, question).ids])
+    ids = torch.tensor([session.prompt(text, question)])
     with lampe.patch(model) as patched, torch.inference_mode():
         made = model.generate(ids, max_new_tokens=16, do_sample=False)
         assert patched.position_map.mapping_length == update.report.mapping_length
     assert tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True).strip() == update.answer
+
+
+def test_waiting_repeats_what_was_last_reported_and_nothing_more():
+    def work(progress):
+        progress(Progress("Converting", 1, 3, "steps"))
+        time.sleep(1.3)
+
+    updates = list(with_progress(work))
+    assert len(updates) >= 3
+    assert set(updates) == {Update("Converting", 1, 3, "steps")}
 
 
 @pytest.mark.parametrize("when", ["Reading", "Answering"])
@@ -82,6 +94,7 @@ def test_stop_ends_a_run_and_keeps_what_there_is(session, when):
     assert len(after) <= 3
     assert after[-1].report.stopped
     assert after[-1].stage == "Stopped"
+    assert after[-1].report.mapping_length == 2048
     assert (after[-1].report.new_tokens > 0) == (when == "Answering")
 
 

