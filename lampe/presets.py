@@ -90,7 +90,8 @@ def rescaled(window: int) -> LampeConfig:
     """
     base = PRESETS["llama3"]
     scale = window / base.window
-    curve = ScaledSigmoid(0.75 * window, _LLAMA3_SLOPE / scale, _LLAMA3_INTERCEPT)
+    # A window of one token still holds one position.
+    curve = ScaledSigmoid(max(1.0, 0.75 * window), _LLAMA3_SLOPE / scale, _LLAMA3_INTERCEPT)
     return LampeConfig(window, round(base.head * scale), round(base.tail * scale), curve, calibrated=False)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig, MistralConfig, Qwen2Config
 
 import lampe
-from lampe.presets import preset_name, pretraining_window
+from lampe.presets import preset_name, pretraining_window, rescaled
 
 
 def papers_position(d: int, l: int, m: int, s1: int, s2: int) -> tuple[str, int]:  # noqa: E741
@@ -130,6 +130,13 @@ def test_a_model_gets_its_familys_preset_or_a_rescaled_curve():
     assert other.mapping(4 * 12000) / 32768 == pytest.approx(
         lampe.ScaledSigmoid(0.75 * 8192, 0.00010493097327094324, -2.466638011138158)(12000) / 8192, abs=1e-3
     )
+
+
+@pytest.mark.parametrize("window", [1, 2, 3, 64])
+def test_the_rescaled_curve_has_a_value_at_the_smallest_windows(window):
+    config = rescaled(window)
+    assert config.window == window
+    assert lampe.position_map(config, 10 * window).mapping_length >= 1
 
 
 def test_the_window_is_the_one_before_scaling():
