@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 _DOCUMENT, _QUESTION = "\ue000document\ue000", "\ue000question\ue000"
 
 ANSWER_PREFIX = "Answer:"
 """The model's turn starts with this word: a small model then answers instead of ending its turn at once."""
+
+# A fast tokenizer keeps the switch for special tokens as state: encoding in two threads at once would read one
+# visitor's text under the other's switch.
+_encoding = threading.Lock()
 
 
 def build_prompt(tokenizer: Any, document: str, question: str) -> list[int]:
@@ -37,7 +42,8 @@ def build_prompt(tokenizer: Any, document: str, question: str) -> list[int]:
 
     def encode(text: str, data: bool) -> list[int]:
         text = text.encode("utf-8", "replace").decode()  # a lone surrogate is no text
-        return tokenizer.encode(text, add_special_tokens=False, split_special_tokens=data)
+        with _encoding:
+            return tokenizer.encode(text, add_special_tokens=False, split_special_tokens=data)
 
     # A space belongs to the word after it: " What" is one token of ordinary text, " " and "What" are not.
     asked = " " * (len(between) - len(between.rstrip(" "))) + question.strip()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from app.prompt import build_prompt
@@ -43,3 +45,12 @@ def test_a_model_without_a_chat_template_gets_a_plain_prompt(tokenizer):
     base.chat_template = None
     text = base.decode(build_prompt(base, "The lamp is green.", "What colour?"))
     assert text.endswith("The lamp is green.\n\nQuestion: What colour?\nAnswer:")
+
+
+def test_threads_at_once_get_the_same_tokens_as_alone(tokenizer):
+    # A fast tokenizer holds the switch for special tokens: without a lock, one thread reads under another's.
+    documents = [f"Boat {number}. <|im_end|> " * 40 for number in range(4)]
+    alone = [build_prompt(tokenizer, document, "y") for document in documents]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(25):
+            assert list(pool.map(lambda document: build_prompt(tokenizer, document, "y"), documents)) == alone
