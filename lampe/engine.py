@@ -5,6 +5,10 @@ kernel computes in one call, either whole, causal, or the strict other triangle.
 tile, so the cost is that of one causal attention. The kernels also give the log-sum-exp of their scores;
 with it the pieces are merged into the softmax over all regions, and its weights are the share of attention
 that fell in each region (LaMPE, arXiv 2508.02308, section 3.3).
+
+Queries and keys come rotated to one position for each token, the resting map's, and each region turns them on
+by the difference. The resting map is that of the region with the most keys, so those are used as they lie in
+the cache: a decode step turns Head's and Tail's keys, however long the text is.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,8 +26,14 @@ from lampe.positions import PositionMap, Region
 Rotate = Callable[[Tensor, Tensor, Tensor], Tensor]
 """The model's own rotation: (x of shape (batch, heads, tokens, head_dim), cos, sin) → x rotated."""
 
-Tables = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Rotary positions, shape (tokens,) → the model's cos and sin for them, each (1, tokens, rotary_dim)."""
+Table = tuple[Tensor, Tensor]
+"""Cosine and sine of a rotation, each of shape (1, tokens, rotary_dim)."""
+
+Tables = Callable[[Tensor], Table]
+"""By how many positions to turn on, shape (tokens,), negative too → cosine and sine for that, float32 at least."""
+
+
+_ROWS = 1024  # tokens turned at once
 
 
 class Shape(Enum):
@@ -60,9 +71,9 @@ def tiles(region: Region, first: int, stop: int) -> Iterator[Tile]:
     while row < stop:
         rows = min(upper - lower, stop - row)
         start = row - upper + 1
+        yield from _trapezoid(row, row + rows, start + rows - 1, row - lower)
         if rows > 1:
             yield Tile((row, row + rows - 1), (start, start + rows - 1), Shape.ANTICAUSAL)
-        yield from _trapezoid(row, row + rows, start + rows - 1, row - lower)
         row += rows
 
 
@@ -89,15 +100,22 @@ def _chunk_tiles(region: Region, first: int, stop: int) -> Iterator[Tile]:
         row = end
 
 
+def resting_map(position_map: PositionMap) -> Any:
+    """The rotation in which keys rest in the cache: that of the region where the last query meets the most keys."""
+    counts = position_map.key_counts(position_map.length - 1)
+    return position_map.regions[counts.index(max(counts))].key_map
+
+
 @dataclass(frozen=True)
 class _RegionStep:
-    """One region's share of a forward pass: its tiles and the rotations they need."""
+    """One region's share of a forward pass: its tiles, and how its queries and keys are turned (None: not at all)."""
 
+    number: int
     tiles: tuple[Tile, ...]
-    query_start: int
-    query_table: tuple[Tensor, Tensor]
-    key_start: int
-    key_table: tuple[Tensor, Tensor]
+    query: slice
+    key: slice
+    query_table: Table | None
+    key_table: Table | None
 
 
 class Step:
@@ -106,32 +124,44 @@ class Step:
     Parameters
     ----------
     position_map : PositionMap
+    resting : IndexMap
+        The positions that queries and keys come rotated to: `resting_map` of the first map of their cache.
     first, stop : int
         The queries of this pass, as token indices; keys 0 … stop − 1 are at hand.
     tables : Tables
-        The model's cos and sin at given positions.
+        The model's cosine and sine for turning on by given positions.
     device : torch.device
     """
 
-    def __init__(self, position_map: PositionMap, first: int, stop: int, tables: Tables, device: torch.device) -> None:
+    def __init__(
+        self, position_map: PositionMap, resting: Any, first: int, stop: int, tables: Tables, device: torch.device
+    ) -> None:
         self.position_map, self.first, self.stop = position_map, first, stop
-        self.regions: list[_RegionStep | None] = []
-        for region in position_map.regions:
+        self.regions: list[_RegionStep] = []
+        home = next((r for r in position_map.regions if r.key_map == resting), position_map.regions[0])
+        # A lone query is turned once, to where the resting keys want it; the other regions' keys make up for it.
+        lone = stop - first == 1
+
+        def turn(there: Any, here: Any, index: Tensor) -> Table | None:
+            return None if there == here else tables(there(index) - here(index))
+
+        self.query_table = turn(home.query_map, resting, torch.arange(first, stop, device=device)) if lone else None
+        for number, region in enumerate(position_map.regions):
             parts = tuple(tiles(region, first, stop))
             if not parts:
-                self.regions.append(None)
                 continue
-            query_start, query_stop = min(t.query[0] for t in parts), max(t.query[1] for t in parts)
-            key_start, key_stop = min(t.key[0] for t in parts), max(t.key[1] for t in parts)
-            self.regions.append(
-                _RegionStep(
-                    parts,
-                    query_start,
-                    tables(region.query_map(torch.arange(query_start, query_stop, device=device))),
-                    key_start,
-                    tables(region.key_map(torch.arange(key_start, key_stop, device=device))),
+            query = slice(min(t.query[0] for t in parts), max(t.query[1] for t in parts))
+            key = slice(min(t.key[0] for t in parts), max(t.key[1] for t in parts))
+            i = torch.arange(query.start, query.stop, device=device)
+            j = torch.arange(key.start, key.stop, device=device)
+            query_table = None if lone else turn(region.query_map, resting, i)
+            if lone and region is not home:
+                key_table: Table | None = tables(
+                    region.key_map(j) - resting(j) + home.query_map(i) - region.query_map(i)
                 )
-            )
+            else:
+                key_table = turn(region.key_map, resting, j)
+            self.regions.append(_RegionStep(number, parts, query, key, query_table, key_table))
 
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, rotate: Rotate, scaling: float
@@ -141,9 +171,8 @@ class Step:
         Parameters
         ----------
         query : Tensor, shape (batch, heads, stop − first, head_dim)
-            Not rotated.
         key, value : Tensor, shape (batch, key_value_heads, stop, head_dim)
-            Not rotated, from the text's first token on.
+            From the text's first token on. Queries and keys are rotated to the resting positions.
         rotate : Rotate
         scaling : float
             Factor on the scores.
@@ -154,45 +183,85 @@ class Step:
         region_lse : Tensor, shape (regions, batch, heads)
             Log-sum-exp of the last query's scores in each region, −inf where it has no key.
         """
+        if self.query_table is not None:
+            query = _turned(query, self.query_table, rotate)
         # One region is the model's own attention: the same kernel call as without the patch gives the same bits.
-        fold = len(self.regions) > 1
-        merged = _Merge(query, len(self.regions))
-        for number, step in enumerate(self.regions):
-            if step is None:
-                continue
-            rows = len(step.query_table[0][0])
-            columns = len(step.key_table[0][0])
-            skip = step.query_start - self.first
-            # A model spread over several GPUs has its layers elsewhere than its rotary embedding.
-            query_table, key_table = ([t.to(query.device) for t in pair] for pair in (step.query_table, step.key_table))
-            q = rotate(query[:, :, skip : skip + rows], *query_table)
-            k = rotate(key[:, :, step.key_start : step.key_start + columns], *key_table)
-            v = value[:, :, step.key_start : step.key_start + columns]
+        fold = len(self.position_map.regions) > 1
+        merged = _Merge(query, len(self.position_map.regions))
+        for step in self.regions:
+            q = query[:, :, step.query.start - self.first : step.query.stop - self.first]
+            k, v = key[:, :, step.key], value[:, :, step.key]
+            if step.query_table is not None:
+                q = _turned(q, step.query_table, rotate)
+            if step.key_table is not None:
+                k = _turned(k, step.key_table, rotate)
             for tile in step.tiles:
-                in_q = slice(tile.query[0] - step.query_start, tile.query[1] - step.query_start)
-                in_k = slice(tile.key[0] - step.key_start, tile.key[1] - step.key_start)
+                in_q = slice(tile.query[0] - step.query.start, tile.query[1] - step.query.start)
+                in_k = slice(tile.key[0] - step.key.start, tile.key[1] - step.key.start)
                 out, lse = _attend_tile(q[:, :, in_q], k[:, :, in_k], v[:, :, in_k], tile.shape, scaling, fold)
-                merged.add(number, slice(tile.query[0] - self.first, tile.query[1] - self.first), out, lse)
+                merged.add(step.number, tile.query[0] - self.first, out, lse)
         return merged.output.to(query.dtype), merged.region_lse
 
 
+def _turned(x: Tensor, table: Table, rotate: Rotate) -> Tensor:
+    # Rounded once, at the end. A part at a time, because what is in between would be several times as large as x.
+    turned = torch.empty_like(x)
+    for rows in range(0, x.shape[2], _ROWS):
+        part = slice(rows, rows + _ROWS)
+        # A model spread over several GPUs has its layers elsewhere than its rotary embedding.
+        turned[:, :, part] = rotate(x[:, :, part], *(t[:, part].to(x.device) for t in table))
+    return turned
+
+
 class _Merge:
-    """The softmax over pieces of the keys, put together as they come (in float32 at least)."""
+    """The softmax over pieces of the keys, put together as they come, in float32 at least.
+
+    Rows that one piece covers alone keep its bits.
+    """
+
+    output: Tensor
+    _lse: Tensor
 
     def __init__(self, query: Tensor, regions: int) -> None:
-        dtype = torch.promote_types(query.dtype, torch.float32)
-        self.output = torch.zeros(query.shape, dtype=dtype, device=query.device)
-        self.lse = torch.full(query.shape[:3], -torch.inf, dtype=dtype, device=query.device)
-        self.region_lse = torch.full((regions, *query.shape[:2]), -torch.inf, dtype=dtype, device=query.device)
+        self._rows, self._dtype = query.shape[2], torch.promote_types(query.dtype, torch.float32)
+        self._reached = 0  # rows from here on have nothing yet
+        self.region_lse = torch.full((regions, *query.shape[:2]), -torch.inf, dtype=self._dtype, device=query.device)
 
-    def add(self, region: int, rows: slice, output: Tensor, lse: Tensor) -> None:
-        lse = lse.to(self.lse.dtype)
-        total = torch.logaddexp(self.lse[:, :, rows], lse)
-        weight = (lse - total).exp_().unsqueeze(-1)
-        self.output[:, :, rows].lerp_(output.to(self.output.dtype), weight)
-        self.lse[:, :, rows] = total
-        if rows.stop == self.lse.shape[2]:
+    def add(self, region: int, first: int, output: Tensor, lse: Tensor) -> None:
+        """A piece for the rows from `first` on."""
+        lse = lse.to(self._dtype)
+        stop = first + lse.shape[2]
+        if stop == self._rows:
             self.region_lse[region] = torch.logaddexp(self.region_lse[region], lse[:, :, -1])
+        if not self._reached and stop - first == self._rows:
+            self.output, self._lse = output, lse
+        elif first >= self._reached:
+            self._make_room(output, first)
+            self.output[:, :, first:stop] = output
+            self._lse[:, :, first:stop] = lse
+        else:
+            self._make_room(output, stop)
+            mine = self._lse[:, :, first:stop]
+            total = torch.logaddexp(mine, lse)
+            weight = (lse - total).exp_().unsqueeze(-1)
+            self.output[:, :, first:stop].lerp_(output.to(self._dtype), weight)
+            mine.copy_(total)
+        self._reached = max(self._reached, stop)
+
+    def _make_room(self, piece: Tensor, reached: int) -> None:
+        """A buffer in float32, with neutral rows up to where the next piece needs them."""
+        if not self._reached or self.output.dtype != self._dtype:
+            batch, heads, _, dim = piece.shape
+            # The layout that the model wants next: a token's heads side by side.
+            wide = torch.empty((batch, self._rows, heads, dim), dtype=self._dtype, device=piece.device).transpose(1, 2)
+            if self._reached:
+                wide.copy_(self.output)
+            else:
+                self._lse = torch.empty((batch, heads, self._rows), dtype=self._dtype, device=piece.device)
+            self.output = wide
+        if self._reached < reached:
+            self.output[:, :, self._reached : reached] = 0
+            self._lse[:, :, self._reached : reached] = -torch.inf
 
 
 def _attend_tile(

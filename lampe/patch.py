@@ -1,8 +1,9 @@
 """Put a position map into a loaded transformers model, and take it out again.
 
-Two hooks on the instance do it. The one on its rotary embedding hands every layer the identity rotation, so
-the ordinary cache holds keys as they were projected; the other is an attention function, which rotates
-queries and keys to the positions of the map with the model's own rotation. No class is touched.
+Two hooks on the instance do it. The one on its rotary embedding rotates each token to the position where most
+queries will want its key, and so it lies in the ordinary cache; the other is an attention function, which turns
+queries, and the keys of the other regions, on to the positions of the map with the model's own rotation. No
+class is touched.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import causal_mask_function
 
-from lampe.engine import Step, Tables
-from lampe.positions import LampeConfig, Method, PositionMap, plain_map
+from lampe.engine import Step, Table, Tables, resting_map
+from lampe.positions import IndexMap, LampeConfig, Method, PositionMap, plain_map
 from lampe.probe import PROBE_TOKENS, Probe, UnsupportedModelError, rotation
 
 _names = itertools.count()
 
 
+_CHANGED = "The model's attention implementation was changed while it was patched."
+_TWO_DIMENSIONS = "LaMPE takes a two-dimensional padding mask, or none; it builds the causal mask itself."
 _MANY = 64  # more tokens than speculative decoding checks at once: a part of an input
 
 
@@ -99,7 +102,7 @@ class Patched:
     def remove(self) -> None:
         """Take the patch off; the model is as it was. Calling it again does nothing.
 
-        A cache filled by the patched model holds keys that aren't rotated: don't go on with it afterwards.
+        A cache filled by the patched model holds keys at mapped positions: don't go on with it afterwards.
         """
         for handle in self._handles:
             handle.remove()
@@ -205,7 +208,7 @@ class Patched:
         self._handles = [
             self._decoder.register_forward_pre_hook(self._before, with_kwargs=True),
             self._decoder.register_forward_hook(self._after),
-            self._rotary.register_forward_hook(self._identity_rotation, with_kwargs=True),
+            self._rotary.register_forward_hook(self._rest, with_kwargs=True),
         ]
 
     def _share_config(self, config: Any) -> None:
@@ -223,26 +226,35 @@ class Patched:
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:
         assert self._pass is not None
-        if self._pass.groups is None:
-            raise RuntimeError("The model's attention implementation was changed while it was patched.")
+        if not self._region_lse:
+            raise RuntimeError(_CHANGED)
         # The plan goes with the cache, so that several caches can be filled in turn, copied and cropped.
         cache = self._pass.cache if self._pass.cache is not None else getattr(output, "past_key_values", None)
         if cache is not None:
-            starts = [start for start, _ in self._pass.spans]
-            cache.lampe_plan = _CachePlan(self.config, list(zip(starts, self.position_maps, strict=True)))
+            cache.lampe_plan = _CachePlan(self.config, self._pass.rows)
         self._pass = None
 
-    def _identity_rotation(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
+    def _rest(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
+        """The rotary embedding's hook: plan, and give each token's resting position instead of its own."""
         if not (isinstance(output, tuple) and len(output) == 2 and not output[0].is_complex()):
             self._refuse("its rotary embedding doesn't give a cosine and a sine")
-        cos, sin = output
-        if self._pass is None:
+        now, cos = self._pass, output[0]
+        if now is None:
             self._refuse("its rotary embedding runs outside its decoder's forward")
-        self._pass.positions = kwargs["position_ids"] if "position_ids" in kwargs else args[1]
-        self._pass.like = cos
+        if now.offset is None:
+            if self._probing is not None:
+                self._refuse("its rotary embedding runs before its attention mask is made")
+            if self._decoder.config._attn_implementation != self._name:
+                raise RuntimeError(_CHANGED)
+            raise ValueError(_TWO_DIMENSIONS)  # transformers takes a mask of four dimensions as it is
+        self._start(now, kwargs["position_ids"] if "position_ids" in kwargs else args[1], cos)
         if self._probing is not None and not self._probing.hooked:
             return output
-        return torch.ones_like(cos), torch.zeros_like(sin)
+        columns = torch.arange(now.offset, now.total, device=cos.device)
+        alike = dict.fromkeys((row.start, row.resting) for row in now.rows)  # most often a single one
+        rows = list(alike) if len(alike) == 1 else [(row.start, row.resting) for row in now.rows]
+        positions = torch.stack([resting((columns - start).clamp(min=0)) for start, resting in rows])
+        return self._rotary.forward(cos, positions)
 
     def _mask(
         self,
@@ -264,8 +276,8 @@ class Patched:
             self._refuse(f"layers of it see only {limit}, so they never meet a distance beyond their training")
         if self._pass is None:  # generate() asks ahead for a static cache; the forward then asks again with this
             return attention_mask
-        offset = int(q_offset)
-        self._pass.offset, total = offset, offset + q_length
+        self._pass.offset = int(q_offset)
+        self._pass.total = total = self._pass.offset + q_length
         if attention_mask is None or attention_mask[:, :total].all():
             self._pass.spans = [(0, total)] * batch_size
             return None
@@ -293,7 +305,7 @@ class Patched:
     ) -> tuple[Tensor, None]:
         """Transformers' attention hook; query, key and value as in `Step.attend`, with padding."""
         if attention_mask is not None:
-            raise ValueError("LaMPE takes a two-dimensional padding mask, or none; it builds the causal mask itself.")
+            raise ValueError(_TWO_DIMENSIONS)
         for name in ("sliding_window", "softcap", "s_aux"):
             if kwargs.get(name) is not None:
                 self._refuse(f"its attention uses {name} = {kwargs[name]!r}, which LaMPE can't map yet")
@@ -302,70 +314,79 @@ class Patched:
         if query.device.type not in ("cpu", "cuda"):
             raise ValueError(f"LaMPE runs on CPU and CUDA, not on {query.device.type}.")
         now = self._pass
-        if now is None or now.like is None or now.offset is None:
+        if now is None or now.offset is None or now.like is None:
             self._refuse("its layers run outside its decoder's forward, or before its rotary embedding")
-        if now.groups is None:
-            now.groups = self._start(now, query.device)
         rotate = rotation(module)
         if self._probing is not None:
-            rotate = self._probing.watch(module, query, key, rotate, self._tables(now.like))
+            self._probing.watch(module, query, key, rotate, self._tables(now.like))
         scaling = (query.shape[-1] ** -0.5 if scaling is None else scaling) * self.config.attention_scale
 
         with torch.no_grad():
-            output = torch.zeros_like(query)
-            region_lse = []
+            output, region_lse = None, []
             for group in now.groups:
-                rows, step = slice(group.rows.start, group.rows.stop), group.step
-                columns = slice(group.start, group.start + step.stop)
-                queries = slice(group.start + step.first - now.offset, group.start + step.stop - now.offset)
-                output[rows, :, queries], lse = step.attend(
+                rows, columns = slice(group.rows.start, group.rows.stop), slice(group.start, group.stop)
+                queries = slice(group.start + group.step.first - now.offset, group.stop - now.offset)
+                part, lse = group.step.attend(
                     query[rows, :, queries], key[rows, :, columns], value[rows, :, columns], rotate, scaling
                 )
                 region_lse.append(lse)
+                if part.shape == query.shape:
+                    output = part
+                else:  # the rest is padding, which nobody attends to
+                    output = torch.zeros_like(query) if output is None else output
+                    output[rows, :, queries] = part
             self._region_lse[module.layer_idx] = region_lse
+            output = torch.zeros_like(query) if output is None else output
         if torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value)):
             output = _NoBackward.apply(output, query, key, value)
         return output.transpose(1, 2), None
 
-    def _start(self, now: _Pass, device: torch.device) -> list[_Group]:
+    def _start(self, now: _Pass, positions: Tensor, like: Tensor) -> None:
         """Before the first layer: plan each row, and lay out what all layers share."""
         assert now.offset is not None
-        assert now.like is not None
-        self.position_maps = tuple(self._plan_rows(now))
-        self._check_positions(now)
-        tables = self._tables(now.like)
-        groups: list[_Group] = []
-        for row, ((start, stop), position_map) in enumerate(zip(now.spans, self.position_maps, strict=True)):
-            last = groups[-1] if groups else None
-            alike = (row, start, stop - start, position_map)
-            if last and (last.rows.stop, last.start, last.step.stop, last.step.position_map) == alike:
-                last.rows = range(last.rows.start, row + 1)
-            elif max(start, now.offset) < stop:
-                step = Step(position_map, max(0, now.offset - start), stop - start, tables, device)
-                groups.append(_Group(range(row, row + 1), start, step))
-        self._rows = [group.rows for group in groups]
-        return groups
+        now.like = like
+        now.rows = list(self._plan_rows(now))
+        self.position_maps = tuple(row.position_map for row in now.rows)
+        self._check_positions(now, positions)
+        for number, ((start, stop), row) in enumerate(zip(now.spans, now.rows, strict=True)):
+            last = now.groups[-1] if now.groups else None
+            first = max(0, now.offset - start)
+            if last and last.rows.stop == number and last.stop == stop and now.rows[last.rows.start] == row:
+                last.rows = range(last.rows.start, number + 1)
+            elif start + first < stop:
+                step = Step(row.position_map, row.resting, first, stop - start, self._tables(like), like.device)
+                now.groups.append(_Group(range(number, number + 1), start, stop, step))
+        self._rows = [group.rows for group in now.groups]
 
     def _tables(self, like: Tensor) -> Tables:
-        # forward() itself, past the hook: every kind of RoPE scaling comes with it.
-        return lambda positions: self._rotary.forward(like, positions.unsqueeze(0))
+        # forward() itself, past the hook: every kind of RoPE scaling comes with it. Yarn's factor on the cosine and
+        # sine is in queries and keys already when they are turned on.
+        factor = getattr(self._rotary, "attention_scaling", 1.0)
+        exact = like.to(torch.promote_types(like.dtype, torch.float32))
 
-    def _plan_rows(self, now: _Pass) -> Iterator[PositionMap]:
+        def tables(positions: Tensor) -> Table:
+            cos, sin = self._rotary.forward(exact, positions.unsqueeze(0))
+            return (cos, sin) if factor == 1 else (cos / factor, sin / factor)
+
+        return tables
+
+    def _plan_rows(self, now: _Pass) -> Iterator[_RowPlan]:
         assert now.offset is not None
         kept: _CachePlan | None = None
         if now.offset:
             kept = getattr(now.cache, "lampe_plan", None)
             if kept is None:
                 raise ValueError(
-                    "This cache was filled without LaMPE, so its keys are rotated already; start with a new cache."
+                    "This cache was filled without LaMPE, so its keys lie elsewhere; start with a new cache."
                 )
             if kept.config != self.config:
                 raise ValueError("This cache was filled under other LaMPE settings; start with a new cache.")
         for row, (start, stop) in enumerate(now.spans):
             length, seen = stop - start, max(0, now.offset - start)
-            chosen = self._planned
+            chosen, resting = self._planned, None
             if kept and seen:
-                known = kept.of_row(row, start, len(now.spans))
+                plan = kept.of_row(row, start, len(now.spans))
+                known, resting = plan.position_map, plan.resting
                 # A plan for a final length holds until one had to be made for a greater length.
                 if chosen is None or known.length > chosen.length:
                     chosen = known
@@ -389,13 +410,15 @@ class Patched:
                         f"{self.config.window}: its mapping length doesn't exceed Head + Tail.",
                         stacklevel=2,
                     )
-            yield chosen
+            if self._probing is not None:
+                resting = IndexMap(0) if self._probing.hooked else IndexMap()
+            yield _RowPlan(start, chosen, resting_map(chosen) if resting is None else resting)
 
-    def _check_positions(self, now: _Pass) -> None:
+    def _check_positions(self, now: _Pass, positions: Tensor) -> None:
         """The engine counts tokens itself; positions that count otherwise would silently be ignored."""
-        positions, offset = now.positions, now.offset
+        offset = now.offset
         assert offset is not None
-        if positions is None or positions.ndim != 2:
+        if positions.ndim != 2:
             self._refuse("its position ids have more than one dimension for each token")
         for row, (start, stop) in enumerate(now.spans):
             first = max(start, offset)
@@ -409,9 +432,9 @@ class Patched:
     # Is it really in the path?
 
     def _probe(self) -> None:
-        """Run a few tokens with and without the identity rotation, and compare what reaches attention.
+        """Run a few tokens as the model has them and with every token resting at position 0, and compare.
 
-        With it, queries and keys must come unrotated, and rotated here they must be the model's own.
+        At rest there, queries and keys must come unrotated, and turned on here they must be the model's own.
         """
         own, mine = Probe(hooked=False), Probe(hooked=True)
         embeddings = self._decoder.get_input_embeddings()
@@ -444,8 +467,18 @@ class _Group:
     """Neighbouring rows of a batch whose texts lie alike and are mapped alike."""
 
     rows: range
-    start: int  # column of the texts' first token
+    start: int  # columns of the texts: the first token, and one past the last
+    stop: int
     step: Step
+
+
+@dataclass(frozen=True)
+class _RowPlan:
+    """How one row of a batch is mapped, and how its keys lie in the cache."""
+
+    start: int  # column of the text's first token
+    position_map: PositionMap
+    resting: Any  # see `resting_map`; that of the cache's first map, also where a longer one had to be made
 
 
 @dataclass(frozen=True)
@@ -453,15 +486,15 @@ class _CachePlan:
     """What a cache was filled under: it stays with the cache, through copies, crops and reordered rows."""
 
     config: Method
-    rows: list[tuple[int, PositionMap]]  # column of the text's first token, and its map
+    rows: list[_RowPlan]
 
-    def of_row(self, row: int, start: int, rows: int) -> PositionMap:
-        """The map of a row now, which may have been another one then."""
-        maps = [position_map for first, position_map in self.rows if first == start]
-        if maps and all(position_map == maps[0] for position_map in maps):
-            return maps[0]
-        if maps and rows == len(self.rows) and self.rows[row][0] == start:
-            return self.rows[row][1]
+    def of_row(self, row: int, start: int, rows: int) -> _RowPlan:
+        """The plan of a row now, which may have been another one then."""
+        plans = [plan for plan in self.rows if plan.start == start]
+        if plans and all(plan == plans[0] for plan in plans):
+            return plans[0]
+        if plans and rows == len(self.rows) and self.rows[row].start == start:
+            return self.rows[row]
         raise ValueError(f"The {rows} rows of this batch aren't those that its cache was filled with.")
 
 
@@ -471,10 +504,11 @@ class _Pass:
 
     cache: Any
     offset: int | None = None  # tokens in the cache, padding included
+    total: int = 0  # and with this pass's
     spans: list[tuple[int, int]] = field(default_factory=list)  # columns of each row's text
-    positions: Tensor | None = None
+    rows: list[_RowPlan] = field(default_factory=list)
     like: Tensor | None = None  # a tensor with the dtype and device of the rotations
-    groups: list[_Group] | None = None
+    groups: list[_Group] = field(default_factory=list)
 
 
 class _NoBackward(torch.autograd.Function):

@@ -26,10 +26,8 @@ class Probe:
         self.arrived: dict[int, tuple[Tensor, Tensor]] = {}
         self.rotated: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def watch(self, module: Any, query: Tensor, key: Tensor, rotate: Rotate, tables: Tables) -> Rotate:
-        """Take them down; returns the rotation to go on with."""
-        if not self.hooked:
-            rotate = _unrotated
+    def watch(self, module: Any, query: Tensor, key: Tensor, rotate: Rotate, tables: Tables) -> None:
+        """Take them down."""
         table = tables(torch.arange(query.shape[2], device=query.device))
         self.arrived[module.layer_idx] = query, key
         try:
@@ -39,7 +37,6 @@ class Probe:
                 "its rotation doesn't fit the queries and keys that reach its attention, as with multi-head latent "
                 f"attention: {error}"
             ) from error
-        return rotate
 
     def differs_from(self, own: Probe, layers: int) -> str | None:
         """Why this isn't the same model as its own run, None if it is."""
@@ -48,7 +45,7 @@ class Probe:
             return f"layers {_numbers(missing)} don't use transformers' attention interface"
         unmoved = [layer for layer in range(layers) if not self._moved(self.arrived[layer], own.arrived[layer])]
         if len(unmoved) == layers:
-            return "the identity rotation doesn't reach its attention"
+            return "a changed rotation doesn't reach its attention"
         if unmoved:
             return f"layers {_numbers(unmoved)} don't rotate by position"
         wrong = [layer for layer in range(layers) if self._moved(self.rotated[layer], own.arrived[layer])]
@@ -72,10 +69,6 @@ def rotation(module: nn.Module) -> Rotate:
             # It rotates a query and a key by one table; a key of no heads costs nothing.
             return lambda x, cos, sin: apply(x, x[:, :0], cos, sin)[0]
     raise UnsupportedModelError(f"LaMPE can't patch a {type(module).__name__}: its file has no apply_rotary_pos_emb.")
-
-
-def _unrotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    return x
 
 
 def _numbers(layers: list[int]) -> str:

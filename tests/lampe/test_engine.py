@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import lampe
-from lampe.engine import Shape, Step, _attend_tile, tiles
+from lampe.engine import Shape, Step, _attend_tile, resting_map, tiles
 from lampe.positions import IndexMap, PositionMap, Region, plain_map
 
 DIM = 16
@@ -59,12 +59,21 @@ def inputs(stop, first, heads=4, key_heads=2, dtype=torch.float32, rows=1, devic
 
 
 def check(position_map, first, stop, atol=1e-5, **kwargs):
+    """At rest where the map's own keys are, unrotated, and at plain RoPE's positions: all must give the same."""
     query, key, value = inputs(stop, first, **kwargs)
-    step = Step(position_map, first, stop, table_for(query.dtype), torch.device("cpu"))
-    out, lse = step.attend(query, key, value, rotate, 0.3)
+    tables, exact = table_for(query.dtype), table_for(torch.promote_types(query.dtype, torch.float32))
     expected, expected_lse = dense(position_map, query, key, value, first, 0.3)
-    torch.testing.assert_close(out.double(), expected, atol=atol, rtol=0)
-    torch.testing.assert_close(lse.double(), expected_lse, atol=atol * 10, rtol=1e-5)
+    for resting in (resting_map(position_map), IndexMap(0), IndexMap()):
+        step = Step(position_map, resting, first, stop, exact, torch.device("cpu"))
+        out, lse = step.attend(
+            rotate(query, *tables(resting(torch.arange(first, stop)))),
+            rotate(key, *tables(resting(torch.arange(stop)))),
+            value,
+            rotate,
+            0.3,
+        )
+        torch.testing.assert_close(out.double(), expected, atol=atol, rtol=0)
+        torch.testing.assert_close(lse.double(), expected_lse, atol=atol * 10, rtol=1e-5)
 
 
 CONFIG = lampe.LampeConfig(200, 24, 10, 96)
@@ -201,7 +210,8 @@ def test_a_whole_step_fits_together_off_the_cpu(dtype, first):
         angle = positions[None, :, None] * frequencies
         return angle.cos().to(dtype), angle.sin().to(dtype)
 
-    step = Step(CONFIG.position_map(150), first, 150, tables, torch.device("meta"))
+    position_map = CONFIG.position_map(150)
+    step = Step(position_map, resting_map(position_map), first, 150, tables, torch.device("meta"))
     out, lse = step.attend(query, key, value, rotate, 0.3)
     assert (out.shape, out.dtype, out.device.type) == ((1, 4, 150 - first, DIM), dtype, "meta")
     assert (lse.shape, lse.dtype) == ((3, 1, 4), torch.float32)

@@ -16,7 +16,7 @@ from transformers import (
 )
 
 import lampe
-from lampe.engine import Step
+from lampe.engine import Step, resting_map
 from tests.lampe.tiny import FAMILIES, SHAPE, build, logits, tokens
 
 CONFIG = lampe.LampeConfig(64, 10, 6, 32)
@@ -76,10 +76,12 @@ def test_each_layer_attends_as_the_dense_reference(model, monkeypatch):
     def spy(step, query, key, value, rotate, scaling):
         out, lse = attend(step, query, key, value, rotate, scaling)
         i, j = torch.arange(LENGTH)[:, None], torch.arange(LENGTH)[None]
-        relative = step.position_map.relative(i, j).clamp(min=0)
+        resting = resting_map(step.position_map)
+        turn = step.position_map.relative(i, j).clamp(min=0) - resting(i) + resting(j)
         groups = query.shape[1] // key.shape[1]
-        turned = torch.stack([rotate(query, *tables(torch.full((LENGTH,), d))) for d in range(64)])
-        q = turned[relative, :, :, i]  # (query, key, batch, heads, head_dim)
+        turned = {int(d): rotate(query, *tables(torch.full((LENGTH,), int(d)))) for d in turn.unique()}
+        stack, place = torch.stack(list(turned.values())), {d: number for number, d in enumerate(turned)}
+        q = stack[turn.clone().apply_(place.__getitem__), :, :, i]  # (query, key, batch, heads, head_dim)
         scores = torch.einsum("ijbhd,bhjd->bhij", q, key.repeat_interleave(groups, 1)) * scaling
         scores = scores.masked_fill(j > i, -torch.inf)
         close(out, scores.softmax(-1) @ value.repeat_interleave(groups, 1), 1e-5)
@@ -89,7 +91,8 @@ def test_each_layer_attends_as_the_dense_reference(model, monkeypatch):
     ids = tokens(LENGTH)
     with lampe.patch(model, CONFIG):
         rotary = next(m for n, m in model.named_modules() if n.endswith("rotary_emb"))
-        tables = lambda positions: rotary.forward(torch.empty(0), positions[None])  # noqa: E731
+        factor = rotary.attention_scaling  # yarn's, which rotated queries and keys have already
+        tables = lambda positions: [x / factor for x in rotary.forward(torch.empty(0), positions[None])]  # noqa: E731
         monkeypatch.setattr(Step, "attend", spy)
         logits(model, ids)
     assert len(checked) == model.config.num_hidden_layers
