@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import pydoc_data.topics
-import time
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +22,9 @@ import lampe
 from app.examples import EXAMPLES
 from app.session import METHODS, Session
 from app.settings import Settings
+from benchmarks.measure import machine
 
 LAST = 512  # tokens whose loss is taken
-
-
-def machine() -> dict[str, Any]:
-    """Where and with what this ran."""
-    packages = ("torch", "transformers", "bitsandbytes")
-    return {
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads",
-        "python": platform.python_version(),
-        **{name: version(name) for name in packages},
-    }
 
 
 def language_reference(tokenizer: Any) -> torch.Tensor:

@@ -42,6 +42,7 @@ class Shape(Enum):
     FULL = "all"
     CAUSAL = "u ≤ t"
     ANTICAUSAL = "u ≥ t"
+    BAND = "t ≤ u ≤ t + columns − rows"
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Tile:
     shape: Shape
 
 
-def tiles(region: Region, first: int, stop: int) -> Iterator[Tile]:
+def tiles(region: Region, first: int, stop: int, device_type: str = "cpu") -> Iterator[Tile]:
     """Cut a region into tiles, for the queries ``first … stop − 1`` and all keys up to each of them.
 
     The tiles of all regions of a map together hold each causal pair of those queries exactly once.
@@ -61,8 +62,11 @@ def tiles(region: Region, first: int, stop: int) -> Iterator[Tile]:
     if region.block > 1:
         yield from _chunk_tiles(region, first, stop)
         return
-    lower, upper = region.lower, stop if region.upper is None else region.upper
+    lower, upper, end = region.lower, stop if region.upper is None else region.upper, stop
     row = max(first, lower)
+    # As many queries as fill whole blocks of a band are one tile.
+    if region.upper is not None and (rows := _band_rows(upper - lower, device_type)):
+        stop -= max(0, stop - max(row, upper - 1)) // rows * rows
     # Queries that see the text's start in this region: their keys begin at 0 and end `lower` before them.
     if row < min(stop, upper):
         yield from _trapezoid(row, min(stop, upper), 0, row - lower)
@@ -75,6 +79,17 @@ def tiles(region: Region, first: int, stop: int) -> Iterator[Tile]:
         if rows > 1:
             yield Tile((row, row + rows - 1), (start, start + rows - 1), Shape.ANTICAUSAL)
         row += rows
+    if stop < end:
+        yield Tile((stop, end), (stop - upper + 1, end - lower), Shape.BAND)
+
+
+def _band_rows(width: int, device_type: str) -> int:
+    """Queries in a block of a band of so many keys for each; 0 where it isn't cut into such blocks."""
+    if device_type != "cpu":
+        return width - 1  # a block's keys are then two triangles
+    # The CPU kernel takes a triangle of less than 512 rows for a square: a mask over narrow blocks wastes less, as
+    # long as there aren't too many keys for it.
+    return 128 if width <= 4096 else 0
 
 
 def _trapezoid(row: int, stop: int, key: int, diagonal: int) -> Iterator[Tile]:
@@ -147,7 +162,7 @@ class Step:
 
         self.query_table = turn(home.query_map, resting, torch.arange(first, stop, device=device)) if lone else None
         for number, region in enumerate(position_map.regions):
-            parts = tuple(tiles(region, first, stop))
+            parts = tuple(tiles(region, first, stop, device.type))
             if not parts:
                 continue
             query = slice(min(t.query[0] for t in parts), max(t.query[1] for t in parts))
@@ -200,7 +215,7 @@ class Step:
                 in_k = slice(tile.key[0] - step.key.start, tile.key[1] - step.key.start)
                 out, lse = _attend_tile(q[:, :, in_q], k[:, :, in_k], v[:, :, in_k], tile.shape, scaling, fold)
                 merged.add(step.number, tile.query[0] - self.first, out, lse)
-        return merged.output.to(query.dtype), merged.region_lse
+        return merged.output.to(query.dtype), torch.stack(merged.region_lse)
 
 
 def _turned(x: Tensor, table: Table, rotate: Rotate) -> Tensor:
@@ -220,31 +235,33 @@ class _Merge:
     """
 
     output: Tensor
-    _lse: Tensor
+    lse: Tensor
 
     def __init__(self, query: Tensor, regions: int) -> None:
         self._rows, self._dtype = query.shape[2], torch.promote_types(query.dtype, torch.float32)
         self._reached = 0  # rows from here on have nothing yet
-        self.region_lse = torch.full((regions, *query.shape[:2]), -torch.inf, dtype=self._dtype, device=query.device)
+        empty = torch.full(query.shape[:2], -torch.inf, dtype=self._dtype, device=query.device)
+        self.region_lse = [empty] * regions
 
     def add(self, region: int, first: int, output: Tensor, lse: Tensor) -> None:
         """A piece for the rows from `first` on."""
         lse = lse.to(self._dtype)
-        stop = first + lse.shape[2]
+        rows = lse.shape[2]
+        stop = first + rows
         if stop == self._rows:
-            self.region_lse[region] = torch.logaddexp(self.region_lse[region], lse[:, :, -1])
-        if not self._reached and stop - first == self._rows:
-            self.output, self._lse = output, lse
+            self.region_lse[region] = torch.logaddexp(self.region_lse[region], lse.select(2, -1))
+        if not self._reached and rows == self._rows:
+            self.output, self.lse = output, lse
         elif first >= self._reached:
             self._make_room(output, first)
-            self.output[:, :, first:stop] = output
-            self._lse[:, :, first:stop] = lse
+            self.output.narrow(2, first, rows).copy_(output)
+            self.lse.narrow(2, first, rows).copy_(lse)
         else:
             self._make_room(output, stop)
-            mine = self._lse[:, :, first:stop]
+            mine = self.lse.narrow(2, first, rows)
             total = torch.logaddexp(mine, lse)
             weight = (lse - total).exp_().unsqueeze(-1)
-            self.output[:, :, first:stop].lerp_(output.to(self._dtype), weight)
+            self.output.narrow(2, first, rows).lerp_(output.to(self._dtype), weight)
             mine.copy_(total)
         self._reached = max(self._reached, stop)
 
@@ -257,11 +274,11 @@ class _Merge:
             if self._reached:
                 wide.copy_(self.output)
             else:
-                self._lse = torch.empty((batch, heads, self._rows), dtype=self._dtype, device=piece.device)
+                self.lse = torch.empty((batch, heads, self._rows), dtype=self._dtype, device=piece.device)
             self.output = wide
         if self._reached < reached:
-            self.output[:, :, self._reached : reached] = 0
-            self._lse[:, :, self._reached : reached] = -torch.inf
+            self.output.narrow(2, self._reached, reached - self._reached).zero_()
+            self.lse.narrow(2, self._reached, reached - self._reached).fill_(-torch.inf)
 
 
 def _attend_tile(
@@ -272,6 +289,8 @@ def _attend_tile(
     `fold`: where all pairs attend, make a group's queries rows of one head. Its keys are then read once, not once for
     each query head.
     """
+    if shape is Shape.BAND:
+        return _attend_band(query, key, value, scaling, query.device.type)
     if shape is Shape.ANTICAUSAL:
         # Read backwards, the upper triangle is the lower one: u ≥ t ⇔ n−1−u ≤ n−1−t.
         out, lse = _kernel(query.flip(2), key.flip(2), value.flip(2), True, scaling)
@@ -283,11 +302,36 @@ def _attend_tile(
     return _kernel(query, key, value, shape is Shape.CAUSAL, scaling)
 
 
-def _kernel(query: Tensor, key: Tensor, value: Tensor, causal: bool, scaling: float) -> tuple[Tensor, Tensor]:
+def _attend_band(query: Tensor, key: Tensor, value: Tensor, scaling: float, device_type: str) -> tuple[Tensor, Tensor]:
+    """A band as a batch of its blocks, each with the keys that it sees."""
+    batch, _, queries, _ = query.shape
+    width = key.shape[2] - queries + 1
+    rows = _band_rows(width, device_type)
+    blocks = query.unflatten(2, (-1, rows)).transpose(1, 2).flatten(0, 1)
+    keys, values = (
+        x.unfold(2, rows + width - 1, rows).permute(0, 2, 1, 4, 3).flatten(0, 1) for x in (key, value)
+    )  # overlapping views for a batch of one
+    if device_type == "cpu":
+        band = torch.ones(rows, rows + width - 1, dtype=torch.bool).triu().tril(width - 1)
+        mask = torch.zeros(band.shape, dtype=query.dtype).masked_fill_(~band, -torch.inf)
+        out, lse = _kernel(blocks, keys, values, False, scaling, mask)
+    else:
+        merged = _Merge(blocks, 1)
+        for shape, start in ((Shape.ANTICAUSAL, 0), (Shape.CAUSAL, rows)):
+            k, v = keys.narrow(2, start, rows), values.narrow(2, start, rows)
+            merged.add(0, 0, *_attend_tile(blocks, k, v, shape, scaling))
+        out, lse = merged.output, merged.lse
+    return tuple(x.unflatten(0, (batch, -1)).transpose(1, 2).flatten(2, 3) for x in (out, lse))
+
+
+def _kernel(
+    query: Tensor, key: Tensor, value: Tensor, causal: bool, scaling: float, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """A fused attention kernel that also returns the log-sum-exp; grouped key-value heads as they are."""
     heads, rows, dim = query.shape[1:]
     if query.device.type == "cpu":
-        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, 0.0, causal, scale=scaling)
+        kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        return kernel(query, key, value, 0.0, causal, attn_mask=mask, scale=scaling)
     groups = heads // key.shape[1]
     if groups > 1:  # CUDA's kernels want as many key-value heads as query heads
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)

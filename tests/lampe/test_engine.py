@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import lampe
-from lampe.engine import Shape, Step, _attend_tile, resting_map, tiles
+from lampe.engine import Shape, Step, _attend_band, _attend_tile, resting_map, tiles
 from lampe.positions import IndexMap, PositionMap, Region, plain_map
 
 DIM = 16
@@ -77,7 +77,31 @@ def check(position_map, first, stop, atol=1e-5, **kwargs):
 
 
 CONFIG = lampe.LampeConfig(200, 24, 10, 96)
-BORDERS = sorted({24, 25, 26, 34, 35, 36, 95, 96, 97, 98, 24 * 5, 25 * 5, 25 * 5 + 1, 300, 513})
+BORDERS = sorted(
+    {
+        127,
+        128,
+        129,
+        24 + 127,
+        24 + 128,
+        24 + 129,
+        24,
+        25,
+        26,
+        34,
+        35,
+        36,
+        95,
+        96,
+        97,
+        98,
+        24 * 5,
+        25 * 5,
+        25 * 5 + 1,
+        300,
+        513,
+    }
+)
 
 
 @pytest.mark.parametrize("length", BORDERS)
@@ -117,7 +141,7 @@ def test_empty_head_or_tail(head, tail):
 def test_random_maps_and_passes(data):
     head, tail = data.draw(st.integers(0, 30)), data.draw(st.integers(0, 30))
     config = lampe.LampeConfig(500, head, tail, data.draw(st.integers(1, 120)))
-    stop = data.draw(st.integers(1, 160))
+    stop = data.draw(st.integers(1, 300))
     check(config.position_map(data.draw(st.integers(1, 160))), data.draw(st.integers(0, stop - 1)), stop)
 
 
@@ -173,14 +197,20 @@ def test_tiles_hold_each_pair_once(data):
         500, data.draw(st.integers(0, 9)), data.draw(st.integers(0, 9)), data.draw(st.integers(1, 50))
     )
     position_map = data.draw(st.sampled_from([config.position_map(data.draw(st.integers(1, 60))), OTHERS["DCA"]]))
-    stop = data.draw(st.integers(1, 70))
+    stop = data.draw(st.integers(1, 400))
     first = data.draw(st.integers(0, stop - 1))
+    device_type = data.draw(st.sampled_from(["cpu", "cuda"]))
     found = torch.full((stop, stop), -1)
     for number, region in enumerate(position_map.regions):
-        for tile in tiles(region, first, stop):
+        for tile in tiles(region, first, stop, device_type):
             rows, columns = tile.query[1] - tile.query[0], tile.key[1] - tile.key[0]
             square = torch.ones(rows, columns)
-            mask = {Shape.FULL: square, Shape.CAUSAL: square.tril(), Shape.ANTICAUSAL: square.triu()}[tile.shape].bool()
+            mask = {
+                Shape.FULL: square,
+                Shape.CAUSAL: square.tril(),
+                Shape.ANTICAUSAL: square.triu(),
+                Shape.BAND: square.triu().tril(columns - rows),
+            }[tile.shape].bool()
             part = found[slice(*tile.query), slice(*tile.key)]
             assert (part[mask] == -1).all()
             part[mask] = number
@@ -188,14 +218,31 @@ def test_tiles_hold_each_pair_once(data):
     assert torch.equal(found[first:], position_map.region(i, torch.arange(stop)[None]))
 
 
+@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("device_type", ["cpu", "cuda"])
+def test_both_ways_to_attend_to_a_band(device_type, rows):
+    """CUDA's, two triangles for each block, runs on a CPU too."""
+    queries, width = 768, 97
+    query = torch.randn(rows, 4, queries, DIM)
+    key, value = (torch.randn(rows, 2, queries + width - 1, DIM) for _ in range(2))
+    out, lse = _attend_band(query, key, value, 0.3, device_type)
+    seen = torch.ones(queries, key.shape[2]).triu().tril(width - 1).bool()
+    scores = query @ key.repeat_interleave(2, 1).mT * 0.3
+    scores = scores.masked_fill(~seen, -torch.inf)
+    torch.testing.assert_close(out, scores.softmax(-1) @ value.repeat_interleave(2, 1))
+    torch.testing.assert_close(lse, scores.logsumexp(-1))
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("shape", Shape)
 def test_the_cuda_kernels_take_each_tile(dtype, shape):
     """Shapes, dtypes and devices of every CUDA kernel call, checked without a GPU; not its numbers."""
     with FakeTensorMode():
-        query, key, value = (torch.empty(2, heads, 30, DIM, dtype=dtype, device="cuda") for heads in (4, 2, 2))
+        query = torch.empty(2, 4, 30, DIM, dtype=dtype, device="cuda")
+        key, value = (query.new_empty(2, 2, 45 if shape is Shape.BAND else 30, DIM) for _ in range(2))
         out, lse = _attend_tile(query, key, value, shape, 0.3)
-    assert (out.shape, out.dtype, out.device.type) == (query.shape, dtype, "cuda")
+    merged = torch.float32 if shape is Shape.BAND else dtype
+    assert (out.shape, out.dtype, out.device.type) == (query.shape, merged, "cuda")
     assert (lse.shape, lse.dtype, lse.device.type) == (query.shape[:3], torch.float32, "cuda")
 
 

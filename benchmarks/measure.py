@@ -1,0 +1,165 @@
+"""What the benchmarks share: where they ran, paired runs, and rows that are kept as they come."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+
+import lampe
+from benchmarks.three_pass import three_pass
+
+
+def machine() -> dict[str, Any]:
+    """Where and with what this ran."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else torch.backends.cpu.get_cpu_capability()
+    packages = ("torch", "transformers", "bitsandbytes")
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": f"{platform.machine()} {device}, {torch.get_num_threads()} threads",
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+    }
+
+
+class Rows:
+    """A benchmark's rows in a file beside it: kept one by one, so that a run that was cut off goes on from there.
+
+    Parameters
+    ----------
+    name : str
+        The file's, without its ending; None keeps nothing (a `--quick` run, whose figures say nothing).
+    fresh : bool
+        Forget what the file holds.
+    """
+
+    def __init__(self, name: str | None, fresh: bool = False) -> None:
+        self._file = Path(__file__).with_name(f"{name}.jsonl") if name else None
+        self.rows: list[dict[str, Any]] = []
+        print(json.dumps(machine()), flush=True)
+        if self._file and self._file.exists() and not fresh:
+            self.rows = [json.loads(line) for line in self._file.read_text(encoding="utf-8").splitlines()]
+        elif self._file:
+            self._file.write_text("", encoding="utf-8")
+
+    def has(self, **what: Any) -> bool:
+        """Whether this was measured already; prints it again then."""
+        for row in self.rows:
+            if what.items() <= row.items():
+                print(_line(row), "(kept)", flush=True)
+                return True
+        return False
+
+    def add(self, **row: Any) -> None:
+        self.rows.append(row)
+        print(_line(row), flush=True)
+        if self._file:
+            with self._file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({**row, "on": machine()}) + "\n")
+
+
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="small sizes, nothing kept: shows that it runs")
+    parser.add_argument("--fresh", action="store_true", help="measure again what the file has")
+    return parser
+
+
+def seconds(run: Callable[[], Any]) -> float:
+    """How long a run takes, until the device has done it."""
+    started = time.perf_counter()
+    run()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def paired(runs: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, Any]:
+    """Each run's seconds, one after the other in turn, and its ratio to the first run of the same turn.
+
+    Parameters
+    ----------
+    runs : mapping of name to a function that does the work and gives its seconds
+    repeats : int
+        Turns that count; one more goes before them as a warm-up where more than one counts.
+
+    Returns
+    -------
+    dict
+        For each name: `seconds` (median), `spread` (least and greatest), and `ratio` with `ratio_spread`.
+    """
+    turns = [{name: run() for name, run in runs.items()} for _ in range(repeats + (repeats > 1))][repeats > 1 :]
+    base = next(iter(runs))
+    result: dict[str, Any] = {}
+    for name in runs:
+        times = [turn[name] for turn in turns]
+        ratios = [turn[name] / turn[base] for turn in turns]
+        result[name] = {
+            "seconds": median(times),
+            "spread": [min(times), max(times)],
+            "ratio": median(ratios),
+            "ratio_spread": [min(ratios), max(ratios)],
+        }
+    return {"runs": result, "repeats": repeats}
+
+
+def variants(model: Any) -> dict[str, Callable[[], AbstractContextManager[Any]]]:
+    """Ways to run one loaded model."""
+    return {
+        "plain": nullcontext,
+        "LaMPE": lambda: lampe.patch(model),
+        "YaRN": lambda: yarn(model),
+        "three passes": lambda: three_pass(model),
+    }
+
+
+@contextmanager
+def yarn(model: Any) -> Iterator[None]:
+    """Twice the window by transformers' own YaRN: what another way of reading on costs."""
+    config = model.config.__class__.from_dict(model.config.to_dict())
+    window = config.max_position_embeddings
+    theta = config.rope_parameters["rope_theta"]
+    config.rope_parameters = {
+        "rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": window, "rope_theta": theta,
+    }  # fmt: skip
+    own = model.model.rotary_emb
+    model.model.rotary_emb = type(own)(config).to(own.inv_freq.device)
+    try:
+        yield
+    finally:
+        model.model.rotary_emb = own
+
+
+@torch.inference_mode()
+def prefill(model: Any, ids: torch.Tensor, chunk: int | None = None) -> DynamicCache:
+    """Read a text, without logits for all but its last token."""
+    cache = DynamicCache(config=model.config)
+    for part in ids.split(chunk or ids.shape[1], 1):
+        model(part, past_key_values=cache, logits_to_keep=1)
+    return cache
+
+
+def random_ids(model: Any, length: int) -> torch.Tensor:
+    """Token ids: what they are doesn't change what reading them costs."""
+    generator = torch.Generator().manual_seed(length)
+    return torch.randint(model.config.vocab_size, (1, length), generator=generator).to(model.device)
+
+
+def _line(row: dict[str, Any]) -> str:
+    what = ", ".join(f"{key} {value}" for key, value in row.items() if key not in ("runs", "repeats", "on"))
+    runs = "; ".join(
+        f"{name} {one['seconds'] * 1e3:,.1f} ms"
+        + (f", {one['ratio']:.3f} × ({one['ratio_spread'][0]:.3f}–{one['ratio_spread'][1]:.3f})" if number else "")
+        for number, (name, one) in enumerate(row.get("runs", {}).items())
+    )
+    return f"{what}: {runs}" if runs else what
