@@ -250,6 +250,8 @@ class Patched:
         self._start(now, kwargs["position_ids"] if "position_ids" in kwargs else args[1], cos)
         if self._probing is not None and not self._probing.hooked:
             return output
+        if all(row.resting == IndexMap() and not row.start for row in now.rows):
+            return output
         columns = torch.arange(now.offset, now.total, device=cos.device)
         alike = dict.fromkeys((row.start, row.resting) for row in now.rows)  # most often a single one
         rows = list(alike) if len(alike) == 1 else [(row.start, row.resting) for row in now.rows]
@@ -424,7 +426,7 @@ class Patched:
             first = max(start, offset)
             real = positions[row % len(positions), first - offset : max(first, stop) - offset]
             # Transformers counts either each text from 0, or all columns of a batch alike.
-            if len(real) and ((real.diff() != 1).any() or real[0].item() not in (first, first - start)):
+            if len(real) and (real[0].item() not in (first, first - start) or (real.diff() != 1).any()):
                 raise ValueError(
                     "LaMPE needs position_ids that count each text's tokens from 0 (no packed or skipped positions)."
                 )

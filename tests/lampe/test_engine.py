@@ -234,15 +234,16 @@ def test_both_ways_to_attend_to_a_band(device_type, rows):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-@pytest.mark.parametrize("shape", Shape)
+@pytest.mark.parametrize("shape", [shape for shape in Shape if shape is not Shape.BAND])
 def test_the_cuda_kernels_take_each_tile(dtype, shape):
-    """Shapes, dtypes and devices of every CUDA kernel call, checked without a GPU; not its numbers."""
+    """Shapes, dtypes and devices of every CUDA kernel call, checked without a GPU; not its numbers.
+
+    A band is a batch of two of these shapes there.
+    """
     with FakeTensorMode():
-        query = torch.empty(2, 4, 30, DIM, dtype=dtype, device="cuda")
-        key, value = (query.new_empty(2, 2, 45 if shape is Shape.BAND else 30, DIM) for _ in range(2))
+        query, key, value = (torch.empty(2, heads, 30, DIM, dtype=dtype, device="cuda") for heads in (4, 2, 2))
         out, lse = _attend_tile(query, key, value, shape, 0.3)
-    merged = torch.float32 if shape is Shape.BAND else dtype
-    assert (out.shape, out.dtype, out.device.type) == (query.shape, merged, "cuda")
+    assert (out.shape, out.dtype, out.device.type) == (query.shape, dtype, "cuda")
     assert (lse.shape, lse.dtype, lse.device.type) == (query.shape[:3], torch.float32, "cuda")
 
 
