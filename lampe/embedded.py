@@ -27,9 +27,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+import transformers
 from tokenizers import pre_tokenizers
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, modeling_gguf_pytorch_utils
-from transformers.utils import logging as transformers_logging
 
 DEFAULT_MODEL_NAME = "SmolLM2-135M-Instruct"
 
@@ -269,7 +268,7 @@ def _sha256(path: Path, report: Report = _ignore) -> str:
 def _convert(gguf: Path, folder: Path, report: Report) -> None:
     """Write a transformers folder with bfloat16 weights, and last its manifest."""
     report(Progress("Converting", 0, 3, "steps"))
-    tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
     # transformers doesn't know the file's way of splitting ("smollm": digits apart, then GPT-2's rule) and leaves the
     # digits out, so that spaces or newlines before a number would be cut otherwise than in training.
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -277,12 +276,12 @@ def _convert(gguf: Path, folder: Path, report: Report) -> None:
     )
     report(Progress("Converting", 1, 3, "steps"))
     with quiet():
-        model = AutoModelForCausalLM.from_pretrained(
+        model = transformers.AutoModelForCausalLM.from_pretrained(
             str(gguf.parent),
             gguf_file=gguf.name,
             dtype=torch.bfloat16,
             # Asked to unpack the weights, transformers forgets where they came from; else it would refuse to save them.
-            quantization_config=GgufConfig(dequantize=True),
+            quantization_config=transformers.GgufConfig(dequantize=True),
         )
         report(Progress("Converting", 2, 3, "steps"))
         model.save_pretrained(folder)
@@ -300,10 +299,12 @@ def quiet(progress: Report | None = None) -> Iterator[None]:
     What is kept silent: the progress bars of transformers, and bitsandbytes' advice to install a package that would
     then ask the Hub for kernels.
     """
+    from transformers import modeling_gguf_pytorch_utils as gguf_loading  # slow to import
+
     report = progress or _ignore
 
     def bar(_: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return counted(args[0]) if kwargs.get("desc") == "Loading weights" else transformers_logging.EmptyTqdm(*args)
+        return counted(args[0]) if kwargs.get("desc") == "Loading weights" else transformers.logging.EmptyTqdm(*args)
 
     def counted(items: Any) -> Iterator[Any]:
         for done, item in enumerate(items):
@@ -313,15 +314,15 @@ def quiet(progress: Report | None = None) -> Iterator[None]:
 
     advice = logging.getLogger("bitsandbytes")
     with _LOCK:
-        before = advice.level, transformers_logging.set_tqdm_hook(bar), modeling_gguf_pytorch_utils.tqdm
+        before = advice.level, transformers.logging.set_tqdm_hook(bar), gguf_loading.tqdm
         advice.setLevel(logging.ERROR)
-        modeling_gguf_pytorch_utils.tqdm = transformers_logging.EmptyTqdm  # the one bar that no hook reaches
+        gguf_loading.tqdm = transformers.logging.EmptyTqdm  # the one bar that no hook reaches
         try:
             yield
         finally:
-            level, hook, modeling_gguf_pytorch_utils.tqdm = before
+            level, hook, gguf_loading.tqdm = before
             advice.setLevel(level)
-            transformers_logging.set_tqdm_hook(hook)
+            transformers.logging.set_tqdm_hook(hook)
 
 
 # Keeping

@@ -92,7 +92,11 @@ def load(
                 "Choose a causal language model."
             )
         if bits == 4 and place.type == "cpu":
-            _keep_prefill_fast(model)
+            from lampe.linear4bit import CpuLinear4bit, Linear4bit  # bitsandbytes is imported where it is needed
+
+            for module in model.modules():
+                if isinstance(module, Linear4bit):
+                    CpuLinear4bit.take_over(module)
         return model.eval(), tokenizer
 
 
@@ -210,19 +214,6 @@ def _compute_dtype(place: torch.device) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     fast = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return torch.bfloat16 if fast else torch.float32
-
-
-def _keep_prefill_fast(model: Any) -> None:
-    """Keep bitsandbytes from repacking the weights for its AVX512 kernel at the first forward.
-
-    That kernel is made for one token at a time: a prefill of 4k tokens takes three times as long with it. It also
-    crashes on sizes that aren't multiples of 32 and 64.
-    """
-    import bitsandbytes
-
-    for module in model.modules():
-        if isinstance(module, bitsandbytes.nn.Linear4bit):
-            module.support_avx512bf16_for_cpu = False
 
 
 @contextlib.contextmanager

@@ -17,9 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import torch
+import transformers  # its modules load when they are first named: `import lampe` stays quick
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.masking_utils import causal_mask_function
 
 from lampe.engine import Step, Table, Tables, resting_map
 from lampe.positions import IndexMap, LampeConfig, Method, PositionMap, plain_map
@@ -199,8 +198,12 @@ class Patched:
     def _install(self) -> None:
         # The registries are global: a weak reference lets a patched model that nobody holds be freed.
         this = weakref.ref(self)
-        AttentionInterface.register(self._name, lambda *args, **kwargs: _alive(this)._attention(*args, **kwargs))
-        AttentionMaskInterface.register(self._name, lambda *args, **kwargs: _alive(this)._mask(*args, **kwargs))
+        transformers.AttentionInterface.register(
+            self._name, lambda *args, **kwargs: _alive(this)._attention(*args, **kwargs)
+        )
+        transformers.AttentionMaskInterface.register(
+            self._name, lambda *args, **kwargs: _alive(this)._mask(*args, **kwargs)
+        )
         self._unregister = weakref.finalize(self, _unregister, self._name)
         patched_config = copy.copy(self._plain_config)
         patched_config._attn_implementation = self._name
@@ -265,12 +268,13 @@ class Patched:
         kv_length: int,
         q_offset: int | Tensor = 0,
         kv_offset: int = 0,
-        mask_function: Any = causal_mask_function,
+        mask_function: Any = None,
         attention_mask: Tensor | None = None,
         **_: Any,
     ) -> Tensor | None:
         """Transformers' mask hook: takes down where each row's tokens are; the tiles do the masking."""
-        if mask_function is not causal_mask_function or kv_offset:
+        causal = transformers.masking_utils.causal_mask_function
+        if mask_function not in (None, causal) or kv_offset:
             if self._probing is None:
                 raise ValueError("LaMPE needs plain causal attention; packed texts and custom masks can't be mapped.")
             window = getattr(self._plain_config, "sliding_window", None)
@@ -526,8 +530,8 @@ class _NoBackward(torch.autograd.Function):
 
 
 def _unregister(name: str) -> None:
-    AttentionInterface._global_mapping.pop(name, None)
-    AttentionMaskInterface._global_mapping.pop(name, None)
+    transformers.AttentionInterface._global_mapping.pop(name, None)
+    transformers.AttentionMaskInterface._global_mapping.pop(name, None)
 
 
 def _alive(this: weakref.ref[Patched]) -> Patched:

@@ -1,0 +1,86 @@
+"""Memory of a prefill, and the time to import the library: each in a process of its own.
+
+    python -m benchmarks.memory [--lengths 4096 16384] [--repeats 3] [--quick] [--fresh]
+
+Peak memory is the most that the process (Linux; on CUDA, PyTorch) had while it read a text in one forward pass, less
+what it had just before. The import time is `lampe`'s beyond that of torch and transformers. Rows go to memory.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+from pathlib import Path
+from statistics import median
+
+import psutil
+import torch
+
+import lampe
+from benchmarks.measure import Rows, arguments, prefill, random_ids, variants
+
+LENGTHS = [4096, 16_384]
+
+
+def peak(way: str, bits: int, length: int) -> int:
+    """Bytes that a prefill adds to this process at its peak."""
+    model, _ = lampe.load(bits=bits)
+    with variants(model)[way]() as patched:
+        if patched is not None:
+            patched.plan(length)
+        prefill(model, random_ids(model, 64))
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            prefill(model, random_ids(model, length))
+            return torch.cuda.max_memory_allocated() - before
+        before = psutil.Process().memory_info().rss
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak is counted anew
+        prefill(model, random_ids(model, length))
+        peaks = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        assert peaks
+        return int(peaks[1]) * 1024 - before
+
+
+def import_seconds() -> float:
+    """What `import lampe` takes once torch and transformers are there."""
+    program = (
+        "import time, torch, transformers\n"
+        "started = time.perf_counter()\n"
+        "import lampe\n"
+        "print(time.perf_counter() - started)"
+    )
+    return float(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout)
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.one:
+        way, bits, length = given.one
+        print(peak(way, int(bits), int(length)))
+        return
+    lengths, repeats = ([2500], 1) if given.quick else (given.lengths, given.repeats)
+    rows = Rows(None if given.quick else "memory", given.fresh)
+    if not rows.has(what="import"):
+        rows.add(what="import", milliseconds=round(median(import_seconds() for _ in range(repeats)) * 1e3))
+    for length in lengths:
+        for bits in (16, 4):
+            if rows.has(what="peak", bits=bits, tokens=length):
+                continue
+            megabytes = {}
+            for way in ("plain", "LaMPE", "three passes"):
+                command = [sys.executable, "-m", "benchmarks.memory", "--one", way, str(bits), str(length)]
+                done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+                megabytes[way] = round(int(done.stdout.splitlines()[-1]) / 1e6)
+            ratio = round(megabytes["LaMPE"] / megabytes["plain"], 3)
+            rows.add(what="peak", bits=bits, tokens=length, megabytes=megabytes, ratio=ratio)
+
+
+if __name__ == "__main__":
+    main()

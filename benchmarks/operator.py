@@ -1,0 +1,122 @@
+"""Attention alone: one layer's prefill under LaMPE against plain causal attention, without the model around it.
+
+    python -m benchmarks.operator [--lengths 4096 16384 32768] [--repeats 3] [--growth] [--quick] [--fresh]
+
+`scaled_dot_product_attention(is_causal=True)` on rotated inputs is the plain one; LaMPE's and the three passes' time
+has all the turning of queries and keys in it. Shapes are the default model's and Llama-3-8B's. Rows go to
+operator.jsonl beside this file. `--growth` measures the default's shape from 1k to 64k tokens instead, keeps
+growth.jsonl, and draws growth.html, with the slope of log time over log length.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+import torch
+from transformers import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
+
+from app.figures import COLOURS
+from benchmarks.measure import Rows, arguments, paired, seconds
+from benchmarks.three_pass import ThreePass
+from lampe.engine import Step, Table, resting_map
+from lampe.positions import IndexMap
+from lampe.presets import PRESETS
+
+LENGTHS = [4096, 16_384, 32_768]
+GROWTH = [1024, 2048, 4096, 8192, 16_384, 32_768, 65_536]
+SHAPES = {"default": (9, 3, 64), "Llama-3-8B": (32, 8, 128)}
+"""Query heads, key-value heads, head dimension."""
+
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+def runs(shape: tuple[int, int, int], dtype: torch.dtype, length: int) -> dict[str, Any]:
+    """The same attention in three ways, each a function that gives its seconds."""
+    heads, key_heads, dim = shape
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    query, key, value = (
+        torch.randn(1, length, n, dim, dtype=dtype, device=device).transpose(1, 2)
+        for n in (heads, key_heads, key_heads)
+    )  # as a model's projections lie in memory
+    rotary = LlamaRotaryEmbedding(LlamaConfig(hidden_size=heads * dim, num_attention_heads=heads)).to(device)
+
+    def tables(positions: torch.Tensor) -> Table:
+        return rotary(query.new_empty(0, dtype=torch.float32), positions[None])
+
+    def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        return apply_rotary_pos_emb(x, x[:, :0], cos, sin)[0]
+
+    position_map = PRESETS["smollm2" if shape == SHAPES["default"] else "llama3"].position_map(length)
+    step = Step(position_map, resting_map(position_map), 0, length, tables, device)
+    passes = ThreePass(position_map, IndexMap(0), 0, length, tables, device)
+    attention = torch.nn.functional.scaled_dot_product_attention
+    ways: dict[str, Callable[[], Any]] = {
+        "plain": partial(attention, query, key, value, is_causal=True, enable_gqa=True),
+        "LaMPE": partial(step.attend, query, key, value, rotate, dim**-0.5),
+        "three passes": partial(passes.attend, query, key, value, rotate, dim**-0.5),
+    }
+    return {name: partial(seconds, way) for name, way in ways.items()}
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--lengths", type=int, nargs="+", default=None)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--growth", action="store_true", help="one shape, 1k to 64k tokens, with a plot")
+    given = parser.parse_args()
+    lengths = [600, 2500] if given.quick else given.lengths or (GROWTH if given.growth else LENGTHS)
+    rows = Rows(None if given.quick else "growth" if given.growth else "operator", given.fresh)
+    for length in lengths:
+        for shape in ["default"] if given.growth else SHAPES:
+            for dtype in ["bf16"] if given.growth else DTYPES:
+                if not rows.has(shape=shape, dtype=dtype, tokens=length):
+                    timed = runs(SHAPES[shape], DTYPES[dtype], length)
+                    with torch.inference_mode():
+                        result = paired(timed, 1 if given.quick else given.repeats)
+                    rows.add(shape=shape, dtype=dtype, tokens=length, **result)
+    if given.growth and not given.quick:
+        draw(rows.rows)
+
+
+def slope(rows: list[dict[str, Any]], name: str) -> float:
+    """How time grows over the last doublings of length: 2 is as the square."""
+    points = [
+        (math.log(row["tokens"]), math.log(row["runs"][name]["seconds"])) for row in rows if row["tokens"] >= 8192
+    ]
+    x, y = (sum(values) / len(points) for values in zip(*points, strict=True))
+    return sum((a - x) * (b - y) for a, b in points) / sum((a - x) ** 2 for a, _ in points)
+
+
+def draw(rows: list[dict[str, Any]]) -> None:
+    """The growth of each way as a plot in one file that opens offline."""
+    rows = sorted(rows, key=lambda row: row["tokens"])
+    figure = go.Figure()
+    for (name, dash), colour in zip(
+        (("plain", "solid"), ("LaMPE", "dash"), ("three passes", "dot")),
+        ("#666", COLOURS["Head"], COLOURS["Middle"]),
+        strict=True,
+    ):
+        grows = slope(rows, name)
+        print(f"{name}: time grows as length to the power of {grows:.2f} from 8k tokens on", flush=True)
+        figure.add_scatter(
+            x=[row["tokens"] for row in rows],
+            y=[row["runs"][name]["seconds"] for row in rows],
+            name=f"{name} (slope {grows:.2f})",
+            line={"color": colour, "dash": dash},
+        )
+    figure.update_layout(
+        title="Attention of one layer, a whole prefill", xaxis_title="Input length (tokens)", yaxis_title="Seconds"
+    )
+    figure.update_xaxes(type="log", tickvals=[row["tokens"] for row in rows])
+    figure.update_yaxes(type="log")
+    figure.write_html(Path(__file__).with_name("growth.html"), include_plotlyjs=True)
+
+
+if __name__ == "__main__":
+    main()
