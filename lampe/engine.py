@@ -89,7 +89,7 @@ def _band_rows(width: int, device_type: str) -> int:
         return width - 1  # a block's keys are then two triangles
     # The CPU kernel takes a triangle of less than 512 rows for a square: a mask over narrow blocks wastes less, as
     # long as there aren't too many keys for it.
-    return 128 if width <= 4096 else 0
+    return 64 if width <= 4096 else 0
 
 
 def _trapezoid(row: int, stop: int, key: int, diagonal: int) -> Iterator[Tile]:
@@ -235,8 +235,13 @@ def _turned(x: Tensor, table: Table, rotate: Rotate) -> Tensor:
     return turned
 
 
+def _merging(x: Tensor) -> torch.dtype:
+    """What pieces of x's dtype are put together in: float32 at least."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
 class _Merge:
-    """The softmax over pieces of the keys, put together as they come, in float32 at least.
+    """The softmax over pieces of the keys, put together as they come.
 
     Rows that one piece covers alone keep its bits.
     """
@@ -245,7 +250,7 @@ class _Merge:
     lse: Tensor
 
     def __init__(self, query: Tensor, regions: int) -> None:
-        self._rows, self._dtype = query.shape[2], torch.promote_types(query.dtype, torch.float32)
+        self._rows, self._dtype = query.shape[2], _merging(query)
         self._reached = 0  # rows from here on have nothing yet
         empty = torch.full(query.shape[:2], -torch.inf, dtype=self._dtype, device=query.device)
         self.region_lse = [empty] * regions
@@ -320,7 +325,7 @@ def _attend_band(query: Tensor, key: Tensor, value: Tensor, scaling: float, devi
     )  # overlapping views for a batch of one
     if device_type == "cpu":
         band = torch.ones(rows, rows + width - 1, dtype=torch.bool).triu().tril(width - 1)
-        mask = torch.zeros(band.shape, dtype=query.dtype).masked_fill_(~band, -torch.inf)
+        mask = torch.zeros(band.shape, dtype=_merging(query)).masked_fill_(~band, -torch.inf)
         out, lse = _kernel(blocks, keys, values, False, scaling, mask)
     else:
         merged = _Merge(blocks, 1)

@@ -26,3 +26,15 @@ def test_importing_the_library_loads_no_page_and_no_quantiser():
     code = "import lampe, sys; print([m for m in ('gradio', 'plotly', 'bitsandbytes') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=LIBRARY.parent)
     assert done.stdout.strip() == "[]"
+
+
+def test_importing_the_library_loads_nothing_heavy():
+    """Of transformers only what is imported with it; gradio and bitsandbytes not at all."""
+    program = (
+        "import sys, torch, transformers; before = set(sys.modules); import lampe; "
+        "print(*{name.split('.')[0] for name in set(sys.modules) - before}, "
+        "'heavy' if 'transformers.modeling_utils' in sys.modules else '')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not {"heavy", "gradio", "plotly", "bitsandbytes", "app"} & set(done.stdout.split()), done.stdout
+    assert "lampe" in done.stdout

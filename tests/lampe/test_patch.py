@@ -8,6 +8,7 @@ import weakref
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
@@ -452,3 +453,25 @@ def test_wrong_calls_are_refused_in_words(llama):
         with pytest.raises(RuntimeError, match="was changed"):
             logits(llama, ids)
     assert llama.config._attn_implementation == "sdpa"
+
+
+def test_no_tensor_is_as_large_as_queries_times_keys(llama):
+    """At any length: prefill and decode are watched, tensor by tensor."""
+
+    class Largest(TorchDispatchMode):
+        numbers = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            out = function(*args, **(kwargs or {}))
+            for tensor in out if isinstance(out, tuple | list) else (out,):
+                if isinstance(tensor, torch.Tensor):
+                    self.numbers = max(self.numbers, tensor.untyped_storage().nbytes() // tensor.element_size())
+            return out
+
+    length = 3000
+    with lampe.patch(llama, lampe.LampeConfig(64, 10, 6, 32)), torch.no_grad(), Largest() as largest:
+        cache = DynamicCache(config=llama.config)
+        llama(tokens(length), past_key_values=cache, logits_to_keep=1)
+        llama(tokens(1), past_key_values=cache, logits_to_keep=1)
+    widest = max(SHAPE["intermediate_size"], SHAPE["hidden_size"]) * 2
+    assert 0 < largest.numbers <= length * widest < length * length / 10
