@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -116,13 +117,18 @@ class Line:
 
 @dataclass
 class Session:
-    """The loaded model and tokenizer, shared by all visitors; requests run one at a time."""
+    """The loaded model and tokenizer, shared by all visitors; requests run one at a time.
+
+    The model computes in one thread of its own. OpenMP keeps workers for each thread that has computed, and with
+    more of them than processors all of them sleep between operations: a token then takes twice the time.
+    """
 
     settings: Settings
     _tokenizer: Any = None
     _model: Any = None
     _lampe_config: lampe.LampeConfig | None = None
     _line: Line = field(default_factory=Line)
+    _computing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "model"))
     _model_lock: threading.Lock = field(default_factory=threading.Lock)
     _tokenizer_lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -156,10 +162,13 @@ class Session:
         """
         with self._model_lock:
             if self._model is None:
-                model, tokenizer = load(self.settings.model_id, bits=self.settings.bits, progress=progress)
-                lampe.patch(model).remove()  # refuse now, not after a long document was read
-                self._model, self._tokenizer = model, tokenizer
+                self._model, self._tokenizer = self._computing.submit(self._load, progress).result()
             return self._model
+
+    def _load(self, progress: Callable[[Progress], None] | None) -> tuple[Any, Any]:
+        model, tokenizer = load(self.settings.model_id, bits=self.settings.bits, progress=progress)
+        lampe.patch(model).remove()  # refuse now, not after a long document was read
+        return model, tokenizer
 
     def config(self) -> lampe.LampeConfig:
         """The LaMPE settings of the model, from its preset or its config; no weights are needed.
@@ -246,7 +255,8 @@ class Session:
             if stop.is_set():
                 return
             try:
-                with lampe.patch(self._model) if method == "lampe" else nullcontext() as patched:
+                patch = self._computing.submit(lampe.patch, self._model).result if method == "lampe" else nullcontext
+                with patch() as patched:
                     yield from self._run(patched, prompt, budget, stop)
             except (RuntimeError, MemoryError) as error:
                 if isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY):
@@ -271,13 +281,12 @@ class Session:
             yield Update("Reading", done, length, "tokens")
             if stop.is_set():
                 break
-            with torch.inference_mode():
-                model(chunk, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            self._computing.submit(_read, model, chunk, cache).result()
             done += chunk.shape[1]
         answer, new_tokens = "", 0
         if not stop.is_set():
             yield Update("Reading", done, length, "tokens")
-            for answer in _generate(model, self._tokenizer, ids, cache, max_new_tokens, watch):
+            for answer in self._generate(ids, cache, max_new_tokens, watch):
                 yield Update("Answering", watch.new_tokens, max_new_tokens, "tokens", answer.strip())
             new_tokens = watch.new_tokens
         ended = time.perf_counter()
@@ -301,6 +310,44 @@ class Session:
             stop.is_set(),
         )
         yield Update("Stopped" if stop.is_set() else "Done", length, length, "tokens", answer.strip(), report)
+
+    def _generate(self, ids: torch.Tensor, cache: DynamicCache, max_new_tokens: int, watch: _Watch) -> Iterator[str]:
+        """The answer so far, after each token; ends the worker if the consumer goes away."""
+        streamer = TextIteratorStreamer(
+            self._tokenizer, skip_prompt=True, timeout=_STREAM_TIMEOUT, skip_special_tokens=True
+        )
+
+        def work() -> None:
+            try:
+                with torch.inference_mode():
+                    self._model.generate(
+                        ids,
+                        attention_mask=torch.ones_like(ids),
+                        past_key_values=cache,
+                        max_new_tokens=max_new_tokens,
+                        do_sample=False,
+                        streamer=streamer,
+                        stopping_criteria=StoppingCriteriaList([watch]),
+                    )
+            except BaseException:
+                streamer.end()
+                raise
+
+        worker = self._computing.submit(work)
+        answer = ""
+        try:
+            for piece in streamer:
+                answer += piece
+                yield answer
+        except GeneratorExit:  # the visitor left: the worker mustn't go on
+            watch.stop.set()
+            raise
+        except queue.Empty as error:
+            watch.stop.set()
+            raise AskError(f"The model gave no token for {_STREAM_TIMEOUT:.0f} seconds; the run was ended.") from error
+        finally:
+            wait([worker])
+        worker.result()
 
 
 def region_rows(position_map: PositionMap, length: int, shares: torch.Tensor | None = None) -> list[dict[str, Any]]:
@@ -358,46 +405,9 @@ class _Watch(StoppingCriteria):
         return torch.full((len(input_ids),), self.stop.is_set(), device=input_ids.device)
 
 
-def _generate(
-    model: Any, tokenizer: Any, ids: torch.Tensor, cache: DynamicCache, max_new_tokens: int, watch: _Watch
-) -> Iterator[str]:
-    """The answer so far, after each token; ends the worker if the consumer goes away."""
-    streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, timeout=_STREAM_TIMEOUT, skip_special_tokens=True)
-    failure: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            with torch.inference_mode():
-                model.generate(
-                    ids,
-                    attention_mask=torch.ones_like(ids),
-                    past_key_values=cache,
-                    max_new_tokens=max_new_tokens,
-                    do_sample=False,
-                    streamer=streamer,
-                    stopping_criteria=StoppingCriteriaList([watch]),
-                )
-        except BaseException as error:
-            failure.append(error)
-            streamer.end()
-
-    worker = threading.Thread(target=work, daemon=True)
-    worker.start()
-    answer = ""
-    try:
-        for piece in streamer:
-            answer += piece
-            yield answer
-    except GeneratorExit:  # the visitor left: the worker mustn't go on
-        watch.stop.set()
-        raise
-    except queue.Empty as error:
-        watch.stop.set()
-        raise AskError(f"The model gave no token for {_STREAM_TIMEOUT:.0f} seconds; the run was ended.") from error
-    finally:
-        worker.join()
-    if failure:
-        raise failure[0]
+@torch.inference_mode()
+def _read(model: Any, chunk: torch.Tensor, cache: DynamicCache) -> None:
+    model(chunk, past_key_values=cache, use_cache=True, logits_to_keep=1)
 
 
 def with_progress(work: Callable[..., Any], stop: threading.Event | None = None) -> Iterator[Update]:

@@ -87,9 +87,11 @@ def main() -> None:
     session = Session(Settings(None, arguments.bits, 65_536))
     result: dict[str, Any] = {**machine(), "bits": arguments.bits, "quick": arguments.quick}
     print(result, flush=True)
+    if not arguments.quick:
+        # Before this thread computes anything: see `Session`.
+        result["examples"] = examples(session, 48)
     result["losses"] = losses(session, [3072] if arguments.quick else [8192, 10_240, 12_288])
     if not arguments.quick:
-        result["examples"] = examples(session, 48)
         file = Path(__file__).with_name(f"first_look_{arguments.bits}bit.json")
         file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 

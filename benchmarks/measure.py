@@ -87,6 +87,8 @@ def seconds(run: Callable[[], Any]) -> float:
 def paired(runs: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, Any]:
     """Each run's seconds, one after the other in turn, and its ratio to the first run of the same turn.
 
+    A run of tens of seconds needs no warm-up, and other programs hardly disturb it: see `turns`.
+
     Parameters
     ----------
     runs : mapping of name to a function that does the work and gives its seconds
@@ -111,6 +113,11 @@ def paired(runs: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, A
             "ratio_spread": [min(ratios), max(ratios)],
         }
     return {"runs": result, "repeats": repeats}
+
+
+def turns(length: int, repeats: int) -> int:
+    """Turns for an input length: a single one from 16k tokens on, where each takes a minute or more."""
+    return repeats if length < 16_384 else 1
 
 
 def variants(model: Any) -> dict[str, Callable[[], AbstractContextManager[Any]]]:

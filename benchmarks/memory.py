@@ -20,13 +20,14 @@ import torch
 
 import lampe
 from benchmarks.measure import Rows, arguments, prefill, random_ids, variants
+from benchmarks.prefill import SLOW
 
 LENGTHS = [4096, 16_384]
 
 
-def peak(way: str, bits: int, length: int) -> int:
+def peak(way: str, length: int) -> int:
     """Bytes that a prefill adds to this process at its peak."""
-    model, _ = lampe.load(bits=bits)
+    model, _ = lampe.load(bits=16)
     with variants(model)[way]() as patched:
         if patched is not None:
             patched.plan(length)
@@ -59,27 +60,26 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
-        way, bits, length = given.one
-        print(peak(way, int(bits), int(length)))
+        way, length = given.one
+        print(peak(way, int(length)))
         return
     lengths, repeats = ([2500], 1) if given.quick else (given.lengths, given.repeats)
     rows = Rows(None if given.quick else "memory", given.fresh)
     if not rows.has(what="import"):
         rows.add(what="import", milliseconds=round(median(import_seconds() for _ in range(repeats)) * 1e3))
     for length in lengths:
-        for bits in (16, 4):
-            if rows.has(what="peak", bits=bits, tokens=length):
-                continue
-            megabytes = {}
-            for way in ("plain", "LaMPE", "three passes"):
-                command = [sys.executable, "-m", "benchmarks.memory", "--one", way, str(bits), str(length)]
-                done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-                megabytes[way] = round(int(done.stdout.splitlines()[-1]) / 1e6)
-            ratio = round(megabytes["LaMPE"] / megabytes["plain"], 3)
-            rows.add(what="peak", bits=bits, tokens=length, megabytes=megabytes, ratio=ratio)
+        if rows.has(what="peak", tokens=length):
+            continue
+        megabytes = {}
+        for way in ("plain", "LaMPE", "three passes")[: 3 if length <= SLOW else 2]:
+            command = [sys.executable, "-m", "benchmarks.memory", "--one", way, str(length)]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            megabytes[way] = round(int(done.stdout.splitlines()[-1]) / 1e6)
+        ratio = round(megabytes["LaMPE"] / megabytes["plain"], 3)
+        rows.add(what="peak", tokens=length, megabytes=megabytes, ratio=ratio)
 
 
 if __name__ == "__main__":

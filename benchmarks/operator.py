@@ -22,7 +22,8 @@ from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
 from app.figures import COLOURS
-from benchmarks.measure import Rows, arguments, paired, seconds
+from benchmarks.measure import Rows, arguments, paired, seconds, turns
+from benchmarks.prefill import SLOW
 from benchmarks.three_pass import ThreePass
 from lampe.engine import Step, Table, resting_map
 from lampe.positions import IndexMap
@@ -32,6 +33,9 @@ LENGTHS = [4096, 16_384, 32_768]
 GROWTH = [1024, 2048, 4096, 8192, 16_384, 32_768, 65_536]
 SHAPES = {"default": (9, 3, 64), "Llama-3-8B": (32, 8, 128)}
 """Query heads, key-value heads, head dimension."""
+
+FROM = 4096
+"""Tokens from which the slope is taken: shorter inputs are plain RoPE or mostly Head."""
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -77,15 +81,17 @@ def main() -> None:
             for dtype in ["bf16"] if given.growth else DTYPES:
                 if not rows.has(shape=shape, dtype=dtype, tokens=length):
                     timed = runs(SHAPES[shape], DTYPES[dtype], length)
+                    if length > (4 * SLOW if shape == "default" else SLOW):
+                        del timed["three passes"]
                     with torch.inference_mode():
-                        result = paired(timed, 1 if given.quick else given.repeats)
+                        result = paired(timed, 1 if given.quick else turns(length, given.repeats))
                     rows.add(shape=shape, dtype=dtype, tokens=length, **result)
     if given.growth and not given.quick:
         draw(rows.rows)
 
 
 def slope(rows: list[dict[str, Any]], name: str) -> float:
-    """How time grows over the last doublings of length: 2 is as the square."""
+    """How time grows with length from `FROM` tokens on: 2 is as the square."""
     points = [
         (math.log(row["tokens"]), math.log(row["runs"][name]["seconds"])) for row in rows if row["tokens"] >= 8192
     ]
@@ -103,10 +109,10 @@ def draw(rows: list[dict[str, Any]]) -> None:
         strict=True,
     ):
         grows = slope(rows, name)
-        print(f"{name}: time grows as length to the power of {grows:.2f} from 8k tokens on", flush=True)
+        print(f"{name}: time grows as length to the power of {grows:.2f} from {FROM:,} tokens on", flush=True)
         figure.add_scatter(
-            x=[row["tokens"] for row in rows],
-            y=[row["runs"][name]["seconds"] for row in rows],
+            x=[row["tokens"] for row in rows if name in row["runs"]],
+            y=[row["runs"][name]["seconds"] for row in rows if name in row["runs"]],
             name=f"{name} (slope {grows:.2f})",
             line={"color": colour, "dash": dash},
         )
