@@ -7,9 +7,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -115,20 +116,48 @@ class Line:
                 self._moved.notify_all()
 
 
+class Computing:
+    """One thread that does all of the model's work, and ends with the program: a daemon, unlike an executor's.
+
+    OpenMP keeps workers for each thread that has computed, and with more of them than processors all of them sleep
+    between operations: a token then takes twice the time.
+    """
+
+    def __init__(self) -> None:
+        self._work: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name="model", daemon=True).start()
+
+    def start(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
+        """Have a function called there, after what was started before."""
+        future: Future[Any] = Future()
+        self._work.put((future, partial(function, *args)))
+        return future
+
+    def __call__(self, function: Callable[..., Any], *args: Any) -> Any:
+        """The same, waiting for what it returns or raises."""
+        return self.start(function, *args).result()
+
+    def _run(self) -> None:
+        while True:
+            future, work = self._work.get()
+            try:
+                future.set_result(work())
+            except BaseException as error:
+                future.set_exception(error)
+            del future, work  # what was computed with mustn't be held until the next work comes
+
+
 @dataclass
 class Session:
-    """The loaded model and tokenizer, shared by all visitors; requests run one at a time.
-
-    The model computes in one thread of its own. OpenMP keeps workers for each thread that has computed, and with
-    more of them than processors all of them sleep between operations: a token then takes twice the time.
-    """
+    """The loaded model and tokenizer, shared by all visitors; requests run one at a time, in one thread."""
 
     settings: Settings
     _tokenizer: Any = None
     _model: Any = None
+    _decoder: Any = None  # a tokenizer of its own: one that decodes can't be set to encode special tokens as text
     _lampe_config: lampe.LampeConfig | None = None
     _line: Line = field(default_factory=Line)
-    _computing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "model"))
+    _computing: Computing = field(default_factory=Computing)
     _model_lock: threading.Lock = field(default_factory=threading.Lock)
     _tokenizer_lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -162,7 +191,7 @@ class Session:
         """
         with self._model_lock:
             if self._model is None:
-                self._model, self._tokenizer = self._computing.submit(self._load, progress).result()
+                self._model, self._decoder = self._computing(self._load, progress)
             return self._model
 
     def _load(self, progress: Callable[[Progress], None] | None) -> tuple[Any, Any]:
@@ -255,8 +284,8 @@ class Session:
             if stop.is_set():
                 return
             try:
-                patch = self._computing.submit(lampe.patch, self._model).result if method == "lampe" else nullcontext
-                with patch() as patched:
+                lampe_or_not = self._computing(lampe.patch, self._model) if method == "lampe" else nullcontext()
+                with lampe_or_not as patched:
                     yield from self._run(patched, prompt, budget, stop)
             except (RuntimeError, MemoryError) as error:
                 if isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY):
@@ -281,7 +310,7 @@ class Session:
             yield Update("Reading", done, length, "tokens")
             if stop.is_set():
                 break
-            self._computing.submit(_read, model, chunk, cache).result()
+            self._computing(_read, model, chunk, cache)
             done += chunk.shape[1]
         answer, new_tokens = "", 0
         if not stop.is_set():
@@ -314,7 +343,7 @@ class Session:
     def _generate(self, ids: torch.Tensor, cache: DynamicCache, max_new_tokens: int, watch: _Watch) -> Iterator[str]:
         """The answer so far, after each token; ends the worker if the consumer goes away."""
         streamer = TextIteratorStreamer(
-            self._tokenizer, skip_prompt=True, timeout=_STREAM_TIMEOUT, skip_special_tokens=True
+            self._decoder, skip_prompt=True, timeout=_STREAM_TIMEOUT, skip_special_tokens=True
         )
 
         def work() -> None:
@@ -333,20 +362,19 @@ class Session:
                 streamer.end()
                 raise
 
-        worker = self._computing.submit(work)
+        worker = self._computing.start(work)
         answer = ""
         try:
             for piece in streamer:
                 answer += piece
                 yield answer
-        except GeneratorExit:  # the visitor left: the worker mustn't go on
-            watch.stop.set()
-            raise
         except queue.Empty as error:
             watch.stop.set()
             raise AskError(f"The model gave no token for {_STREAM_TIMEOUT:.0f} seconds; the run was ended.") from error
-        finally:
+        except BaseException:  # the visitor left, or the program ends: the worker mustn't go on
+            watch.stop.set()
             wait([worker])
+            raise
         worker.result()
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import json
 import platform
 import time
@@ -87,7 +89,8 @@ def seconds(run: Callable[[], Any]) -> float:
 def paired(runs: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, Any]:
     """Each run's seconds, one after the other in turn, and its ratio to the first run of the same turn.
 
-    A run of tens of seconds needs no warm-up, and other programs hardly disturb it: see `turns`.
+    A run of a minute needs no warm-up, and other programs hardly disturb it: see `turns_at`. Each turn begins with
+    another run, because one that follows a greedy one is the slower.
 
     Parameters
     ----------
@@ -100,10 +103,13 @@ def paired(runs: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, A
     dict
         For each name: `seconds` (median), `spread` (least and greatest), and `ratio` with `ratio_spread`.
     """
-    turns = [{name: run() for name, run in runs.items()} for _ in range(repeats + (repeats > 1))][repeats > 1 :]
-    base = next(iter(runs))
+    _keep_freed_memory()
+    names = list(runs)
+    base, warm_up = names[0], repeats > 1
+    orders = [names[turn % len(names) :] + names[: turn % len(names)] for turn in range(repeats + warm_up)]
+    turns = [{name: runs[name]() for name in order} for order in orders][warm_up:]
     result: dict[str, Any] = {}
-    for name in runs:
+    for name in names:
         times = [turn[name] for turn in turns]
         ratios = [turn[name] / turn[base] for turn in turns]
         result[name] = {
@@ -115,8 +121,16 @@ def paired(runs: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, A
     return {"runs": result, "repeats": repeats}
 
 
-def turns(length: int, repeats: int) -> int:
-    """Turns for an input length: a single one from 16k tokens on, where each takes a minute or more."""
+def _keep_freed_memory() -> None:
+    """Let glibc keep what is freed: giving it back and taking it again makes a run up to a fifth slower, by chance."""
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for option in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+            mallopt(option, 1 << 30)
+
+
+def turns_at(length: int, repeats: int) -> int:
+    """Turns of a whole model's prefill: a single one from 16k tokens on, where a run takes a minute or more."""
     return repeats if length < 16_384 else 1
 
 
@@ -166,7 +180,8 @@ def _line(row: dict[str, Any]) -> str:
     what = ", ".join(f"{key} {value}" for key, value in row.items() if key not in ("runs", "repeats", "on"))
     runs = "; ".join(
         f"{name} {one['seconds'] * 1e3:,.1f} ms"
-        + (f", {one['ratio']:.3f} × ({one['ratio_spread'][0]:.3f}–{one['ratio_spread'][1]:.3f})" if number else "")
+        + (f", {one['ratio']:.3f} ×" if number else "")
+        + (f" ({one['ratio_spread'][0]:.3f}–{one['ratio_spread'][1]:.3f})" if number and row["repeats"] > 1 else "")
         for number, (name, one) in enumerate(row.get("runs", {}).items())
     )
     return f"{what}: {runs}" if runs else what

@@ -1,11 +1,11 @@
 """Attention alone: one layer's prefill under LaMPE against plain causal attention, without the model around it.
 
-    python -m benchmarks.operator [--lengths 4096 16384 32768] [--repeats 3] [--growth] [--quick] [--fresh]
+    python -m benchmarks.operator [--lengths 4096 16384 32768] [--repeats 2] [--growth] [--quick] [--fresh]
 
 `scaled_dot_product_attention(is_causal=True)` on rotated inputs is the plain one; LaMPE's and the three passes' time
 has all the turning of queries and keys in it. Shapes are the default model's and Llama-3-8B's. Rows go to
 operator.jsonl beside this file. `--growth` measures the default's shape from 1k to 64k tokens instead, keeps
-growth.jsonl, and draws growth.html, with the slope of log time over log length.
+growth.jsonl, and draws assets/screenshots/growth.png, with the slope of log time over log length (Chromium draws it).
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from typing import Any
 
 import plotly.graph_objects as go
 import torch
+from playwright.sync_api import sync_playwright
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
 from app.figures import COLOURS
-from benchmarks.measure import Rows, arguments, paired, seconds, turns
+from benchmarks.measure import Rows, arguments, paired, seconds
 from benchmarks.prefill import SLOW
+from benchmarks.screenshots import FLAGS, chromium
 from benchmarks.three_pass import ThreePass
 from lampe.engine import Step, Table, resting_map
 from lampe.positions import IndexMap
@@ -71,7 +73,7 @@ def runs(shape: tuple[int, int, int], dtype: torch.dtype, length: int) -> dict[s
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--lengths", type=int, nargs="+", default=None)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--growth", action="store_true", help="one shape, 1k to 64k tokens, with a plot")
     given = parser.parse_args()
     lengths = [600, 2500] if given.quick else given.lengths or (GROWTH if given.growth else LENGTHS)
@@ -83,45 +85,53 @@ def main() -> None:
                     timed = runs(SHAPES[shape], DTYPES[dtype], length)
                     if length > (4 * SLOW if shape == "default" else SLOW):
                         del timed["three passes"]
+                    # Only the largest takes a minute a run.
+                    once = given.quick or (shape != "default" and length > 16_384)
                     with torch.inference_mode():
-                        result = paired(timed, 1 if given.quick else turns(length, given.repeats))
+                        result = paired(timed, 1 if once else given.repeats)
                     rows.add(shape=shape, dtype=dtype, tokens=length, **result)
     if given.growth and not given.quick:
-        draw(rows.rows)
+        picture(plot(sorted(rows.rows, key=lambda row: row["tokens"])), Path("assets/screenshots/growth.png"))
 
 
 def slope(rows: list[dict[str, Any]], name: str) -> float:
     """How time grows with length from `FROM` tokens on: 2 is as the square."""
     points = [
-        (math.log(row["tokens"]), math.log(row["runs"][name]["seconds"])) for row in rows if row["tokens"] >= 8192
+        (math.log(row["tokens"]), math.log(row["runs"][name]["seconds"]))
+        for row in rows
+        if row["tokens"] >= FROM and name in row["runs"]
     ]
     x, y = (sum(values) / len(points) for values in zip(*points, strict=True))
     return sum((a - x) * (b - y) for a, b in points) / sum((a - x) ** 2 for a, _ in points)
 
 
-def draw(rows: list[dict[str, Any]]) -> None:
-    """The growth of each way as a plot in one file that opens offline."""
-    rows = sorted(rows, key=lambda row: row["tokens"])
+def plot(rows: list[dict[str, Any]]) -> go.Figure:
+    """Seconds against tokens, both logarithmic, a line for each way."""
     figure = go.Figure()
-    for (name, dash), colour in zip(
-        (("plain", "solid"), ("LaMPE", "dash"), ("three passes", "dot")),
-        ("#666", COLOURS["Head"], COLOURS["Middle"]),
-        strict=True,
-    ):
+    lines = {"plain": ("#666", "solid"), "LaMPE": (COLOURS["Head"], "dash"), "three passes": (COLOURS["Middle"], "dot")}
+    for name, (colour, dash) in lines.items():
+        points = [(row["tokens"], row["runs"][name]["seconds"]) for row in rows if name in row["runs"]]
         grows = slope(rows, name)
-        print(f"{name}: time grows as length to the power of {grows:.2f} from {FROM:,} tokens on", flush=True)
-        figure.add_scatter(
-            x=[row["tokens"] for row in rows if name in row["runs"]],
-            y=[row["runs"][name]["seconds"] for row in rows if name in row["runs"]],
-            name=f"{name} (slope {grows:.2f})",
-            line={"color": colour, "dash": dash},
-        )
-    figure.update_layout(
-        title="Attention of one layer, a whole prefill", xaxis_title="Input length (tokens)", yaxis_title="Seconds"
-    )
-    figure.update_xaxes(type="log", tickvals=[row["tokens"] for row in rows])
-    figure.update_yaxes(type="log")
-    figure.write_html(Path(__file__).with_name("growth.html"), include_plotlyjs=True)
+        print(f"{name}: from {FROM:,} tokens on, time grows as length to the power of {grows:.2f}", flush=True)
+        x, y = zip(*points, strict=True)
+        line = {"color": colour, "dash": dash, "width": 3}
+        figure.add_scatter(x=x, y=y, name=f"{name} (slope {grows:.2f})", line=line, mode="lines+markers")
+    title = "Attention of one layer, reading a whole input: the default model's shape, bf16"
+    figure.update_layout(title=title, font_size=15, template="plotly_white", legend={"x": 0.02, "y": 0.98})
+    figure.update_xaxes(title="Input length (tokens)", type="log", tickvals=GROWTH, ticktext=[f"{n:,}" for n in GROWTH])
+    figure.update_yaxes(title="Seconds", type="log", dtick=1)
+    return figure
+
+
+def picture(figure: go.Figure, file: Path) -> None:
+    """Draw a figure in Chromium, as the page does, and keep it as PNG."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+        page = browser.new_page(viewport={"width": 960, "height": 540})
+        page.set_content(figure.to_html(include_plotlyjs=True, config={"displayModeBar": False}))
+        page.wait_for_timeout(2000)
+        page.screenshot(path=file)
+        browser.close()
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
 """Attention under a position map, in exact pieces.
 
 Each region of a position map is cut into tiles: rectangles of (query, key) pairs that a stock attention
-kernel computes in one call, either whole, causal, or the strict other triangle. Every pair belongs to one
-tile, so the cost is that of one causal attention. The kernels also give the log-sum-exp of their scores;
-with it the pieces are merged into the softmax over all regions, and its weights are the share of attention
-that fell in each region (LaMPE, arXiv 2508.02308, section 3.3).
+kernel computes in one call, whole, as a triangle or as a band. Every pair belongs to one tile, so the cost is
+that of one causal attention, and what a band's blocks compute beyond it. The kernels also give the log-sum-exp
+of their scores; with it the pieces are merged into the softmax over all regions, and its weights are the share
+of attention that fell in each region (LaMPE, arXiv 2508.02308, section 3.3).
 
 Queries and keys come rotated to one position for each token, the resting map's, and each region turns them on
 by the difference. The resting map is that of the region with the most keys, so those are used as they lie in
-the cache: a decode step turns Head's and Tail's keys, however long the text is.
+the cache: a decode step turns Head's and Tail's keys, however long the text is. (Where a cache outlives its
+plan, the longer plan's Middle has to be turned too.)
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ Tables = Callable[[Tensor], Table]
 
 
 _ROWS = 1024  # tokens turned at once
+_AT_ONCE = 2**22  # numbers of a query that is attended to in one go
 
 
 class Shape(Enum):
@@ -121,6 +123,10 @@ def resting_map(position_map: PositionMap) -> Any:
     return position_map.regions[counts.index(max(counts))].key_map
 
 
+def _length(span: tuple[int, int]) -> int:
+    return span[1] - span[0]
+
+
 @dataclass(frozen=True)
 class _RegionStep:
     """One region's share of a forward pass: its tiles, and how its queries and keys are turned (None: not at all)."""
@@ -153,7 +159,9 @@ class Step:
     ) -> None:
         self.position_map, self.first, self.stop = position_map, first, stop
         self.regions: list[_RegionStep] = []
-        home = next((r for r in position_map.regions if r.key_map == resting), position_map.regions[0])
+        # Of the regions whose keys lie ready in the cache, the one with the most.
+        ready = [region for region in position_map.regions if region.key_map == resting]
+        home = max(ready, key=lambda region: _length(region.key_span(stop - 1)), default=position_map.regions[0])
         # A lone query is turned once, to where the resting keys want it; the other regions' keys make up for it.
         lone = stop - first == 1
 
@@ -177,7 +185,7 @@ class Step:
             else:
                 key_table = turn(region.key_map, resting, j)
             self.regions.append(_RegionStep(number, parts, query, key, query_table, key_table))
-        # One region is the model's own attention: the same kernel call as without the patch gives the same bits.
+        # One region is the model's own attention: the kernel call of the unpatched model, with the same bits.
         self._alone = None
         if len(position_map.regions) == 1:
             (only,) = self.regions
@@ -204,6 +212,17 @@ class Step:
         region_lse : Tensor, shape (regions, batch, heads)
             Log-sum-exp of the last query's scores in each region, −inf where it has no key.
         """
+        if (
+            self._alone is None and query.numel() > _AT_ONCE and key.shape[1] > 1
+        ):  # a group of heads at a time: what is in between is large
+            batch, heads, rows, dim = query.shape
+            whole = query.new_empty((batch, rows, heads, dim)).transpose(1, 2)
+            sums, group = [], heads // key.shape[1]
+            for number, (k, v) in enumerate(zip(key.split(1, 1), value.split(1, 1), strict=True)):
+                mine = slice(number * group, (number + 1) * group)
+                whole[:, mine], region_lse = self.attend(query[:, mine], k, v, rotate, scaling)
+                sums.append(region_lse)
+            return whole, torch.cat(sums, 2)
         if self.query_table is not None:
             query = _turned(query, self.query_table, rotate)
         if self._alone is not None:
@@ -316,13 +335,17 @@ def _attend_tile(
 
 def _attend_band(query: Tensor, key: Tensor, value: Tensor, scaling: float, device_type: str) -> tuple[Tensor, Tensor]:
     """A band as a batch of its blocks, each with the keys that it sees."""
-    batch, _, queries, _ = query.shape
-    width = key.shape[2] - queries + 1
+    if len(query) > 1:  # the blocks of one row of a batch are overlapping views, those of several would be copies
+        rows_apart = [
+            _attend_band(q, k, v, scaling, device_type)
+            for q, k, v in zip(query.split(1), key.split(1), value.split(1), strict=True)
+        ]
+        out, lse = (torch.cat(parts) for parts in zip(*rows_apart, strict=True))
+        return out, lse
+    width = key.shape[2] - query.shape[2] + 1
     rows = _band_rows(width, device_type)
     blocks = query.unflatten(2, (-1, rows)).transpose(1, 2).flatten(0, 1)
-    keys, values = (
-        x.unfold(2, rows + width - 1, rows).permute(0, 2, 1, 4, 3).flatten(0, 1) for x in (key, value)
-    )  # overlapping views for a batch of one
+    keys, values = (x.unfold(2, rows + width - 1, rows).permute(0, 2, 1, 4, 3).flatten(0, 1) for x in (key, value))
     if device_type == "cpu":
         band = torch.ones(rows, rows + width - 1, dtype=torch.bool).triu().tril(width - 1)
         mask = torch.zeros(band.shape, dtype=_merging(query)).masked_fill_(~band, -torch.inf)
@@ -333,21 +356,22 @@ def _attend_band(query: Tensor, key: Tensor, value: Tensor, scaling: float, devi
             k, v = keys.narrow(2, start, rows), values.narrow(2, start, rows)
             merged.add(0, 0, *_attend_tile(blocks, k, v, shape, scaling))
         out, lse = merged.output, merged.lse
-    return tuple(x.unflatten(0, (batch, -1)).transpose(1, 2).flatten(2, 3) for x in (out, lse))
+    return tuple(x.unflatten(0, (1, -1)).transpose(1, 2).flatten(2, 3) for x in (out, lse))
 
 
 def _kernel(
     query: Tensor, key: Tensor, value: Tensor, causal: bool, scaling: float, mask: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """A fused attention kernel that also returns the log-sum-exp; grouped key-value heads as they are."""
+    """A fused attention kernel that also returns the log-sum-exp; key-value heads may be fewer than query heads."""
     heads, rows, dim = query.shape[1:]
     if query.device.type == "cpu":
         kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
         return kernel(query, key, value, 0.0, causal, attn_mask=mask, scale=scaling)
     groups = heads // key.shape[1]
-    if groups > 1:  # CUDA's kernels want as many key-value heads as query heads
+    if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    if query.dtype in (torch.float16, torch.bfloat16) and dim <= 256 and dim % 8 == 0:
+    half = query.dtype in (torch.float16, torch.bfloat16)
+    if half and dim <= 256 and dim % 8 == 0 and _has_flash(query.device):
         out, lse = torch.ops.aten._scaled_dot_product_flash_attention(
             query, key, value, 0.0, causal, False, scale=scaling
         )[:2]
@@ -356,3 +380,8 @@ def _kernel(
             query, key, value, None, True, 0.0, causal, scale=scaling
         )[:2]
     return out, lse.narrow(2, 0, rows)  # the latter pads its rows
+
+
+def _has_flash(device: torch.device) -> bool:
+    """PyTorch's flash attention wants an Ampere GPU or a newer one."""
+    return not torch.cuda.is_available() or torch.cuda.get_device_capability(device) >= (8, 0)

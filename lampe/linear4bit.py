@@ -22,6 +22,7 @@ class CpuLinear4bit(Linear4bit):
     """
 
     _twin: Any = None
+    _made_from: tuple[int, int] | None = None
 
     @classmethod
     def take_over(cls, layer: Linear4bit) -> None:
@@ -36,9 +37,11 @@ class CpuLinear4bit(Linear4bit):
         many = x.numel() > _FEW * x.shape[-1]
         if many or self.training or x.requires_grad or x.device.type != "cpu":
             return super().forward(x)
-        if self._twin is None:
-            twin: Any = copy.deepcopy(self)
-            twin.__class__ = Linear4bit
+        made_from = (id(self.weight), self.weight._version)
+        if self._twin is None or self._made_from != made_from:
+            twin: Any = Linear4bit(1, 1, bias=False, compute_dtype=self.compute_dtype)
+            twin.weight, twin.bias, twin.training = copy.deepcopy(self.weight), self.bias, False
             twin.support_avx512bf16_for_cpu = True
-            self.__dict__["_twin"] = twin  # past PyTorch: its weights are no part of the model's state
-        return self._twin(x)
+            # Past PyTorch: the twin is no part of the model's state, and what hooks this layer has are its own.
+            self.__dict__.update(_twin=twin, _made_from=made_from)
+        return self._twin.forward(x)

@@ -1,7 +1,7 @@
 """Put a position map into a loaded transformers model, and take it out again.
 
-Two hooks on the instance do it. The one on its rotary embedding rotates each token to the position where most
-queries will want its key, and so it lies in the ordinary cache; the other is an attention function, which turns
+Hooks on the instance do it. The one on its rotary embedding rotates each token to the position where most
+queries will want its key, and so it lies in the ordinary cache; another is an attention function, which turns
 queries, and the keys of the other regions, on to the positions of the map with the model's own rotation. No
 class is touched.
 """

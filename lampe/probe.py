@@ -28,7 +28,8 @@ class Probe:
 
     def watch(self, module: Any, query: Tensor, key: Tensor, rotate: Rotate, tables: Tables) -> None:
         """Take them down."""
-        table = tables(torch.arange(query.shape[2], device=query.device))
+        # A model spread over several GPUs has its layers elsewhere than its rotary embedding.
+        table = [t.to(query.device) for t in tables(torch.arange(query.shape[2]))]
         self.arrived[module.layer_idx] = query, key
         try:
             self.rotated[module.layer_idx] = rotate(query, *table), rotate(key, *table)

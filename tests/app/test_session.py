@@ -8,6 +8,7 @@ import time
 
 import pytest
 import torch
+from torch.nn.modules.module import register_module_forward_hook
 
 import lampe
 from app.examples import EXAMPLES
@@ -80,6 +81,15 @@ def test_waiting_repeats_what_was_last_reported_and_nothing_more():
     updates = list(with_progress(work))
     assert len(updates) >= 3
     assert set(updates) == {Update("Converting", 1, 3, "steps")}
+
+
+def test_one_thread_does_all_the_computing(default_folder):
+    """More threads would each keep OpenMP workers, and every token would take twice the time."""
+    session, seen = Session(Settings(None, 4, 20_000)), set()
+    with register_module_forward_hook(lambda *_: seen.add(threading.current_thread().name)):
+        for method in ("lampe", "rope"):
+            last(session.ask(TEXT, QUESTION, method, 4))
+    assert seen == {"model"}
 
 
 @pytest.mark.parametrize("when", ["Reading", "Answering"])

@@ -59,11 +59,13 @@ def inputs(stop, first, heads=4, key_heads=2, dtype=torch.float32, rows=1, devic
 
 
 def check(position_map, first, stop, atol=1e-5, **kwargs):
-    """At rest where the map's own keys are, unrotated, and at plain RoPE's positions: all must give the same."""
+    """At rest where the map's own keys are, unrotated, at plain RoPE's positions, and where a longer plan found the
+    keys of a shorter one: all must give the same.
+    """
     query, key, value = inputs(stop, first, **kwargs)
     tables, exact = table_for(query.dtype), table_for(torch.promote_types(query.dtype, torch.float32))
     expected, expected_lse = dense(position_map, query, key, value, first, 0.3)
-    for resting in (resting_map(position_map), IndexMap(0), IndexMap()):
+    for resting in (resting_map(position_map), IndexMap(0), IndexMap(), resting_map(CONFIG.position_map(120))):
         step = Step(position_map, resting, first, stop, exact, torch.device("cpu"))
         out, lse = step.attend(
             rotate(query, *tables(resting(torch.arange(first, stop)))),
@@ -134,6 +136,21 @@ def test_other_dtypes(dtype, atol):
 @pytest.mark.parametrize(("head", "tail"), [(0, 0), (0, 10), (24, 0), (1, 1)])
 def test_empty_head_or_tail(head, tail):
     check(lampe.LampeConfig(200, head, tail, 60).position_map(150), 0, 150)
+
+
+def test_heads_one_group_at_a_time(monkeypatch):
+    """As long inputs are attended to, where all at once would take much memory."""
+    monkeypatch.setattr("lampe.engine._AT_ONCE", 100)
+    check(CONFIG.position_map(140), 0, 140, heads=9, key_heads=3, rows=2)
+
+
+def test_more_tokens_than_are_turned_at_once():
+    check(CONFIG.position_map(1300), 0, 1300, heads=1, key_heads=1)
+
+
+def test_a_head_too_wide_for_masks():
+    config = lampe.LampeConfig(9000, 4200, 10, 4300)
+    check(config.position_map(4600), 4500, 4600, heads=1, key_heads=1)
 
 
 @settings(deadline=None, max_examples=60)

@@ -117,6 +117,13 @@ def test_a_few_tokens_take_packed_weights_of_the_same_value(default_folder):
             assert torch.equal(few, many)
             return
         assert torch.equal(copy.deepcopy(linear)(x), few)
+        calls = []
+        handle = linear.register_forward_hook(lambda *_: calls.append(1))
+        linear(x)
+        handle.remove()
+        assert len(calls) == 1
+        linear.weight = copy.deepcopy(model.model.layers[1].mlp.down_proj.weight)
+        assert not torch.equal(linear(x), few), "other weights, another result"
     assert linear._twin.weight.quant_state.packing_format_for_cpu
     assert not getattr(linear.weight.quant_state, "packing_format_for_cpu", False)
     assert set(model.state_dict()) == names

@@ -165,6 +165,21 @@ def test_left_padded_generate_and_beams(llama):
             assert together[row, LENGTH:].tolist() == alone[row][0, rows[row].shape[1] :].tolist()
 
 
+def test_a_padded_batch_can_be_read_in_parts(llama):
+    """A row's text may begin in a later part."""
+    rows = [tokens(LENGTH), tokens(50, seed=2)]
+    ids = torch.cat([rows[0], torch.nn.functional.pad(rows[1], (LENGTH - 50, 0))])
+    mask = (ids != 0).long()
+    with lampe.patch(llama, CONFIG) as patched:
+        patched.plan(LENGTH)
+        whole = logits(llama, ids, attention_mask=mask)
+        cache, read = DynamicCache(config=llama.config), []
+        for part in torch.arange(LENGTH).split(30):
+            seen = mask[:, : part[-1] + 1]
+            read.append(logits(llama, ids[:, part], attention_mask=seen, past_key_values=cache))
+    close(torch.cat(read, 1)[mask > 0], whole[mask > 0])
+
+
 def test_a_static_cache_works(llama):
     ids = torch.cat([tokens(LENGTH), torch.nn.functional.pad(tokens(50, seed=2), (LENGTH - 50, 0))])
     kwargs = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None, "disable_compile": True}
