@@ -35,7 +35,6 @@ Tables = Callable[[Tensor], Table]
 
 
 _ROWS = 1024  # tokens turned at once
-_AT_ONCE = 2**22  # numbers of a query that is attended to in one go
 
 
 class Shape(Enum):
@@ -212,17 +211,6 @@ class Step:
         region_lse : Tensor, shape (regions, batch, heads)
             Log-sum-exp of the last query's scores in each region, −inf where it has no key.
         """
-        if (
-            self._alone is None and query.numel() > _AT_ONCE and key.shape[1] > 1
-        ):  # a group of heads at a time: what is in between is large
-            batch, heads, rows, dim = query.shape
-            whole = query.new_empty((batch, rows, heads, dim)).transpose(1, 2)
-            sums, group = [], heads // key.shape[1]
-            for number, (k, v) in enumerate(zip(key.split(1, 1), value.split(1, 1), strict=True)):
-                mine = slice(number * group, (number + 1) * group)
-                whole[:, mine], region_lse = self.attend(query[:, mine], k, v, rotate, scaling)
-                sums.append(region_lse)
-            return whole, torch.cat(sums, 2)
         if self.query_table is not None:
             query = _turned(query, self.query_table, rotate)
         if self._alone is not None:
@@ -241,6 +229,8 @@ class Step:
                 in_k = slice(tile.key[0] - step.key.start, tile.key[1] - step.key.start)
                 out, lse = _attend_tile(q[:, :, in_q], k[:, :, in_k], v[:, :, in_k], tile.shape, scaling)
                 merged.add(step.number, tile.query[0] - self.first, out, lse)
+                del out, lse  # the next piece is as large
+            del q, k
         return merged.output.to(query.dtype), torch.stack(merged.region_lse)
 
 

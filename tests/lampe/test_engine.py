@@ -138,12 +138,6 @@ def test_empty_head_or_tail(head, tail):
     check(lampe.LampeConfig(200, head, tail, 60).position_map(150), 0, 150)
 
 
-def test_heads_one_group_at_a_time(monkeypatch):
-    """As long inputs are attended to, where all at once would take much memory."""
-    monkeypatch.setattr("lampe.engine._AT_ONCE", 100)
-    check(CONFIG.position_map(140), 0, 140, heads=9, key_heads=3, rows=2)
-
-
 def test_more_tokens_than_are_turned_at_once():
     check(CONFIG.position_map(1300), 0, 1300, heads=1, key_heads=1)
 
