@@ -166,6 +166,8 @@ def test_hostile_text_stays_text(page):
 
 def test_the_position_map_follows_its_slider(page):
     page.get_by_role("tab", name="Position map").click()
+    # A tab is built when it is first shown.
+    expect_drawn(page, "Plain RoPE", "Plain RoPE, never seen in training", "Head", "Middle", "Tail")
     box = page.locator("#map-length input[type=number]")
     box.fill("30000")
     box.press("Enter")
