@@ -37,7 +37,8 @@ class CpuLinear4bit(Linear4bit):
         many = x.numel() > _FEW * x.shape[-1]
         if many or self.training or x.requires_grad or x.device.type != "cpu":
             return super().forward(x)
-        made_from = (id(self.weight), self.weight._version)
+        # A weight made in inference mode has no version, and can't be changed outside of it.
+        made_from = (id(self.weight), 0 if self.weight.is_inference() else self.weight._version)
         if self._twin is None or self._made_from != made_from:
             twin: Any = Linear4bit(1, 1, bias=False, compute_dtype=self.compute_dtype)
             twin.weight, twin.bias, twin.training = copy.deepcopy(self.weight), self.bias, False
