@@ -16,10 +16,7 @@ import torch
 import lampe
 from app.session import PREFILL_CHUNK
 from benchmarks.measure import Rows, arguments, paired, prefill, random_ids, seconds, variants
-from benchmarks.prefill import SLOW
-
-LENGTHS = [1024, 4096, 8192, 16_384]
-WAYS = ("plain", "LaMPE", "YaRN", "three passes")
+from benchmarks.prefill import LENGTHS, SLOW
 
 
 def main() -> None:
@@ -31,7 +28,7 @@ def main() -> None:
     rows = Rows(None if given.quick else "decode", given.fresh)
     models = {bits: lampe.load(bits=bits)[0] for bits in (16, 4)}
     tables: dict[str, dict[str, tuple[int, str]]] = {
-        "16 bits": {name: (16, name) for name in WAYS},
+        "16 bits": {name: (16, name) for name in variants(models[16])},
         "LaMPE": {f"{bits} bits": (bits, "LaMPE") for bits in (16, 4)},
     }
     for length in lengths:

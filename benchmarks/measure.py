@@ -73,7 +73,7 @@ class Rows:
 def arguments(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes, nothing kept: shows that it runs")
-    parser.add_argument("--fresh", action="store_true", help="measure again what the file has")
+    parser.add_argument("--fresh", action="store_true", help="forget all rows of the file first")
     return parser
 
 
