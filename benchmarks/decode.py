@@ -1,6 +1,6 @@
 """Making one token: the default model after 1k, 4k, 8k and 16k tokens of context, plain, under LaMPE, and others.
 
-    python -m benchmarks.decode [--lengths 1024 4096 8192 16384] [--repeats 30] [--quick] [--fresh]
+    python -m benchmarks.decode [--lengths 1024 4096 8192 16384] [--repeats 60] [--quick] [--fresh]
 
 Two tables, in each the runs take turns token by token: ways of running the 16-bit model, with the bytes of their
 key-value caches; and LaMPE in 4 bits against LaMPE in 16. Rows go to decode.jsonl beside this file.
@@ -22,7 +22,7 @@ from benchmarks.prefill import LENGTHS, SLOW
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS)
-    parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--repeats", type=int, default=60)
     given = parser.parse_args()
     lengths, repeats = ([600, 2500], 2) if given.quick else (given.lengths, given.repeats)
     rows = Rows(None if given.quick else "decode", given.fresh)

@@ -355,18 +355,16 @@ def _kernel(
     """A fused attention kernel that also returns the log-sum-exp; key-value heads may be fewer than query heads."""
     heads, rows, dim = query.shape[1:]
     if query.device.type == "cpu":
-        kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
         return kernel(query, key, value, 0.0, causal, attn_mask=mask, scale=scaling)
-    groups = heads // key.shape[1]
-    if groups > 1:
-        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     half = query.dtype in (torch.float16, torch.bfloat16)
     if half and dim <= 256 and dim % 8 == 0 and _has_flash(query.device):
-        out, lse = torch.ops.aten._scaled_dot_product_flash_attention(
+        out, lse = torch.ops.aten._scaled_dot_product_flash_attention.default(
             query, key, value, 0.0, causal, False, scale=scaling
         )[:2]
-    else:
-        out, lse = torch.ops.aten._scaled_dot_product_efficient_attention(
+    else:  # this one knows no groups
+        key, value = (x.repeat_interleave(heads // x.shape[1], 1) for x in (key, value))
+        out, lse = torch.ops.aten._scaled_dot_product_efficient_attention.default(
             query, key, value, None, True, 0.0, causal, scale=scaling
         )[:2]
     return out, lse.narrow(2, 0, rows)  # the latter pads its rows

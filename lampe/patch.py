@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import copy
 import itertools
-import warnings
 import weakref
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import torch
 import transformers  # its modules load when they are first named: `import lampe` stays quick
 from torch import Tensor, nn
 
-from lampe.engine import Step, Table, Tables, resting_map
+from lampe.engine import Step, Table, Tables
+from lampe.plans import CachePlan, Group, Pass, check_positions, plan_rows, text_spans
 from lampe.positions import IndexMap, LampeConfig, Method, PositionMap, plain_map
 from lampe.probe import PROBE_TOKENS, Probe, UnsupportedModelError, rotation
 
@@ -29,7 +28,6 @@ _names = itertools.count()
 
 _CHANGED = "The model's attention implementation was changed while it was patched."
 _TWO_DIMENSIONS = "LaMPE takes a two-dimensional padding mask, or none; it builds the causal mask itself."
-_MANY = 64  # more tokens than speculative decoding checks at once: a part of an input
 
 
 def patch(model: nn.Module, config: Method | None = None) -> Patched:
@@ -71,7 +69,7 @@ class Patched:
         self.model, self.config = model, config
         self.position_maps: tuple[PositionMap, ...] = ()
         self._planned: PositionMap | None = None
-        self._pass: _Pass | None = None
+        self._pass: Pass | None = None
         self._rows: list[range] = []
         self._region_lse: dict[int, list[Tensor]] = {}
         self._handles: list[Any] = []
@@ -224,7 +222,7 @@ class Patched:
     # One forward pass
 
     def _before(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        self._pass = _Pass(cache=kwargs.get("past_key_values"))
+        self._pass = Pass(cache=kwargs.get("past_key_values"))
         self._rows, self._region_lse = [], {}
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -234,7 +232,7 @@ class Patched:
         # The plan goes with the cache, so that several caches can be filled in turn, copied and cropped.
         cache = self._pass.cache if self._pass.cache is not None else getattr(output, "past_key_values", None)
         if cache is not None:
-            cache.lampe_plan = _CachePlan(self.config, self._pass.rows)
+            cache.lampe_plan = CachePlan(self.config, self._pass.rows)
         self._pass = None
 
     def _rest(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
@@ -284,18 +282,7 @@ class Patched:
             return attention_mask
         self._pass.offset = int(q_offset)
         self._pass.total = total = self._pass.offset + q_length
-        if attention_mask is None or attention_mask[:, :total].all():
-            self._pass.spans = [(0, total)] * batch_size
-            return None
-        real = attention_mask[:, :total].to(torch.uint8)
-        starts = real.argmax(1)
-        counts = real.sum(1)
-        ends = total - real.flip(1).argmax(1)
-        if not torch.equal(torch.where(counts > 0, ends - starts, 0), counts):
-            raise ValueError("The attention mask has holes: LaMPE takes padding before or after a text, not within.")
-        self._pass.spans = [
-            (start, start + count) for start, count in zip(starts.tolist(), counts.tolist(), strict=True)
-        ]
+        self._pass.spans = text_spans(attention_mask, batch_size, total)
         return None
 
     def _attention(
@@ -330,30 +317,34 @@ class Patched:
         with torch.no_grad():
             output, region_lse = None, []
             for group in now.groups:
-                rows, columns = slice(group.rows.start, group.rows.stop), slice(group.start, group.stop)
-                queries = slice(group.start + group.step.first - now.offset, group.stop - now.offset)
-                part, lse = group.step.attend(
-                    query[rows, :, queries], key[rows, :, columns], value[rows, :, columns], rotate, scaling
-                )
+                first = group.start + group.step.first - now.offset
+                q = _cut(query, group.rows, first, group.stop - now.offset)
+                k, v = (_cut(x, group.rows, group.start, group.stop) for x in (key, value))
+                part, lse = group.step.attend(q, k, v, rotate, scaling)
                 region_lse.append(lse)
                 if part.shape == query.shape:
                     output = part
                 else:  # the rest is padding, which nobody attends to
                     output = torch.zeros_like(query) if output is None else output
-                    output[rows, :, queries] = part
+                    _cut(output, group.rows, first, group.stop - now.offset).copy_(part)
             self._region_lse[module.layer_idx] = region_lse
             output = torch.zeros_like(query) if output is None else output
         if torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value)):
             output = _NoBackward.apply(output, query, key, value)
         return output.transpose(1, 2), None
 
-    def _start(self, now: _Pass, positions: Tensor, like: Tensor) -> None:
+    def _start(self, now: Pass, positions: Tensor, like: Tensor) -> None:
         """Before the first layer: plan each row, and lay out what all layers share."""
         assert now.offset is not None
         now.like = like
-        now.rows = list(self._plan_rows(now))
+        now.rows = list(plan_rows(now, self.config, self._planned))
+        if self._probing is not None:
+            resting = IndexMap(0) if self._probing.hooked else IndexMap()
+            now.rows = [replace(row, resting=resting) for row in now.rows]
         self.position_maps = tuple(row.position_map for row in now.rows)
-        self._check_positions(now, positions)
+        if positions.ndim != 2:
+            self._refuse("its position ids have more than one dimension for each token")
+        check_positions(now, positions)
         for number, ((start, stop), row) in enumerate(zip(now.spans, now.rows, strict=True)):
             last = now.groups[-1] if now.groups else None
             first = max(0, now.offset - start)
@@ -361,7 +352,7 @@ class Patched:
                 last.rows = range(last.rows.start, number + 1)
             elif start + first < stop:
                 step = Step(row.position_map, row.resting, first, stop - start, self._tables(like), like.device)
-                now.groups.append(_Group(range(number, number + 1), start, stop, step))
+                now.groups.append(Group(range(number, number + 1), start, stop, step))
         self._rows = [group.rows for group in now.groups]
 
     def _tables(self, like: Tensor) -> Tables:
@@ -375,65 +366,6 @@ class Patched:
             return (cos, sin) if factor == 1 else (cos / factor, sin / factor)
 
         return tables
-
-    def _plan_rows(self, now: _Pass) -> Iterator[_RowPlan]:
-        assert now.offset is not None
-        kept: _CachePlan | None = None
-        if now.offset:
-            kept = getattr(now.cache, "lampe_plan", None)
-            if kept is None:
-                raise ValueError(
-                    "This cache was filled without LaMPE, so its keys lie elsewhere; start with a new cache."
-                )
-            if kept.config != self.config:
-                raise ValueError("This cache was filled under other LaMPE settings; start with a new cache.")
-        for row, (start, stop) in enumerate(now.spans):
-            length, seen = stop - start, max(0, now.offset - start)
-            chosen, resting = self._planned, None
-            if kept and seen:
-                plan = kept.of_row(row, start, len(now.spans))
-                known, resting = plan.position_map, plan.resting
-                # A plan for a final length holds until one had to be made for a greater length.
-                if chosen is None or known.length > chosen.length:
-                    chosen = known
-                if self._planned is None and length - seen > 1:
-                    if seen < known.length:  # the cache was cropped into its prompt: this is another input
-                        chosen = self.config.position_map(length)
-                    elif length - seen > _MANY:
-                        warnings.warn(
-                            f"{length - seen} further tokens are read under the plan made for {known.length}; call "
-                            "plan() with the final length before reading a text in parts.",
-                            stacklevel=2,
-                        )
-            if chosen is None:
-                chosen = self.config.position_map(max(1, length))
-            if length and chosen.relative(length - 1, 0) >= self.config.window:
-                if length > chosen.length:
-                    chosen = self.config.position_map(length)
-                if chosen.relative(length - 1, 0) >= self.config.window:
-                    warnings.warn(
-                        f"At {length} tokens this LampeConfig maps nothing, and positions go beyond the window of "
-                        f"{self.config.window}: its mapping length doesn't exceed Head + Tail.",
-                        stacklevel=2,
-                    )
-            if self._probing is not None:
-                resting = IndexMap(0) if self._probing.hooked else IndexMap()
-            yield _RowPlan(start, chosen, resting_map(chosen) if resting is None else resting)
-
-    def _check_positions(self, now: _Pass, positions: Tensor) -> None:
-        """The engine counts tokens itself; positions that count otherwise would silently be ignored."""
-        offset = now.offset
-        assert offset is not None
-        if positions.ndim != 2:
-            self._refuse("its position ids have more than one dimension for each token")
-        for row, (start, stop) in enumerate(now.spans):
-            first = max(start, offset)
-            real = positions[row % len(positions), first - offset : max(first, stop) - offset]
-            # Transformers counts either each text from 0, or all columns of a batch alike.
-            if len(real) and (real[0].item() not in (first, first - start) or (real.diff() != 1).any()):
-                raise ValueError(
-                    "LaMPE needs position_ids that count each text's tokens from 0 (no packed or skipped positions)."
-                )
 
     # Is it really in the path?
 
@@ -468,55 +400,6 @@ class Patched:
         raise UnsupportedModelError(f"LaMPE can't patch this {self._family}: {why}.") from cause
 
 
-@dataclass
-class _Group:
-    """Neighbouring rows of a batch whose texts lie alike and are mapped alike."""
-
-    rows: range
-    start: int  # columns of the texts: the first token, and one past the last
-    stop: int
-    step: Step
-
-
-@dataclass(frozen=True)
-class _RowPlan:
-    """How one row of a batch is mapped, and how its keys lie in the cache."""
-
-    start: int  # column of the text's first token
-    position_map: PositionMap
-    resting: Any  # see `resting_map`; that of the cache's first map, also where a longer one had to be made
-
-
-@dataclass(frozen=True)
-class _CachePlan:
-    """What a cache was filled under: it stays with the cache, through copies, crops and reordered rows."""
-
-    config: Method
-    rows: list[_RowPlan]
-
-    def of_row(self, row: int, start: int, rows: int) -> _RowPlan:
-        """The plan of a row now, which may have been another one then."""
-        plans = [plan for plan in self.rows if plan.start == start]
-        if plans and all(plan == plans[0] for plan in plans):
-            return plans[0]
-        if plans and rows == len(self.rows) and self.rows[row].start == start:
-            return self.rows[row]
-        raise ValueError(f"The {rows} rows of this batch aren't those that its cache was filled with.")
-
-
-@dataclass
-class _Pass:
-    """What one forward pass of the decoder brings to light on its way to the first layer."""
-
-    cache: Any
-    offset: int | None = None  # tokens in the cache, padding included
-    total: int = 0  # and with this pass's
-    spans: list[tuple[int, int]] = field(default_factory=list)  # columns of each row's text
-    rows: list[_RowPlan] = field(default_factory=list)
-    like: Tensor | None = None  # a tensor with the dtype and device of the rotations
-    groups: list[_Group] = field(default_factory=list)
-
-
 class _NoBackward(torch.autograd.Function):
     """Makes a backward pass through the patch an error instead of a wrong gradient."""
 
@@ -527,6 +410,13 @@ class _NoBackward(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         raise RuntimeError("LaMPE is for inference: there is no backward pass through a patched model.")
+
+
+def _cut(x: Tensor, rows: range, start: int, stop: int) -> Tensor:
+    """Some rows of a batch and some of their tokens; most often all of both, and x as it is."""
+    if (len(rows), start, stop) == (x.shape[0], 0, x.shape[2]):
+        return x
+    return x[rows.start : rows.stop, :, start:stop]
 
 
 def _unregister(name: str) -> None:

@@ -1,0 +1,171 @@
+"""What one forward pass reads: where each row's text lies, how it is mapped, and how its keys rest in the cache.
+
+Several texts may lie in one batch, padded before or after; a cache may have been filled in parts, cropped, copied or
+reordered. The plan of its first fill stays with it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lampe.engine import Step, resting_map
+from lampe.positions import Method, PositionMap
+
+_MANY = 64  # more tokens than speculative decoding checks at once: a part of an input
+
+
+@dataclass
+class Group:
+    """Neighbouring rows of a batch whose texts lie alike and are mapped alike."""
+
+    rows: range
+    start: int  # columns of the texts: the first token, and one past the last
+    stop: int
+    step: Step
+
+
+@dataclass(frozen=True)
+class RowPlan:
+    """How one row of a batch is mapped, and how its keys lie in the cache."""
+
+    start: int  # column of the text's first token
+    position_map: PositionMap
+    resting: Any  # see `resting_map`; that of the cache's first map, also where a longer one had to be made
+
+
+@dataclass(frozen=True)
+class CachePlan:
+    """What a cache was filled under: it stays with the cache, through copies, crops and reordered rows."""
+
+    config: Method
+    rows: list[RowPlan]
+
+    def of_row(self, row: int, start: int, rows: int) -> RowPlan:
+        """The plan of a row now, which may have been another one then."""
+        plans = [plan for plan in self.rows if plan.start == start]
+        if plans and all(plan == plans[0] for plan in plans):
+            return plans[0]
+        if plans and rows == len(self.rows) and self.rows[row].start == start:
+            return self.rows[row]
+        raise ValueError(f"The {rows} rows of this batch aren't those that its cache was filled with.")
+
+
+@dataclass
+class Pass:
+    """What one forward pass of the decoder brings to light on its way to the first layer."""
+
+    cache: Any
+    offset: int | None = None  # tokens in the cache, padding included
+    total: int = 0  # and with this pass's
+    spans: list[tuple[int, int]] = field(default_factory=list)  # columns of each row's text
+    rows: list[RowPlan] = field(default_factory=list)
+    like: Tensor | None = None  # a tensor with the dtype and device of the rotations
+    groups: list[Group] = field(default_factory=list)
+
+
+def text_spans(mask: Tensor | None, rows: int, total: int) -> list[tuple[int, int]]:
+    """The columns of each row's text, from a padding mask.
+
+    Parameters
+    ----------
+    mask : Tensor, shape (rows, total or more), or None
+        Not 0 where a token is.
+    rows, total : int
+        Rows of the batch, and columns so far.
+
+    Raises
+    ------
+    ValueError
+        If a text has padding within.
+    """
+    if mask is None or mask[:, :total].all():
+        return [(0, total)] * rows
+    real = mask[:, :total].to(torch.uint8)
+    starts = real.argmax(1)
+    counts = real.sum(1)
+    ends = total - real.flip(1).argmax(1)
+    if not torch.equal(torch.where(counts > 0, ends - starts, 0), counts):
+        raise ValueError("The attention mask has holes: LaMPE takes padding before or after a text, not within.")
+    return [(start, start + count) for start, count in zip(starts.tolist(), counts.tolist(), strict=True)]
+
+
+def plan_rows(now: Pass, config: Method, planned: PositionMap | None) -> Iterator[RowPlan]:
+    """How each row of this pass is mapped: as its cache was, or else as planned, or else for its own length.
+
+    Raises
+    ------
+    ValueError
+        If the cache was filled otherwise.
+    """
+    assert now.offset is not None
+    kept: CachePlan | None = None
+    if now.offset:
+        kept = getattr(now.cache, "lampe_plan", None)
+        if kept is None:
+            raise ValueError("This cache was filled without LaMPE, so its keys lie elsewhere; start with a new cache.")
+        if kept.config != config:
+            raise ValueError("This cache was filled under other LaMPE settings; start with a new cache.")
+    for row, (start, stop) in enumerate(now.spans):
+        length, seen = stop - start, max(0, now.offset - start)
+        chosen, resting = planned, None
+        if kept and seen:
+            plan = kept.of_row(row, start, len(now.spans))
+            known, resting = plan.position_map, plan.resting
+            # A plan for a final length holds until one had to be made for a greater length.
+            if chosen is None or known.length > chosen.length:
+                chosen = known
+            if planned is None and length - seen > 1:
+                if seen < known.length:  # the cache was cropped into its prompt: this is another input
+                    chosen = config.position_map(length)
+                elif length - seen > _MANY:
+                    warnings.warn(
+                        f"{length - seen} further tokens are read under the plan made for {known.length}; call "
+                        "plan() with the final length before reading a text in parts.",
+                        stacklevel=2,
+                    )
+        if chosen is None:
+            chosen = config.position_map(max(1, length))
+        if length and chosen.relative(length - 1, 0) >= config.window:
+            if length > chosen.length:
+                chosen = config.position_map(length)
+            if chosen.relative(length - 1, 0) >= config.window:
+                warnings.warn(
+                    f"At {length} tokens this LampeConfig maps nothing, and positions go beyond the window of "
+                    f"{config.window}: its mapping length doesn't exceed Head + Tail.",
+                    stacklevel=2,
+                )
+        yield RowPlan(start, chosen, resting_map(chosen) if resting is None else resting)
+
+
+def check_positions(now: Pass, positions: Tensor) -> None:
+    """The engine counts tokens itself; positions that count otherwise would silently be ignored.
+
+    Parameters
+    ----------
+    now : Pass
+    positions : Tensor, shape (rows or 1, tokens of this pass)
+
+    Raises
+    ------
+    ValueError
+        If a text's positions don't count its tokens.
+    """
+    assert now.offset is not None
+    wrong = []
+    for row, (start, stop) in enumerate(now.spans):
+        first = max(start, now.offset)
+        real = positions[row % len(positions), first - now.offset : max(first, stop) - now.offset]
+        if len(real):
+            counted = real - torch.arange(len(real), device=real.device) if len(real) > 1 else real
+            # Transformers counts either each text from 0, or all columns of a batch alike.
+            wrong.append((counted != first).any() & (counted != first - start).any())
+    if wrong and torch.stack(wrong).any():  # on CUDA, the only look at them
+        raise ValueError(
+            "LaMPE needs position_ids that count each text's tokens from 0 (no packed or skipped positions)."
+        )
