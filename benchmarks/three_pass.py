@@ -21,7 +21,7 @@ from lampe.positions import IndexMap, PositionMap, Region
 
 ROWS = 512  # queries in a block: a mask of all pairs at once would not fit at 32k tokens
 
-_patch = importlib.import_module("lampe.patch")  # the module: `lampe.patch` is the function
+_plans, _patch = (importlib.import_module(f"lampe.{name}") for name in ("plans", "patch"))  # `lampe.patch` is a function
 
 
 class ThreePass(Step):
@@ -86,10 +86,10 @@ class ThreePass(Step):
 @contextmanager
 def three_pass(model: Any) -> Iterator[lampe.Patched]:
     """`lampe.patch` with `ThreePass` for its engine and keys that rest unrotated."""
-    own = vars(_patch)["Step"], vars(_patch)["resting_map"]
-    vars(_patch).update(Step=ThreePass, resting_map=lambda position_map: IndexMap(0))
+    own = vars(_patch)["Step"], vars(_plans)["resting_map"]
+    vars(_patch)["Step"], vars(_plans)["resting_map"] = ThreePass, lambda position_map: IndexMap(0)
     try:
         with lampe.patch(model) as patched:
             yield patched
     finally:
-        vars(_patch).update(Step=own[0], resting_map=own[1])
+        vars(_patch)["Step"], vars(_plans)["resting_map"] = own
