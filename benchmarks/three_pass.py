@@ -21,7 +21,8 @@ from lampe.positions import IndexMap, PositionMap, Region
 
 ROWS = 512  # queries in a block: a mask of all pairs at once would not fit at 32k tokens
 
-_plans, _patch = (importlib.import_module(f"lampe.{name}") for name in ("plans", "patch"))  # `lampe.patch` is a function
+# The modules: `lampe.patch` is the function.
+_plans, _patch = (importlib.import_module(f"lampe.{name}") for name in ("plans", "patch"))
 
 
 class ThreePass(Step):

@@ -273,36 +273,36 @@ class LampeConfig:
         """See `lampe.position_map`."""
         if length < 1:
             raise ValueError(f"An input has at least 1 token, not {length}.")
-        curve = self.mapping
-        m = min(curve if isinstance(curve, int) else curve(length), length, self.window)
+        m = self.mapping_length(length)
         if not self.head + self.tail < m < length:
             return plain_map(length, self.head, self.tail)
         # Middle's stretch of distances and the positions left for it: c = slots / tokens.
         slots, tokens = m - self.head - self.tail, length - self.head - self.tail
-        return PositionMap(
-            length,
-            m,
-            self.head,
-            self.tail,
-            (
-                Region("Head", 0, self.head + 1),
-                Region(
-                    "Middle",
-                    self.head + 1,
-                    length - self.tail,
-                    IndexMap(slots, tokens, origin=self.head, offset=self.head),
-                    IndexMap(slots, tokens),
-                ),
-                Region("Tail", length - self.tail, None, IndexMap(offset=m - length)),
-            ),
+        head = Region("Head", 0, self.head + 1)
+        middle = Region(
+            "Middle",
+            self.head + 1 if self.head else 0,
+            length - self.tail if self.tail else None,
+            IndexMap(slots, tokens, origin=self.head, offset=self.head),
+            IndexMap(slots, tokens),
         )
+        tail = Region("Tail", length - self.tail, None, IndexMap(offset=m - length))
+        # Without a Head, distance 0 is Middle's, which gives it the same position.
+        regions = (head,) * bool(self.head) + (middle,) + (tail,) * bool(self.tail)
+        return PositionMap(length, m, self.head, self.tail, regions)
+
+    def mapping_length(self, length: int) -> int:
+        """The mapping length m for an input length, clamped to it and to the window; in positions."""
+        curve = self.mapping
+        return min(curve if isinstance(curve, int) else curve(length), length, self.window)
 
 
 def position_map(config: Method, length: int) -> PositionMap:
     """The position map of one input length.
 
     LaMPE applies when ``head + tail < m < length``; otherwise the map is plain RoPE. The mapping length m is
-    clamped to the input length (nothing is stretched) and to the window. Middle is
+    clamped to the input length (nothing is stretched) and to the window. A Head or Tail of 0 tokens is no region;
+    without both, one region is compressed uniformly. Middle is
     ``(head + ⌊c·(i − head)⌋) − ⌊c·j⌋`` with ``c = (m − head − tail)/(length − head − tail)``: the paper's
     ``⌊c·(d − head)⌋ + head`` or one more (section 3.3), written as a rotation of query and key apart.
 

@@ -41,13 +41,14 @@ def test_every_pair_has_the_papers_region_and_position(setting, data):
     names = [region.name for region in position_map.regions]
     for d in {0, head, head + 1, length - tail - 1, length - tail, query, query // 2} & set(range(query + 1)):
         name, position = papers_position(d, length, m, head, tail)
-        assert names[regions[query - d]] == name
+        assert names[regions[query - d]] == (name if {"Head": head, "Middle": 1, "Tail": tail}[name] else "Middle")
         slack = 1 if name == "Middle" else 0
         assert position <= mapped[query - d] <= position + slack
     assert (np.diff(mapped[::-1]) >= 0).all(), "positions never fall with distance"
     assert mapped.max() < m
     assert sum(position_map.key_counts(query)) == query + 1
-    assert position_map.key_counts(query) == tuple(np.bincount(regions, minlength=3))
+    assert position_map.key_counts(query) == tuple(np.bincount(regions, minlength=len(names)))
+    assert names == ["Head"] * (head > 0) + ["Middle"] + ["Tail"] * (tail > 0)
 
 
 @given(settings_(), st.integers(0, 300))
@@ -58,6 +59,8 @@ def test_generated_tokens_keep_the_plan(setting, extra):
     mapped = position_map.relative(query, np.arange(query + 1))
     assert (np.diff(mapped[::-1]) >= 0).all()
     assert mapped.max() == m - 1 + extra if tail else mapped.max() <= m + extra
+    if not head and not tail:
+        assert (mapped == (m * query // length) - (m * np.arange(query + 1) // length)).all(), "one uniform region"
 
 
 def test_arrays_tensors_and_integers_agree():
