@@ -13,7 +13,9 @@ import gradio as gr
 import lampe
 from app import views
 from app.examples import EXAMPLES, Example
-from app.figures import COLOURS, UNSEEN, curves, distance_figure
+from app.figures import COLOURS, UNSEEN, Frame, as_plot, curves, distance_figure, regions_figure
+from app.map_page import build_map_tab
+from app.map_view import MAX_MAP_LENGTH, check
 from app.prompt import build_prompt
 from app.session import (
     MAX_CHARACTERS,
@@ -53,7 +55,6 @@ LAUNCH: dict[str, Any] = {
 """What `launch` needs for this page."""
 
 SHOWN_WITHOUT_TEXT = 12_000
-MAX_MAP_LENGTH = 1_048_576
 _CHARACTERS_PER_TOKEN = 4.3  # English prose; only until the tokenizer is there
 _VISITORS = 20  # at once; those beyond wait in gradio's queue before they wait in the session's line
 
@@ -78,12 +79,12 @@ def build(settings: Settings) -> gr.Blocks:
 
     # Handlers
 
-    def count(text: str, question: str) -> Iterator[tuple[str, str, Any]]:
-        """Length readout, sentence and map for the text as it stands; fetches the tokenizer at its first use."""
+    def count(text: str, question: str) -> Iterator[tuple[Any, ...]]:
+        """Readout, sentence, both figures and token count of the text; fetches the tokenizer at its first use."""
         try:
             if not text.strip():
-                _, *drawn = show_length(SHOWN_WITHOUT_TEXT, True)
-                yield views.no_text(SHOWN_WITHOUT_TEXT), *drawn
+                _, *drawn, _ = show_length(SHOWN_WITHOUT_TEXT, True)
+                yield views.no_text(SHOWN_WITHOUT_TEXT), *drawn, 0
                 return
             if len(text) + len(question) > MAX_CHARACTERS:
                 raise AskError(too_long(text + question))
@@ -91,18 +92,20 @@ def build(settings: Settings) -> gr.Blocks:
                 estimate = show_length(max(1, round(len(text) / _CHARACTERS_PER_TOKEN)), False)
                 yield estimate
                 for update in with_progress(session.tokenizer):
-                    yield estimate[0] + views.status(update), gr.skip(), gr.skip()
+                    yield estimate[0] + views.status(update), *[gr.skip()] * 4
             yield show_length(len(build_prompt(session.tokenizer(), text, question)), True)
         except REFUSALS as error:
-            yield views.message(str(error)), "", gr.skip()
+            yield views.message(str(error)), "", *[gr.skip()] * 3
 
-    def show_length(tokens: int, exact: bool) -> tuple[str, str, Any]:
+    def show_length(tokens: int, exact: bool) -> tuple[Any, ...]:
         config = session.config()
         position_map = lampe.position_map(config, min(tokens, MAX_MAP_LENGTH))
         return (
             views.length_readout(tokens, exact, config.window, settings.max_input_tokens),
             views.map_sentence(position_map, config),
-            distance_figure(position_map, config.window),
+            as_plot(distance_figure(position_map, config.window), "lampe-distance"),
+            as_plot(regions_figure(position_map, Frame.whole(position_map)), "lampe-regions"),
+            tokens,
         )
 
     def upload(path: str) -> tuple[Any, str]:
@@ -115,16 +118,16 @@ def build(settings: Settings) -> gr.Blocks:
 
     def answer(
         text: str, question: str, compare: bool, max_new_tokens: float, request: gr.Request
-    ) -> Iterator[tuple[str, str, str, str]]:
-        """Run LaMPE, then plain RoPE if asked to: status, both answers, figures."""
+    ) -> Iterator[tuple[Any, ...]]:
+        """Run LaMPE, then plain RoPE if asked to: status, both answers, figures, and where the attention went."""
         stop = stops[request.session_hash or ""] = threading.Event()
         methods: list[Method] = ["lampe", "rope"] if compare else ["lampe"]
         answers = dict.fromkeys(methods, "")
         reports: list[RunReport] = []
 
-        def shown(status: str) -> tuple[str, str, str, str]:
+        def shown(status: str, measured: Any = None) -> tuple[Any, ...]:
             cards = [views.answer(m, answers[m]) if reports or any(answers.values()) else "" for m in methods]
-            return status, cards[0], cards[1] if compare else "", views.run_report(reports)
+            return status, cards[0], cards[1] if compare else "", views.run_report(reports), measured or gr.skip()
 
         yield shown("")
         try:
@@ -133,6 +136,7 @@ def build(settings: Settings) -> gr.Blocks:
                     answers[method] = update.answer
                     if update.report:
                         reports.append(update.report)
+                        yield shown(views.note("…"), update.attention)
                     else:
                         stage = f"{views.METHOD_NAMES[method]}: {update.stage}"
                         yield shown(views.status(replace(update, stage=stage)))
@@ -149,21 +153,6 @@ def build(settings: Settings) -> gr.Blocks:
     def forget(request: gr.Request) -> None:
         if event := stops.pop(request.session_hash or "", None):
             event.set()
-
-    def show_map(length: float | None) -> tuple[Any, Any, Any]:
-        try:
-            config = session.config()
-            tokens = whole_number("The input length", length)
-            if not 1 <= tokens <= MAX_MAP_LENGTH:
-                raise AskError(f"The input length must be 1 to {MAX_MAP_LENGTH:,} tokens, not {tokens:,}.")
-        except REFUSALS as error:
-            return views.message(str(error)), gr.skip(), gr.skip()
-        position_map = lampe.position_map(config, tokens)
-        return (
-            views.map_sentence(position_map, config),
-            distance_figure(position_map, config.window),
-            views.map_table(position_map),
-        )
 
     # Public API
 
@@ -206,12 +195,7 @@ def build(settings: Settings) -> gr.Blocks:
             mapping: Any = given.get("mapping_length", curve.mapping)
             config = LampeConfig(window, head, tail, mapping)
             position_map = lampe.position_map(config, length)
-            m = mapping if isinstance(mapping, int) else mapping(length)
-            if head + tail >= m and (mapping_length is not None or length > window):
-                raise AskError(
-                    f"Head + Tail ({head + tail:,}) must be less than the mapping length ({m:,}): no positions would "
-                    "be left for Middle."
-                )
+            check(config, length, chosen=mapping_length is not None)
         except REFUSALS as error:
             raise gr.Error(str(error)) from error
         return {
@@ -225,7 +209,8 @@ def build(settings: Settings) -> gr.Blocks:
 
     with gr.Blocks(title="LaMPE Lab", analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600)) as demo:
         gr.HTML(views.header(model_name(settings), settings.bits))
-        with gr.Tabs():
+        tokens, attention = gr.State(0), gr.State(None)
+        with gr.Tabs() as tabs:
             with gr.Tab("Ask a document", id="ask"):
                 with gr.Row(elem_classes="columns"):
                     with gr.Column(scale=5, min_width=320):
@@ -254,7 +239,8 @@ def build(settings: Settings) -> gr.Blocks:
                             )
                     with gr.Column(scale=4, min_width=320):
                         length = gr.HTML(elem_id="length")
-                        plot = gr.Plot(show_label=False, label="Position map of this text")
+                        plot = gr.Plot(show_label=False, label="Position map of this text", elem_id="plot-text")
+                        plane = gr.Plot(show_label=False, label="Attention regions of this text")
                         sentence = gr.HTML(elem_id="sentence")
                 status = gr.HTML("", elem_id="status")
                 with gr.Row(elem_classes="answers"):
@@ -262,25 +248,18 @@ def build(settings: Settings) -> gr.Blocks:
                     rope_answer = gr.HTML(elem_id="rope-answer")
                 report = gr.HTML("", elem_id="report")
             with gr.Tab("Position map", id="map"):
-                map_length = gr.Slider(
-                    64, 65_536, SHOWN_WITHOUT_TEXT, step=1, label="Input length (tokens)", elem_id="map-length"
-                )
-                map_plot = gr.Plot(show_label=False, label="Relative distance to mapped position")
-                map_text = gr.HTML(elem_id="map-sentence")
-                map_table = gr.HTML(elem_id="map-table")
+                build_map_tab(session, demo, tabs, tokens, attention)
 
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-        counted = {"fn": count, "inputs": [text, question], "outputs": [length, sentence, plot], **quiet}
+        counted = {"fn": count, "inputs": [text, question], "outputs": [length, sentence, plot, plane, tokens], **quiet}
         # The page paints first: another model's config may have to be fetched.
         gr.on([demo.load, text.change, question.change], **counted, trigger_mode="always_last", concurrency_limit=4)
         for button, example in zip(buttons, EXAMPLES, strict=True):
             button.click(_filled(example), None, [text, question], queue=False, **quiet)
         file.upload(upload, file, [text, status], **quiet)
         asked = {"fn": answer, "inputs": [text, question, compare, budget], **quiet, "concurrency_limit": _VISITORS}
-        gr.on([go.click, question.submit], **asked, outputs=[status, lampe_answer, rope_answer, report])
+        gr.on([go.click, question.submit], **asked, outputs=[status, lampe_answer, rope_answer, report, attention])
         halt.click(stop_run, queue=False, **quiet)
-        drawn = {"fn": show_map, "inputs": map_length, "outputs": [map_text, map_plot, map_table], **quiet}
-        gr.on([demo.load, map_length.change], **drawn, queue=False)
         demo.unload(forget)
         gr.api(api_ask, api_name="ask", concurrency_limit=_VISITORS)
         gr.api(api_position_map, api_name="position_map", queue=False)

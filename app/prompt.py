@@ -54,3 +54,11 @@ def build_prompt(tokenizer: Any, document: str, question: str) -> list[int]:
         *encode(asked, True),
         *encode(after + ANSWER_PREFIX, False),
     ]
+
+
+def pieces(tokenizer: Any, text: str) -> list[str]:
+    """A text's tokens, each as text; special tokens in it are plain text here too."""
+    text = text.encode("utf-8", "replace").decode()
+    with _encoding:
+        ids = tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        return [tokenizer.decode([token]) for token in ids]

@@ -77,6 +77,28 @@ class RunReport:
 
 
 @dataclass(frozen=True)
+class Attention:
+    """Where the attention of one answer went, for each query token that was run.
+
+    Parameters
+    ----------
+    position_map : PositionMap
+        What the run was mapped by.
+    calibrated : bool
+        As in `RunReport`.
+    queries : tuple of str
+        The query tokens as text: the prompt's last, then the answer's.
+    shares : Tensor, shape (queries, layers, heads, regions), float16
+        Share of each region in a query's attention.
+    """
+
+    position_map: PositionMap
+    calibrated: bool
+    queries: tuple[str, ...]
+    shares: torch.Tensor
+
+
+@dataclass(frozen=True)
 class Update:
     """What a running request shows: a stage with its progress, then the answer as it grows, then its figures."""
 
@@ -86,6 +108,7 @@ class Update:
     unit: str = ""
     answer: str = ""
     report: RunReport | None = None
+    attention: Attention | None = None
 
 
 class Line:
@@ -323,6 +346,11 @@ class Session:
         config = self.config()
         # What the last prompt token ran on, or would have: generating may have planned anew since.
         position_map = watch.position_map or planned or plain_map(length)
+        shares = watch.head_shares[0].float().mean(1) if watch.head_shares else None
+        attention = None
+        if watch.position_map:
+            texts = tuple(self._decoder.decode([token]) for token in watch.queries)
+            attention = Attention(position_map, config.calibrated, texts, torch.stack(watch.head_shares))
         report = RunReport(
             "lampe" if patched else "rope",
             model_name(self.settings),
@@ -331,14 +359,15 @@ class Session:
             config.window,
             position_map.mapping_length,
             config.calibrated,
-            region_rows(position_map, length, watch.shares),
-            [] if watch.shares is None else watch.shares.tolist(),
+            region_rows(position_map, length, shares),
+            [] if shares is None else shares.tolist(),
             first - started,
             ended - first,
             new_tokens,
             stop.is_set(),
         )
-        yield Update("Stopped" if stop.is_set() else "Done", length, length, "tokens", answer.strip(), report)
+        stage = "Stopped" if stop.is_set() else "Done"
+        yield Update(stage, length, length, "tokens", answer.strip(), report, attention)
 
     def _generate(self, ids: torch.Tensor, cache: DynamicCache, max_new_tokens: int, watch: _Watch) -> Iterator[str]:
         """The answer so far, after each token; ends the worker if the consumer goes away."""
@@ -415,21 +444,26 @@ def too_long(text: str) -> str:
 
 
 class _Watch(StoppingCriteria):
-    """Looks in after each token: counts it, notes the first one's time, map and attention, and passes on a Stop."""
+    """Looks in after each token: counts it, notes its attention and the first one's time, and passes on a Stop."""
 
     def __init__(self, stop: threading.Event, patched: lampe.Patched | None) -> None:
         self.stop, self.patched = stop, patched
         self.new_tokens = 0
         self.first_token: float | None = None
-        self.shares: torch.Tensor | None = None
         self.position_map: PositionMap | None = None
+        self.head_shares: list[torch.Tensor] = []
+        self.queries: list[int] = []  # the prompt's last token, then the answer's
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
         self.new_tokens += 1
         if self.first_token is None:
             self.first_token = time.perf_counter()
-            if self.patched:
-                self.shares, self.position_map = self.patched.region_shares, self.patched.position_map
+        if self.patched:
+            now = self.patched.position_map
+            self.position_map = self.position_map or now
+            if now.regions == self.position_map.regions:  # not planned anew since
+                self.queries.append(int(input_ids[0, -2]))
+                self.head_shares.append(self.patched.head_shares().half())
         return torch.full((len(input_ids),), self.stop.is_set(), device=input_ids.device)
 
 

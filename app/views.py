@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from html import escape
 
 import torch
 
-from app.session import Method, RunReport, Update, region_rows
-from lampe.positions import LampeConfig, PositionMap
+from app.figures import BINS, Frame, formula
+from app.map_view import MAX_MAP_LENGTH, MapView
+from app.session import Attention, Method, RunReport, Update
+from lampe.positions import LampeConfig, PositionMap, ScaledSigmoid
 
 DEVICE = "GPU" if torch.cuda.is_available() else "CPU"
 METHOD_NAMES = {"lampe": "LaMPE", "rope": "Plain RoPE"}
@@ -75,40 +78,228 @@ def length_readout(tokens: int, exact: bool, window: int, limit: int) -> str:
 def map_sentence(position_map: PositionMap, config: LampeConfig) -> str:
     """The map in one plain sentence."""
     length = position_map.length
+    at = f"At {length:,} tokens" if length > 1 else "At 1 token"
     if not position_map.compresses:
-        text = f"At {length:,} tokens nothing is compressed: every distance keeps its exact position."
+        text = f"{at} nothing is compressed: every distance keeps its exact position."
         if length > config.window:
             text += f" Positions beyond {config.window:,} were never seen in training."
+        elif isinstance(config.mapping, int) and config.mapping > length:
+            text += f" The mapping length of {config.mapping:,} is clamped to the input length."
     else:
         counts = dict(zip([r.name for r in position_map.regions], position_map.key_counts(length - 1), strict=True))
         slots = position_map.mapping_length - position_map.head - position_map.tail
-        text = (
-            f"At {length:,} tokens the last token sees its {counts['Head']:,} nearest keys at exact distances, "
-            f"{counts['Middle']:,} keys share {slots:,} positions ({counts['Middle'] / slots:.1f} tokens each), and "
-            f"the first {counts['Tail']:,} keep exact distances among themselves: {position_map.mapping_length:,} "
-            f"positions in all."
-        )
+        share = f"{counts['Middle']:,} keys share {slots:,} positions ({counts['Middle'] / slots:.1f} tokens each)"
+        if "Head" in counts:
+            share = f"the last token sees its {counts['Head']:,} nearest keys at exact distances, {share}"
+        if "Tail" in counts:
+            share += f", and the first {counts['Tail']:,} keep exact distances among themselves"
+        whole = f": {position_map.mapping_length:,} positions in all." if len(counts) > 1 else ", all alike."
+        text = f"{at} {share}{whole}"
     if not config.calibrated:
         text += f" The mapping length is {NOT_CALIBRATED}."
     return f'<p class="sentence">{text}</p>'
 
 
-def map_table(position_map: PositionMap) -> str:
-    """The regions of the last query token, as numbers."""
+def map_table(position_map: PositionMap, query: int) -> str:
+    """The regions of one query token, as numbers."""
     rows = ""
-    query = position_map.length - 1
-    for region, row in zip(position_map.regions, region_rows(position_map, position_map.length), strict=True):
+    for region in position_map.regions:
         first, stop = region.key_span(query)
         if first == stop:
             continue
         near, far = position_map.relative(query, stop - 1), position_map.relative(query, first)
         rows += (
-            f'<tr><th scope="row"><span class="chip region-{region.name.lower()}"></span>{region.name}</th>'
-            f"<td>{query - stop + 1:,} – {query - first:,}</td><td>{near:,} – {far:,}</td><td>{row['keys']:,}</td></tr>"
+            f'<tr><th scope="row">{_chip(region.name)}{region.name}</th><td>{first:,} – {stop - 1:,}</td>'
+            f"<td>{query - stop + 1:,} – {query - first:,}</td><td>{near:,} – {far:,}</td><td>{stop - first:,}</td>"
+            f"<td>{formula(region)}</td></tr>"
         )
+    return _table(
+        f"What query token {query:,} sees", ("Region", "Keys j", "Distances", "Positions", "Keys", "Formula"), rows
+    )
+
+
+def numbers_table(view: MapView, position_map: PositionMap) -> str:
+    """Every number of a map, with its formula and the present values in it."""
+    config, length, m = view.config, position_map.length, position_map.mapping_length
+    window, head, tail = config.window, position_map.head, position_map.tail
+    lines = [
+        ("Input length", "l", f"{length:,} tokens"),
+        ("Window", "W₀", f"{window:,} tokens"),
+        ("Head, Tail", "s₁, s₂", f"{head:,} and {tail:,} tokens"),
+        ("Mapping length", *_mapping_formula(config, length, view.kind == "plain")),
+    ]
+    if position_map.compresses:
+        slots, tokens = m - head - tail, length - head - tail
+        lines += [
+            ("Middle's positions", "m − s₁ − s₂", f"{m:,} − {head:,} − {tail:,} = {slots:,}"),
+            ("Middle's tokens", "l − s₁ − s₂", f"{length:,} − {head:,} − {tail:,} = {tokens:,}"),
+            ("Compression", "c = (m − s₁ − s₂)/(l − s₁ − s₂)", f"{slots:,}/{tokens:,} = {slots / tokens:.5f}"),
+            ("Tokens for each Middle position", "1/c", f"{tokens / slots:.2f}"),
+        ]
+    farthest = position_map.relative(length - 1, 0)
+    lines += [
+        ("Farthest position", "PE(l − 1, 0)", f"{farthest:,}, {_against(farthest, window)}"),
+        ("Attention scale", "factor on the logits; moves no position", f"{config.attention_scale:g}"),
+    ]
+    rows = "".join(
+        f'<tr><th scope="row">{name}</th><td>{symbol}</td><td>{value}</td></tr>' for name, symbol, value in lines
+    )
+    return _table("Every number of this map", ("Number", "Formula", "With the present values"), rows)
+
+
+def _mapping_formula(config: LampeConfig, length: int, plain: bool) -> tuple[str, str]:
+    if plain:
+        return "m = l", f"{length:,} positions: plain RoPE"
+    curve, m = config.mapping, config.mapping_length(length)
+    if isinstance(curve, int):
+        asked, symbol, text = curve, "m fixed", f"{curve:,}"
+    else:
+        asked = curve(length)
+        if curve.short_mapping is not None and length < curve.short_length:
+            symbol, text = f"m fixed below {curve.short_length:,} tokens", f"{asked:,}"
+        else:
+            symbol = "m = ⌊L / (1 + e^−(a·l + b))⌋"
+            text = (
+                f"⌊{curve.maximum:,.1f} / (1 + e^−({curve.slope:.4g}·{length:,} {curve.intercept:+.4g}))⌋ = {asked:,}"
+            )
+    if m < asked:
+        limit = "the input length" if m == length else "the window"
+        symbol, text = f"{symbol}, at most l and W₀", f"{text}, clamped to {limit}: {m:,}"
+    if not config.head + config.tail < m < length:
+        text += "; LaMPE needs s₁ + s₂ < m < l, so nothing is compressed"
+    return symbol, f"{text} positions" if text[-1].isdigit() else text
+
+
+def _against(position: int, window: int) -> str:
+    return "inside the window" if position < window else f"{position - window + 1:,} beyond the window"
+
+
+def distance_caption(view: MapView, position_map: PositionMap) -> str:
+    """The first figure's numbers as text."""
+    last = position_map.length - 1
+    lines = []
+    for region in position_map.regions:
+        first, stop = region.key_span(last)
+        if first == stop:
+            continue
+        near, far = position_map.relative(last, stop - 1), position_map.relative(last, first)
+        lines.append(
+            f"{_chip(region.name)}<b>{region.name}</b> maps distances {last - stop + 1:,} to {last - first:,} to "
+            f"positions {near:,} to {far:,}"
+        )
+    window = view.config.window
+    unseen = f"; plain RoPE's last {last + 1 - window:,} distances lie beyond the window" if last >= window else ""
+    return _caption(f"{'; '.join(lines)}{unseen}.")
+
+
+def regions_caption(position_map: PositionMap) -> str:
+    """The second figure's numbers: how much of all attended pairs each region has."""
+    length = position_map.length
+    pairs = length * (length + 1) // 2
+    parts = []
+    for region in position_map.regions:
+        upper = length if region.upper is None else min(region.upper, length)
+        lower = min(region.lower, length)
+        # Pairs at distance d: length − d of them.
+        count = (upper - lower) * length - (upper * (upper - 1) - lower * (lower - 1)) // 2
+        parts.append(f"{_chip(region.name)}<b>{region.name}</b> {count:,} ({count / pairs:.2%})")
+    return _caption(f"Of {pairs:,} (query, key) pairs: {', '.join(parts)}. Each pair is in one region.")
+
+
+def matrix_caption(position_map: PositionMap, frame: Frame) -> str:
+    """The third figure's numbers."""
+    size = frame.across / min(frame.across, BINS)
+    bins = "every token is shown" if size == 1 else f"one pixel is {size:,.1f} tokens, and shows the pair in its middle"
+    last, first = frame.queries[1] - 1, frame.keys[0]
+    sides = f"queries {frame.queries[0]:,} to {last:,}, keys {first:,} to {frame.keys[1] - 1:,}"
+    if first > last:
+        return _caption(f"All of these keys come after all of these queries, so nothing is attended: {sides}.")
+    farthest = position_map.relative(last, first)
+    return _caption(f"Shown are {sides}: {bins}. The last query sees key {first:,} at position {farthest:,}.")
+
+
+def curve_caption(view: MapView, position_map: PositionMap) -> str:
+    """The fourth figure's numbers."""
+    config, length = view.config, position_map.length
+    if view.kind == "plain":
+        return _caption(f"Without LaMPE every input keeps all its positions: m = l = {length:,}.")
+    meets = _meets(config)
+    where = f" m = l up to {meets:,} tokens." if meets else ""
+    cap = f" Its greatest value is {config.mapping.maximum:,.0f}." if isinstance(config.mapping, ScaledSigmoid) else ""
+    return _caption(
+        f"At l = {length:,} the mapping length is {position_map.mapping_length:,} "
+        f"({position_map.mapping_length / config.window:.0%} of the window).{cap}{where}"
+    )
+
+
+def _meets(config: LampeConfig) -> int:
+    """The greatest input length that nothing is compressed at, by doubling and halving; 0 if there is none."""
+    low, high = 0, 1
+    while high < MAX_MAP_LENGTH and not config.position_map(high).compresses:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if config.position_map(middle).compresses else (middle, high)
+    return low
+
+
+def map_link(view: MapView) -> str:
+    """A link to this view; it carries settings, never text."""
+    return f'<a class="link" href="{escape(view.link)}" target="_blank" rel="noopener">Link to this view</a>'
+
+
+def shares_table(run: Attention, number: int) -> str:
+    """Where one query's attention went, as numbers."""
+    shares = run.shares[number].float()
+    means, layers = shares.mean((0, 1)), shares.mean(1)
+    rows = ""
+    for index, region in enumerate(run.position_map.regions):
+        low, high = layers[:, index].min(0), layers[:, index].max(0)
+        rows += (
+            f'<tr><th scope="row">{_chip(region.name)}{region.name}</th><td>{means[index]:.1%}</td>'
+            f"<td>{low.values:.1%} (layer {low.indices})</td><td>{high.values:.1%} (layer {high.indices})</td>"
+            f"<td>{shares[:, :, index].std():.1%}</td></tr>"
+        )
+    place = "the last of the prompt" if not number else f"answer token {number}"
+    token = escape(run.queries[number]).replace("\n", "↵")
+    length = f"{run.position_map.length:,} tokens, mapping length {run.position_map.mapping_length:,}"
+    return _table(
+        f"Attention of query token “{token}” ({place}); {length}",
+        ("Region", "Mean of layers and heads", "Least layer", "Greatest layer", "Spread (standard deviation)"),
+        rows,
+    )
+
+
+def token_strip(position_map: PositionMap, query: int, tokens: list[str]) -> str:
+    """A short text's tokens in their regions' colours, as one query sees them."""
+    cells = ""
+    keys = torch.arange(len(tokens))
+    regions, positions = position_map.region(query, keys).tolist(), position_map.relative(query, keys).tolist()
+    for key, (token, region, position) in enumerate(zip(tokens, regions, positions, strict=True)):
+        seen = region >= 0
+        name = position_map.regions[region].name if seen else "later"
+        what = (
+            f"key {key}: {name}, {query - key} back, position {position}" if seen else f"token {key}: after the query"
+        )
+        shown = escape(token).replace("\n", "↵")
+        number = f"<sub>{position}</sub>" if seen else ""
+        mark = " token-query" if key == query else ""
+        cells += f'<span class="token token-{name.lower()}{mark}" title="{what}">{shown}{number}</span>'
+    return f'<div class="tokens" role="group" aria-label="Tokens of the short text by region">{cells}</div>'
+
+
+def _chip(region: str) -> str:
+    return f'<span class="chip region-{region.lower()}"></span>'
+
+
+def _caption(text: str) -> str:
+    return f'<p class="caption">{text}</p>'
+
+
+def _table(caption: str, columns: Iterable[str], rows: str) -> str:
+    head = "".join(f'<th scope="col">{column}</th>' for column in columns)
     return (
-        '<div class="scroll"><table class="figures"><thead><tr><th scope="col">Region</th>'
-        '<th scope="col">Distances</th><th scope="col">Positions</th><th scope="col">Keys</th></tr></thead>'
+        f'<div class="scroll"><table class="figures"><caption>{caption}</caption><thead><tr>{head}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
     )
 

@@ -130,8 +130,8 @@ def _keep_freed_memory() -> None:
 
 
 def turns_at(length: int, repeats: int) -> int:
-    """Turns of a whole model's prefill: a single one from 16k tokens on, where a run takes a minute or more."""
-    return repeats if length < 16_384 else 1
+    """Turns of a whole model's prefill: one from 16k tokens on, where a run takes a minute; more of short ones."""
+    return repeats * max(1, 4096 // length) if length < 16_384 else 1
 
 
 def variants(model: Any) -> dict[str, Callable[[], AbstractContextManager[Any]]]:

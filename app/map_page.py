@@ -1,0 +1,431 @@
+"""The tab "Position map": its controls, one handler that redraws all of it, links and files."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import plotly.graph_objects as go
+
+import lampe
+from app import figures, views
+from app.map_view import CUSTOM, KINDS, MAX_MAP_LENGTH, POINTS, SENTENCE, MapView, Point, as_csv, as_json
+from app.prompt import pieces
+from app.session import AskError, Attention, Session, with_progress
+from lampe.positions import LampeConfig
+from lampe.presets import rescaled
+
+MODELS = {
+    "SmolLM2": "smollm2",
+    "Llama-2": "llama2",
+    "Llama-3": "llama3",
+    "Mistral": "mistral",
+    "Llama-3.1": "llama3.1",
+    "custom": CUSTOM,
+}
+_QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+_SHORT_TEXT_TOKENS = 400
+
+
+def own_view(config: LampeConfig) -> MapView:
+    """The view of the loaded model's own settings."""
+    name = next((name for name, preset in lampe.PRESETS.items() if preset == config), CUSTOM)
+    return MapView(model=name, window=config.window, head=config.head, tail=config.tail)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One view's figures and words."""
+
+    figures: dict[str, tuple[str, go.Figure]]  # by element: title and figure
+    captions: dict[str, str]
+    sentence: str
+    numbers: str
+    row: str
+
+
+def draw(view: MapView) -> Drawn:
+    """All that the tab shows of a view."""
+    position_map, config, big = view.position_map, view.config, view.big
+    others = {name: lampe.PRESETS[key] for name, key in MODELS.items() if key not in (CUSTOM, view.model)}
+    longest = max(view.length, 262_144)
+    drawn = {
+        "distance": (
+            "1 · Relative distance → mapped position",
+            figures.distance_figure(position_map, config.window, big),
+        ),
+        **{
+            f"regions-{number}": (
+                f"2 · Attention regions: {name}",
+                figures.regions_figure(position_map, frame, big),
+            )
+            for number, (name, frame) in enumerate(figures.frames(position_map).items())
+        },
+        "matrix": ("3 · Mapped-position matrix", figures.matrix_figure(position_map, view.frame, big)),
+        "curve": ("4 · Mapping length", figures.curve_figure(position_map, config, others, longest, big)),
+        "row": ("5 · One query token's row", figures.row_figure(position_map, view.row, big)),
+    }
+    captions = {
+        "distance": views.distance_caption(view, position_map),
+        "regions": views.regions_caption(position_map),
+        "matrix": views.matrix_caption(position_map, view.frame),
+        "curve": views.curve_caption(view, position_map),
+    }
+    return Drawn(
+        drawn,
+        captions,
+        views.map_sentence(position_map, config),
+        views.numbers_table(view, position_map),
+        views.map_table(position_map, view.row),
+    )
+
+
+def standalone(view: MapView) -> str:
+    """The whole view as one HTML file that needs no network: plotly's script is in it."""
+    drawn = draw(view)
+    parts = []
+    for number, (title, figure) in enumerate(drawn.figures.values()):
+        body = figure.to_html(full_html=False, include_plotlyjs=not number, config={"displaylogo": False})
+        parts.append(f"<section><h2>{escape(title)}</h2>{body}</section>")
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>LaMPE position map</title>'
+        '<meta name="viewport" content="width=device-width"><style>body{font-family:system-ui,sans-serif;'
+        "max-width:1100px;margin:2rem auto;padding:0 1rem;color:#1c2733}table{border-collapse:collapse}"
+        "th,td{text-align:left;padding:.3rem 1rem .3rem 0;border-bottom:1px solid #d8dde4}"
+        "</style></head><body><h1>LaMPE position map</h1>"
+        f"{drawn.sentence}{''.join(drawn.captions.values())}{''.join(parts)}{drawn.row}{drawn.numbers}</body></html>"
+    )
+
+
+FILES = {"CSV": ("csv", as_csv), "JSON": ("json", as_json), "One HTML file": ("html", standalone)}
+
+
+def build_map_tab(
+    session: Session, demo: gr.Blocks, tabs: gr.Tabs, document_tokens: gr.State, attention: gr.State
+) -> None:
+    """The tab's components and events, within the page's `Blocks`.
+
+    Parameters
+    ----------
+    session : Session
+        For the tokenizer of the short text, and the loaded model's settings.
+    demo, tabs
+        The page and its tabs: a link opens this one.
+    document_tokens : gr.State of int
+        Tokens of the text in "Ask a document"; 0 without one.
+    attention : gr.State of Attention or None
+        Where the last answer's attention went.
+    """
+    start = MapView()
+
+    # Layout
+
+    with gr.Row(elem_classes="columns map-page"):
+        with gr.Column(scale=2, min_width=300, elem_classes="map-controls"):
+            with gr.Row(elem_classes="points"):
+                points = [gr.Button(point.label, size="sm") for point in POINTS]
+            look = gr.HTML(elem_id="map-look")
+            message = gr.HTML(elem_id="map-message")
+            with gr.Group():
+                slider = gr.Slider(
+                    6, 20, math.log2(start.length), step=0.01, label="Input length (slider)", elem_id="map-slider",
+                    elem_classes="bare", buttons=[],
+                )  # fmt: skip
+                length = gr.Number(start.length, label="Input length (tokens)", elem_id="map-length")
+                follow = gr.Checkbox(True, label='Follow the text in "Ask a document"', elem_id="map-follow")
+            with gr.Group():
+                model = gr.Radio(
+                    list(MODELS.items()), value=start.model, label="Model: window and curve", elem_id="map-model"
+                )
+                window = gr.Number(start.window, label="Window (tokens)", visible=False, elem_id="map-window")
+                with gr.Row():
+                    head = gr.Number(start.head, label="Head", min_width=90, elem_id="map-head")
+                    tail = gr.Number(start.tail, label="Tail", min_width=90, elem_id="map-tail")
+                mapping = gr.Number(
+                    None, label="Fixed mapping length", elem_id="map-mapping",
+                    info="Dynamic mapping off. Empty: from the model's curve.",
+                )  # fmt: skip
+                kind = gr.Radio(list(KINDS.items()), value=start.kind, label="Map", elem_id="map-kind")
+                scale = gr.Number(
+                    start.scale, label="Attention scale", elem_id="map-scale",
+                    info=f"The authors' scripts use {lampe.REFERENCE_ATTENTION_SCALE:.4g}; it moves no position.",
+                )  # fmt: skip
+            big = gr.Checkbox(False, label="Presentation size", elem_id="map-big")
+            with gr.Row(elem_classes="points"):
+                saves = {name: gr.Button(name, size="sm") for name in FILES}
+            link = gr.HTML(elem_id="map-link")
+            file = gr.DownloadButton(visible="hidden", elem_id="map-file")
+        with gr.Column(scale=6, min_width=320):
+            sentence = gr.HTML(elem_id="map-sentence")
+            gr.HTML("<h2>1 · Relative distance → mapped position</h2>")
+            distance = gr.Plot(show_label=False, label="Relative distance to mapped position", elem_id="plot-distance")
+            distance_caption = gr.HTML()
+            gr.HTML("<h2>2 · Attention regions: query × key</h2>")
+            with gr.Row(elem_classes="planes"):
+                planes = []
+                for number, name in enumerate(("whole text, to scale", "Head, enlarged", "Tail, enlarged")):
+                    with gr.Column(min_width=280, visible=not number) as column:
+                        gr.HTML(f"<h3>{name}</h3>")
+                        plot = gr.Plot(
+                            show_label=False, label=f"Attention regions, {name}", elem_id=f"plot-regions-{number}"
+                        )
+                    planes.append((column, plot))
+            regions_caption = gr.HTML(elem_id="regions-caption")
+            gr.HTML("<h2>3 · Mapped-position matrix</h2>")
+            with gr.Row(elem_classes="window"):
+                at_query = gr.Number(0, label="Query in the middle", min_width=120, elem_id="map-at-query")
+                at_key = gr.Number(0, label="Key in the middle", min_width=120, elem_id="map-at-key")
+                across = gr.Number(None, label="Tokens across (empty: all)", min_width=120, elem_id="map-across")
+            with gr.Row(elem_classes="points"):
+                zooms = [gr.Button(name, size="sm") for name in ZOOMS]
+            heat = gr.Plot(show_label=False, label="Matrix of mapped positions", elem_id="plot-matrix")
+            matrix_caption = gr.HTML(elem_id="matrix-caption")
+            gr.HTML("<h2>4 · Mapping length m(l)</h2>")
+            curve = gr.Plot(show_label=False, label="Mapping length against input length", elem_id="plot-curve")
+            curve_caption = gr.HTML()
+            gr.HTML("<h2>5 · One query token's row</h2>")
+            query = gr.Number(None, label="Query token i (empty: the last)", elem_id="map-query")
+            row = gr.Plot(show_label=False, label="One query's mapped positions along the text", elem_id="plot-row")
+            row_table = gr.HTML(elem_id="map-table")
+            short = gr.Textbox(
+                label="A short text, token by token", lines=2, max_lines=4, elem_id="map-short",
+                placeholder=f"Paste up to {_SHORT_TEXT_TOKENS} tokens: their number becomes the input length.",
+            )  # fmt: skip
+            strip = gr.HTML(elem_id="map-strip")
+            gr.HTML("<h2>Every number</h2>")
+            numbers = gr.HTML(elem_id="map-numbers")
+            with gr.Column(visible=False) as measured:
+                gr.HTML("<h2>6 · Measured: where the attention of the last answer went</h2>")
+                measured_query = gr.Slider(0, 1, 0, step=1, label="Query token of the run", elem_id="map-run-query")
+                shares = gr.Plot(
+                    show_label=False, label="Measured attention by layer and region", elem_id="plot-shares"
+                )
+                shares_table = gr.HTML(elem_id="map-shares")
+                open_run = gr.Button("Open the map of this run", size="sm")
+
+    controls: dict[str, Any] = {
+        "model": model, "length": length, "window": window, "head": head, "tail": tail, "mapping": mapping,
+        "scale": scale, "kind": kind, "query": query, "across": across, "at_query": at_query, "at_key": at_key,
+        "big": big,
+    }  # fmt: skip
+
+    # Handlers
+
+    def redraw(*values: Any) -> list[Any]:
+        try:
+            view = MapView.checked(**dict(zip(controls, values, strict=True)))
+        except (ValueError, lampe.LoadError) as error:
+            return [views.message(str(error)), *[gr.skip()] * (len(drawn_in) - 1)]
+        drawn = draw(view)
+        plots = {name: figures.as_plot(figure, f"lampe-{name}") for name, (_, figure) in drawn.figures.items()}
+        shown: list[Any] = []
+        for number in range(len(planes)):
+            plot = plots.get(f"regions-{number}")
+            shown += [gr.Column(visible=plot is not None), gr.skip() if plot is None else plot]
+        return [
+            "", drawn.sentence, plots["distance"], drawn.captions["distance"], *shown, drawn.captions["regions"],
+            plots["matrix"], drawn.captions["matrix"], plots["curve"], drawn.captions["curve"], plots["row"],
+            drawn.row, drawn.numbers, views.map_link(view), gr.Number(visible=view.model == CUSTOM),
+        ]  # fmt: skip
+
+    drawn_in = [
+        message, sentence, distance, distance_caption, *(part for plane in planes for part in plane), regions_caption,
+        heat, matrix_caption, curve, curve_caption, row, row_table, numbers, link, window,
+    ]  # fmt: skip
+
+    def set_controls(view: MapView) -> list[Any]:
+        return [_slider(view.length), *(getattr(view, name) for name in controls)]
+
+    def choose_model(name: str) -> list[Any]:
+        preset = rescaled(start.window) if name == CUSTOM else lampe.PRESETS[name]
+        return [preset.window, preset.head, preset.tail, None]
+
+    def take_point(point: Point) -> Any:
+        def take(size: bool) -> Iterator[list[Any]]:
+            base = MapView(big=size)
+            if (preset := point.changes.get("model", base.model)) in lampe.PRESETS:
+                config = lampe.PRESETS[preset]
+                base = replace(base, window=config.window, head=config.head, tail=config.tail)
+            view = replace(base, **point.changes)
+            text = gr.skip() if "length" in point.changes else SENTENCE
+            try:
+                if text == SENTENCE:
+                    for update in with_progress(session.tokenizer):
+                        yield [gr.skip()] * (len(controls) + 3) + [views.status(update)]
+                    view = replace(view, length=len(_tokens(session, text)))
+            except (ValueError, lampe.LoadError) as error:
+                yield [gr.skip()] * (len(controls) + 3) + [views.message(str(error))]
+                return
+            yield [*set_controls(view), False, text, f'<p class="look">{escape(point.look)}</p>']
+
+        return take
+
+    def follow_document(tokens: int, on: bool) -> Any:
+        if not on:
+            return gr.skip(), gr.skip()
+        tokens = min(tokens or start.length, MAX_MAP_LENGTH)
+        return tokens, _slider(tokens)
+
+    def short_text(text: str) -> Iterator[tuple[Any, Any, Any, str]]:
+        """A new short text sets the input length."""
+        if not text.strip():
+            yield gr.skip(), gr.skip(), gr.skip(), ""
+            return
+        try:
+            for update in with_progress(session.tokenizer):
+                yield gr.skip(), gr.skip(), gr.skip(), views.status(update)
+            count = len(_tokens(session, text))
+        except (ValueError, lampe.LoadError) as error:
+            yield gr.skip(), gr.skip(), gr.skip(), views.message(str(error))
+            return
+        yield count, _slider(count), False, gr.skip()
+
+    def show_strip(text: str, *values: Any) -> Any:
+        """The short text's tokens under the present settings."""
+        if not text.strip() or not session.tokenizer_ready:
+            return gr.skip() if text.strip() else ""
+        try:
+            tokens = _tokens(session, text)
+            given = dict(zip(controls, values, strict=True)) | {"length": len(tokens)}
+            if given["query"] is not None and given["query"] >= len(tokens):
+                given["query"] = None
+            view = MapView.checked(**given)
+        except (ValueError, lampe.LoadError) as error:
+            return views.message(str(error))
+        return views.token_strip(view.position_map, view.row, tokens)
+
+    def show_attention(run: Attention | None, number: float, size: bool) -> list[Any]:
+        if run is None:
+            return [gr.Column(visible=False), gr.skip(), gr.skip(), gr.skip()]
+        number = min(int(number or 0), len(run.queries) - 1)
+        found = run.shares[number].float().numpy()
+        names = [region.name for region in run.position_map.regions]
+        figure = figures.as_plot(figures.shares_figure(names, found, size), "lampe-attention")
+        label = f"Query token of the run: {'the last of the prompt' if not number else f'answer token {number}'}"
+        return [
+            gr.Column(visible=True),
+            gr.Slider(maximum=max(1, len(run.queries) - 1), value=number, label=label),
+            figure,
+            views.shares_table(run, number),
+        ]
+
+    def run_settings(run: Attention | None) -> list[Any]:
+        if run is None:
+            return [gr.skip()] * (len(controls) + 2)
+        view = replace(own_view(session.config()), length=run.position_map.length)
+        return [*set_controls(view), False]
+
+    def save(name: str) -> Any:
+        ending, content = FILES[name]
+
+        def make(*values: Any) -> Iterator[Any]:
+            try:
+                view = MapView.checked(**dict(zip(controls, values, strict=True)))
+            except ValueError as error:
+                yield gr.skip(), views.message(str(error))
+                return
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / f"lampe-map-{view.model}-{view.length}.{ending}"
+                path.write_text(content(view), encoding="utf-8")
+                yield str(path), ""  # gradio takes a copy, which it deletes after a while
+
+        return make
+
+    def from_link(request: gr.Request) -> list[Any]:
+        given = {name: value for name, value in dict(request.query_params).items() if name in controls}
+        try:
+            view, problems = MapView.from_link(given) if given else (own_view(session.config()), [])
+        except (ValueError, lampe.LoadError):
+            view, problems = start, []
+        return [
+            *set_controls(view), not given, views.message(" ".join(problems)) if problems else "",
+            gr.Tabs(selected="map") if given else gr.skip(),
+        ]  # fmt: skip
+
+    # Events
+
+    settings = list(controls.values())
+    set_by = [slider, *settings]
+    draws: dict[str, Any] = {"fn": redraw, "inputs": settings, "outputs": drawn_in, **_QUIET}
+    gr.on([control.change for control in settings], **draws, trigger_mode="always_last", queue=False)
+    stripped: dict[str, Any] = {"fn": show_strip, "inputs": [short, *settings], "outputs": strip, **_QUIET}
+    gr.on([short.change, *(c.change for c in settings)], **stripped, trigger_mode="always_last", queue=False)
+    demo.load(from_link, None, [*set_by, follow, look, tabs], **_QUIET).then(**draws, queue=False)
+    slider.input(lambda x: (round(2**x), False), slider, [length, follow], queue=False, **_QUIET)
+    length.input(lambda n: (_slider(n), False), length, [slider, follow], queue=False, **_QUIET)
+    model.input(choose_model, model, [window, head, tail, mapping], queue=False, **_QUIET)
+    followed = {"fn": follow_document, "inputs": [document_tokens, follow], "outputs": [length, slider], **_QUIET}
+    gr.on([document_tokens.change, follow.input], **followed, queue=False)
+    for button, point in zip(points, POINTS, strict=True):
+        button.click(take_point(point), big, [*set_by, follow, short, look], **_QUIET)
+    short.input(short_text, short, [length, slider, follow, strip], trigger_mode="always_last", **_QUIET)
+    for button, name in zip(zooms, ZOOMS, strict=True):
+        button.click(_zoom(name, list(controls)), settings, [across, at_query, at_key], queue=False, **_QUIET)
+    for name, button in saves.items():
+        made = button.click(save(name), settings, [file, message], concurrency_limit=1, **_QUIET)
+        made.then(js="() => setTimeout(() => document.querySelector('#map-file')?.click(), 100)", **_QUIET)
+    measures: dict[str, Any] = {"inputs": [attention, measured_query, big], **_QUIET, "queue": False}
+    outputs = [measured, measured_query, shares, shares_table]
+    attention.change(lambda run, _, size: show_attention(run, 0, size), outputs=outputs, **measures)
+    gr.on([measured_query.input, big.change], show_attention, outputs=outputs, **measures)
+    open_run.click(run_settings, attention, [*set_by, follow], **_QUIET)
+
+
+ZOOMS = ("Whole text", "In × 4", "Out × 4", "Head border", "Tail border")
+
+
+def _zoom(name: str, names: list[str]) -> Any:
+    """A button's part of the matrix, from the part that is shown."""
+
+    def zoom(*values: Any) -> tuple[Any, Any, Any]:
+        try:
+            view = MapView.checked(**dict(zip(names, values, strict=True)))
+        except ValueError:
+            return gr.skip(), gr.skip(), gr.skip()  # the redraw has said what is wrong
+        frame, position_map = view.frame, view.position_map
+        last = view.length - 1
+        query, key = (sum(side) // 2 for side in (frame.queries, frame.keys))
+        if name == "Whole text":
+            return None, 0, 0
+        if name.endswith("border"):
+            region = position_map.regions[0 if name.startswith("Head") else -1]
+            distance = (region.upper or 1) - 1 if name.startswith("Head") else region.lower
+            query = max(0, last - 32)
+            return min(64, view.length), query, max(0, query - distance)
+        if name == "Out × 4":
+            across = 4 * frame.across
+            return (None, 0, 0) if across >= view.length else (across, query, key)
+        if view.across is None:  # the whole plane's middle is blank or nearly so: go in where attention is
+            query, key = last, last // 2
+        return max(16, frame.across // 4), query, key
+
+    return zoom
+
+
+def _slider(length: Any) -> Any:
+    """Where the slider stands for an input length."""
+    if not isinstance(length, int | float) or length < 1:
+        return gr.skip()
+    return round(min(20.0, max(6.0, math.log2(length))), 2)
+
+
+def _tokens(session: Session, text: str) -> list[str]:
+    """A short text's tokens as text."""
+    if len(text) > 20 * _SHORT_TEXT_TOKENS:
+        raise AskError(
+            f"This text has {len(text):,} characters; here each token is drawn, so at most {20 * _SHORT_TEXT_TOKENS:,} "
+            'are read. Longer ones belong in "Ask a document", and the map follows them.'
+        )
+    found = pieces(session.tokenizer(), text)
+    if len(found) > _SHORT_TEXT_TOKENS:
+        raise AskError(
+            f"This text has {len(found):,} tokens; here each one is drawn, so the limit is {_SHORT_TEXT_TOKENS}. "
+            'Longer ones belong in "Ask a document", and the map follows them.'
+        )
+    return found

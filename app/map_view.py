@@ -1,0 +1,306 @@
+"""What the position map page shows: its settings, checked, as a link and as files. No gradio here."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+from urllib.parse import urlencode
+
+import lampe
+from app.figures import Frame, curves, formula
+from app.session import AskError, whole_number
+from lampe.positions import LampeConfig, PositionMap, plain_map
+from lampe.presets import rescaled
+
+MAX_MAP_LENGTH = 1_048_576
+CUSTOM = "custom"
+"""The model of nobody: a window of one's own, with Llama-3's curve rescaled to it."""
+
+Kind = Literal["lampe", "uniform", "plain"]
+KINDS: dict[str, Kind] = {
+    "LaMPE": "lampe",
+    "Multi-grained off: one uniformly compressed region": "uniform",
+    "Without LaMPE: plain RoPE": "plain",
+}
+
+
+@dataclass(frozen=True)
+class MapView:
+    """The settings of the page; a link carries the ones that aren't the default.
+
+    Parameters
+    ----------
+    model : str
+        Key of `lampe.PRESETS`, or "custom": whose window and curve.
+    length : int
+        Input length in tokens.
+    window : int
+        In tokens; a custom model's only, a preset has its own.
+    head, tail : int
+        In tokens.
+    mapping : int or None
+        A fixed mapping length in positions; None takes it from the model's curve.
+    scale : float
+        Attention scale: the factor on the logits. It moves no position.
+    kind : "lampe", "uniform" or "plain"
+        LaMPE, one uniformly compressed region (the paper's ablation), or plain RoPE.
+    query : int or None
+        The query token whose row is drawn; None is the last.
+    across : int or None
+        Tokens along each side of the matrix; None is the whole text.
+    at_query, at_key : int
+        The pair in the middle of the matrix, where it isn't the whole text's.
+    big : bool
+        Presentation size.
+    """
+
+    model: str = "smollm2"
+    length: int = 12_000
+    window: int = 8192
+    head: int = 512
+    tail: int = 200
+    mapping: int | None = None
+    scale: float = 1.0
+    kind: Kind = "lampe"
+    query: int | None = None
+    across: int | None = None
+    at_query: int = 0
+    at_key: int = 0
+    big: bool = False
+
+    @classmethod
+    def checked(cls, **given: Any) -> MapView:
+        """The settings as a page or a link gives them: numbers may be floats, text or missing.
+
+        Raises
+        ------
+        AskError
+            If a setting is none, or all of them together allow no map; the message is for the person.
+        """
+        view = cls(**{name: _value(name, value) for name, value in given.items()})
+        check(view.config, view.length, chosen=view.mapping is not None)
+        if view.query is not None and view.query >= view.length:
+            raise AskError(
+                f"The query token must be before the end: at most {view.length - 1:,} in a text of {view.length:,} "
+                f"tokens, not {view.query:,}."
+            )
+        return view
+
+    @classmethod
+    def from_link(cls, parameters: Mapping[str, str]) -> tuple[MapView, list[str]]:
+        """A link's settings; one that can't be used keeps its default, with a sentence about it."""
+        view, problems = cls(), []
+        for field in fields(cls):
+            if field.name not in parameters:
+                continue
+            try:
+                value = _value(field.name, parameters[field.name])
+                view = replace(view, **{field.name: value})
+                if field.name == "model" and value != CUSTOM:  # a preset brings its own sizes
+                    preset = lampe.PRESETS[view.model]
+                    view = replace(view, window=preset.window, head=preset.head, tail=preset.tail)
+            except AskError as error:
+                problems.append(f"The link's {field.name} isn't used. {error}")
+        try:
+            return cls.checked(**asdict(view)), problems
+        except AskError as error:
+            return cls(), [*problems, f"The link's settings don't go together, so the page has its own. {error}"]
+
+    @property
+    def link(self) -> str:
+        """The query string that brings this view back."""
+        default = MapView()
+        if self.model != CUSTOM:
+            preset = lampe.PRESETS[self.model]
+            default = replace(default, window=self.window, head=preset.head, tail=preset.tail)
+        values = asdict(self)
+        given = {name: value for name, value in values.items() if value != getattr(default, name)}
+        return "?" + urlencode({"model": self.model} | {k: int(v) if v is True else v for k, v in given.items()})
+
+    @property
+    def config(self) -> LampeConfig:
+        """What these settings ask of the library."""
+        base = rescaled(self.window) if self.model == CUSTOM else lampe.PRESETS[self.model]
+        head, tail = (self.head, self.tail) if self.kind == "lampe" else (0, 0)
+        mapping = base.mapping if self.mapping is None else self.mapping
+        calibrated = base.calibrated or self.mapping is not None
+        return LampeConfig(base.window, head, tail, mapping, self.scale, calibrated=calibrated)
+
+    @property
+    def position_map(self) -> PositionMap:
+        """The map these settings make, as the engine would run it."""
+        if self.kind == "plain":
+            return plain_map(self.length)
+        return lampe.position_map(self.config, self.length)
+
+    @property
+    def frame(self) -> Frame:
+        """The part of the plane that the matrix shows."""
+        if self.across is None or self.across >= self.length:
+            return Frame.whole(self.position_map)
+        return Frame.around(self.at_query, self.at_key, self.across, self.length)
+
+    @property
+    def row(self) -> int:
+        """The query token whose row is drawn."""
+        return self.length - 1 if self.query is None else self.query
+
+
+_RANGES = {
+    "length": ("The input length", 1, MAX_MAP_LENGTH, "tokens"),
+    "window": ("The window", 1, MAX_MAP_LENGTH, "tokens"),
+    "head": ("Head", 0, MAX_MAP_LENGTH, "tokens"),
+    "tail": ("Tail", 0, MAX_MAP_LENGTH, "tokens"),
+    "mapping": ("The mapping length", 1, MAX_MAP_LENGTH, "positions"),
+    "query": ("The query token", 0, MAX_MAP_LENGTH - 1, ""),
+    "across": ("The tokens across", 1, MAX_MAP_LENGTH, "tokens"),
+    "at_query": ("The query in the middle", 0, MAX_MAP_LENGTH - 1, ""),
+    "at_key": ("The key in the middle", 0, MAX_MAP_LENGTH - 1, ""),
+}
+_OPTIONAL = ("mapping", "query", "across")
+_CHOICES = {"model": (*lampe.PRESETS, CUSTOM), "kind": tuple(KINDS.values())}
+
+
+def _value(name: str, value: Any) -> Any:
+    """One setting, from whatever stands for it."""
+    if name in _CHOICES:
+        if value not in _CHOICES[name]:
+            raise AskError(f"The {name} must be one of {', '.join(_CHOICES[name])}, not {value!r:.60}.")
+        return value
+    if name == "big":
+        return value is True or value == "1"
+    if value in (None, ""):
+        if name in _OPTIONAL:
+            return None
+        named = _RANGES[name][0] if name in _RANGES else "The attention scale"
+        raise AskError(f"{named} is empty: it needs a number.")
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            raise AskError(f"{value!r:.60} is not a number.") from None
+    if name == "scale":
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 10:
+            raise AskError(f"The attention scale must be a number above 0 and at most 10, not {value!r}.")
+        return float(value)
+    title, least, most, unit = _RANGES[name]
+    if isinstance(value, float) and math.isinf(value):
+        raise AskError(f"{title} must be a whole number, not {value!r}.")
+    number = whole_number(title, value)
+    if not least <= number <= most:
+        raise AskError(f"{title} must be {least:,} to {most:,}{unit and ' '}{unit}, not {number:,}.")
+    return number
+
+
+def check(config: LampeConfig, length: int, chosen: bool) -> None:
+    """Refuse a mapping length that leaves Middle no position.
+
+    A curve may do so for inputs within the window, which then are plain RoPE's; not beyond it.
+
+    Parameters
+    ----------
+    config : LampeConfig
+    length : int
+    chosen : bool
+        Whether a person fixed the mapping length.
+
+    Raises
+    ------
+    AskError
+    """
+    m = config.mapping if isinstance(config.mapping, int) else config.mapping(length)
+    m = min(m, config.window)
+    if config.head + config.tail >= m and (chosen or length > config.window):
+        raise AskError(
+            f"Head + Tail ({config.head + config.tail:,}) must be less than the mapping length ({m:,}): no positions "
+            "would be left for Middle. Make Head or Tail smaller, or the mapping length greater."
+        )
+
+
+@dataclass(frozen=True)
+class Point:
+    """A view that makes one point."""
+
+    label: str
+    changes: dict[str, Any]
+    look: str
+
+
+SENTENCE = (
+    "The lamp in the lighthouse was lit by the keeper's daughter, who had learned from her father to read the "
+    "weather, the tide, the gulls and the silence that comes before a storm."
+)
+"""A text so short that each token can be seen."""
+
+POINTS = (
+    Point(
+        "Inside the window",
+        {"length": 4000},
+        "Half of the window, and already compressed: the mapping length goes with the input length, not only past the "
+        "window.",
+    ),
+    Point(
+        "Just past it",
+        {"length": 10_000},
+        "Plain RoPE's line leaves the window: its last part was never seen in training. LaMPE's stays below.",
+    ),
+    Point("4 × the window", {"length": 32_768}, "Head and Tail keep their exact steps; only Middle gets coarser."),
+    Point(
+        "16 × the window",
+        {"length": 131_072},
+        "A Middle token shares its position with a hundred others. Zoom the matrix to its stair steps.",
+    ),
+    Point(
+        "The paper's Llama-3 at 128K",
+        {"model": "llama3", "length": 131_072},
+        "The paper's curve is flat by now: about three quarters of the window, however long the input is.",
+    ),
+    Point(
+        "Without LaMPE",
+        {"length": 32_768, "kind": "plain"},
+        "Every distance is its own position, three quarters of them beyond anything the model was trained on.",
+    ),
+    Point(
+        "One sentence",
+        {"model": CUSTOM, "window": 24, "head": 6, "tail": 4, "mapping": 18},
+        "The whole method on one short text, token by token: hover over a word, or choose another query.",
+    ),
+)
+
+
+def as_json(view: MapView) -> str:
+    """All numbers of a view: its settings, the map's regions and formulas, and sampled points for the query."""
+    position_map = view.position_map
+    found = {
+        "view": asdict(view),
+        "window": view.config.window,
+        "calibrated": view.config.calibrated,
+        "mapping_length": position_map.mapping_length,
+        "compresses": position_map.compresses,
+        "regions": [
+            {**asdict(region), "formula": formula(region), "keys": keys}
+            for region, keys in zip(position_map.regions, position_map.key_counts(view.row), strict=True)
+        ],
+        "query": view.row,
+        "points": [asdict(curve) for curve in curves(position_map, view.row)],
+    }
+    return json.dumps(found, ensure_ascii=False, indent=1)
+
+
+def as_csv(view: MapView) -> str:
+    """The drawn points of the query's row, a line each."""
+    position_map = view.position_map
+    formulas = {region.name: formula(region) for region in position_map.regions}
+    text = io.StringIO()
+    lines = csv.writer(text)
+    lines.writerow(["region", "query", "key", "distance", "mapped_position", "formula"])
+    for curve in curves(position_map, view.row):
+        for distance, position in zip(curve.distances, curve.positions, strict=True):
+            key = view.row - distance
+            lines.writerow([curve.region, view.row, key, distance, position, formulas[curve.region]])
+    return text.getvalue()

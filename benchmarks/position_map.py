@@ -1,0 +1,51 @@
+"""The position map page: the server's part of one change, and what goes to the browser.
+
+    python -m benchmarks.position_map [--repeats 9] [--quick]
+
+For lengths up to 1,048,576 tokens: the median and the greatest of the seconds that checking the settings, drawing all
+figures and turning them into JSON take, and the bytes of that JSON as gradio sends it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from statistics import median
+
+from app.figures import as_plot
+from app.map_page import draw
+from app.map_view import MapView
+from benchmarks.measure import arguments, machine, seconds
+
+LENGTHS = [64, 1000, 12_000, 131_072, 1_048_576]
+
+
+def change(view: MapView) -> int:
+    """One change of a control, as the page's handler does it; the bytes that go to the browser."""
+    drawn = draw(MapView.checked(**asdict(view)))
+    plots = [as_plot(figure, name).model_dump() for name, (_, figure) in drawn.figures.items()]
+    return len(json.dumps([plots, drawn.captions, drawn.sentence, drawn.numbers, drawn.row]).encode())
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--repeats", type=int, default=9)
+    given = parser.parse_args()
+    print(json.dumps(machine()), flush=True)
+    for length in LENGTHS[:2] if given.quick else LENGTHS:
+        for view in (
+            MapView(length=length),
+            MapView(length=length, kind="plain"),
+            MapView("llama3.1", length, 131_072),
+        ):
+            size = change(view)
+            times = [seconds(lambda view=view: change(view)) for _ in range(1 if given.quick else given.repeats)]
+            print(
+                f"{length:,} tokens, {view.model}, {view.kind}: {median(times) * 1e3:.0f} ms (at most "
+                f"{max(times) * 1e3:.0f}), {size / 1e3:.0f} kB",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""The map page's settings: checked, as a link, as files."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import asdict
+from urllib.parse import parse_qsl
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import lampe
+from app.map_page import own_view, standalone
+from app.map_view import CUSTOM, POINTS, MapView, as_csv, as_json
+from app.session import AskError
+from lampe.presets import rescaled
+
+views = st.builds(
+    MapView,
+    model=st.sampled_from([*lampe.PRESETS, CUSTOM]),
+    length=st.integers(1, 1_048_576),
+    window=st.integers(64, 200_000),
+    head=st.integers(0, 2000),
+    tail=st.integers(0, 2000),
+    mapping=st.none() | st.integers(1, 8192),
+    scale=st.floats(0.01, 10),
+    kind=st.sampled_from(["lampe", "uniform", "plain"]),
+    query=st.none() | st.integers(0, 1000),
+    across=st.none() | st.integers(1, 1_048_576),
+    at_query=st.integers(0, 1_048_575),
+    at_key=st.integers(0, 1_048_575),
+    big=st.booleans(),
+)
+
+
+@given(views)
+def test_a_link_brings_the_view_back(view):
+    given_ = asdict(view)
+    if view.model != CUSTOM:
+        given_["window"] = lampe.PRESETS[view.model].window
+    try:
+        view = MapView.checked(**given_)
+    except AskError:
+        return
+    found, problems = MapView.from_link(dict(parse_qsl(view.link[1:])))
+    assert problems == []
+    assert found == view
+    assert found.position_map == view.position_map
+
+
+@given(st.dictionaries(st.sampled_from(list(asdict(MapView()))), st.text(max_size=20)))
+def test_no_link_can_break_the_page(parameters):
+    view, problems = MapView.from_link(parameters)
+    assert view == MapView.checked(**asdict(view))
+    assert all(problem.endswith((".", "'", '"')) for problem in problems)
+
+
+def test_a_links_wrong_value_gives_the_default_and_a_sentence():
+    view, problems = MapView.from_link({"model": "llama3", "length": "much", "head": "-4", "kind": "<b>"})
+    assert view == MapView("llama3")
+    assert len(problems) == 3
+    assert "'much' is not a number" in problems[0]
+    view, problems = MapView.from_link({"head": "5000"})
+    assert view == MapView()
+    assert "don't go together" in problems[0]
+    assert MapView.from_link({"length": "1e9"})[0] == MapView()
+    assert MapView.from_link({"length": "nan"})[0] == MapView()
+
+
+@pytest.mark.parametrize(
+    ("given_", "message"),
+    [
+        ({"head": 1900}, "less than the mapping length"),
+        ({"mapping": 500}, "less than the mapping length"),
+        ({"mapping": 0}, "1 to 1,048,576"),
+        ({"length": None}, "empty"),
+        ({"length": 0}, "1 to 1,048,576 tokens"),
+        ({"length": 10.5}, "whole number"),
+        ({"length": float("inf")}, "whole number"),
+        ({"length": float("nan")}, "whole number"),
+        ({"length": True}, "whole number"),
+        ({"head": -1}, "0 to"),
+        ({"tail": "x"}, "not a number"),
+        ({"scale": 0}, "above 0"),
+        ({"scale": float("nan")}, "above 0"),
+        ({"query": 12_000}, "at most 11,999"),
+        ({"model": "gpt-5"}, "must be one of"),
+        ({"kind": None}, "must be one of"),
+    ],
+)
+def test_impossible_settings_say_what_is_wrong(given_, message):
+    with pytest.raises(AskError, match=message):
+        MapView.checked(**given_)
+
+
+def test_the_ablations_are_maps_of_the_library():
+    assert MapView().position_map == lampe.position_map(lampe.PRESETS["smollm2"], 12_000)
+    uniform = MapView(kind="uniform").position_map
+    assert [region.name for region in uniform.regions] == ["Middle"]
+    assert uniform.relative(11_999, 0) == 11_999 * 2048 // 12_000
+    assert not MapView(kind="plain").position_map.compresses
+    assert MapView(mapping=3000).position_map.mapping_length == 3000
+    assert MapView(mapping=30_000, length=10_000, model="mistral", window=32_768).position_map.mapping_length == 10_000
+
+
+def test_a_models_own_settings_open_the_page():
+    assert own_view(lampe.PRESETS["smollm2"]) == MapView()
+    other = rescaled(40_960)
+    view = own_view(other)
+    assert view.model == CUSTOM
+    assert view.config == other
+
+
+def test_each_point_can_be_shown():
+    for point in POINTS:
+        model = point.changes.get("model", "smollm2")
+        sizes = {} if model == CUSTOM else {"window": lampe.PRESETS[model].window}
+        MapView.checked(**{"length": 40, **sizes, **point.changes})
+
+
+def test_the_files_hold_the_maps_numbers():
+    view = MapView(query=9000)
+    found = json.loads(as_json(view))
+    assert found["mapping_length"] == 2048
+    assert found["view"]["query"] == 9000
+    assert [region["keys"] for region in found["regions"]] == list(view.position_map.key_counts(9000))
+    rows = list(csv.DictReader(as_csv(view).splitlines()))
+    assert {row["region"] for row in rows} == {"Head", "Middle"}
+    for row in rows:
+        assert view.position_map.relative(9000, int(row["key"])) == int(row["mapped_position"])
+        assert int(row["distance"]) == 9000 - int(row["key"])
+
+
+def test_the_standalone_page_needs_no_network():
+    page = standalone(MapView())
+    assert "At 12,000 tokens" in page
+    assert page.count('class="plotly-graph-div"') == 7
+    assert 'src="http' not in page
+    assert "<link" not in page
