@@ -20,6 +20,7 @@ DASHES = {"Head": "solid", "Middle": "dash", "Tail": "dot", "All": "solid"}
 _HATCHES = {"Middle": "/", "Tail": "."}
 UNSEEN = "#D55E00"
 _GREY = "#7a7f87"
+_UNDER = "rgba(255,255,255,0.85)"  # behind a name on a hatched region; the page's style sheet darkens it
 _POINTS = 160  # a region; more can not be told apart at projector width
 BINS = 180
 """Bins of the matrix along each side: with what hovering tells, all figures together stay under a megabyte."""
@@ -97,7 +98,8 @@ def distance_figure(position_map: PositionMap, window: int, big: bool = False) -
     """
     farthest = position_map.length - 1
     seen = min(farthest, window - 1)
-    top = max(farthest, position_map.mapping_length) * 1.04 + 1
+    # Up to twice the window: beyond, plain RoPE's line would press all others to the ground.
+    top = min(max(farthest, position_map.mapping_length), 2 * window) * 1.04 + 1
     sheet = _Sheet(big)
     hover = "%{x:,} tokens back<br>mapped position %{y:,}"
     sheet.line("Plain RoPE", [0, seen], [0, seen], _GREY, 2, "solid", hover)
@@ -105,7 +107,9 @@ def distance_figure(position_map: PositionMap, window: int, big: bool = False) -
         name = "Plain RoPE, never seen in training"
         sheet.line(name, [seen, farthest], [seen, farthest], UNSEEN, 2, "dashdot", hover)
         sheet.band("y", window, top, UNSEEN)
-        sheet.label(farthest * 0.06, (window + top) / 2, "never seen in training", xanchor="left")
+        sheet.label(farthest * 0.5, (window + top) / 2, "never seen in training")
+        if farthest > top:
+            sheet.label(top, top, f" plain RoPE goes on to {farthest:,}", xanchor="left", yanchor="top")
         sheet.level(window, f"window {window:,}")
     drawn = curves(position_map)
     for number, curve in enumerate(drawn):
@@ -241,20 +245,27 @@ def regions_figure(position_map: PositionMap, frame: Frame, big: bool = False) -
         )  # fmt: skip
         middle = sum(x[:-1]) / len(corners), sum(y[:-1]) / len(corners)
         if area(corners) > whole / 12:
-            sheet.label(*middle, f"<b>{region.name}</b>", bgcolor="rgba(255,255,255,0.8)", font_color="#1c2733")
+            sheet.label(*middle, f"<b>{region.name}</b>", bgcolor=_UNDER)
         else:  # too narrow for its name, which then stands beside it with an arrow
-            aside = {"ax": 46, "ay": -30} if region.name == "Head" else {"ax": 46, "ay": -46}
+            aside = {"ax": 46, "ay": -30} if region.name == "Head" else {"ax": 70, "ay": -14}
             sheet.label(
                 *middle, f"<b>{region.name}</b>", showarrow=True, arrowwidth=1.5, arrowcolor=_GREY, **aside,
-                bgcolor="rgba(255,255,255,0.8)", font_color="#1c2733",
+                bgcolor=_UNDER,
             )  # fmt: skip
     _hover_points(sheet, position_map, frame)
-    x_axis = {"title": "Key token j", "range": [frame.keys[0] - 0.5, frame.keys[1] - 0.5], "constrain": "domain"}
-    y_axis = {
-        "title": "Query token i", "range": [frame.queries[1] - 0.5, frame.queries[0] - 0.5],
-        "scaleanchor": "x", "constrain": "domain",
-    }  # fmt: skip
-    return sheet.figure(x_axis, y_axis, height=330)
+    return sheet.figure(*_plane_axes(frame), height=330)
+
+
+def _plane_axes(frame: Frame) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Keys to the right and queries down, to one scale; single tokens by their whole numbers."""
+    common = {"constrain": "domain"} | ({"tickformat": ",d"} if frame.across < 5000 else {})
+    return (
+        {"title": "Key token j", "range": [frame.keys[0] - 0.5, frame.keys[1] - 0.5], **common},
+        {
+            "title": "Query token i", "range": [frame.queries[1] - 0.5, frame.queries[0] - 0.5],
+            "scaleanchor": "x", **common,
+        },
+    )  # fmt: skip
 
 
 def _hover_points(sheet: _Sheet, position_map: PositionMap, frame: Frame, side: int = 24) -> None:
@@ -329,27 +340,22 @@ def matrix_figure(position_map: PositionMap, frame: Frame, big: bool = False) ->
             "type": "heatmap", "x": found.keys, "y": found.queries,
             "z": np.where(found.regions < 0, np.nan, found.positions).astype(np.float32),
             "text": text, "colorscale": "Viridis", "name": "positions",
-            "colorbar": {"title": {"text": "mapped<br>position"}, "thickness": 14, "separatethousands": True,
-                         "tickformat": ",d"},
+            "colorbar": {"title": {"text": "mapped position", "side": "top"}, "thickness": 12, "tickformat": ",d",
+                         "orientation": "h", "y": 1.02, "yanchor": "bottom", "len": 0.7},
             "hoverongaps": False,
             "hovertemplate": "query i = %{y:,}, key j = %{x:,}<br>%{text}<br>mapped position %{z:,}"
             f"<br><br>{formulas}<extra></extra>",
         }
     )  # fmt: skip
-    x_axis = {"title": "Key token j", "constrain": "domain", "range": [frame.keys[0] - 0.5, frame.keys[1] - 0.5]}
-    y_axis = {
-        "title": "Query token i", "range": [frame.queries[1] - 0.5, frame.queries[0] - 0.5],
-        "scaleanchor": "x", "constrain": "domain",
-    }  # fmt: skip
-    return sheet.figure(x_axis, y_axis, height=520, dragmode="zoom")
+    return sheet.figure(*_plane_axes(frame), height=560, dragmode="zoom")
 
 
 # 4. The mapping-length curve
 
 
-def lengths_along(longest: int, points: int = 120) -> list[int]:
-    """Input lengths for a curve over a logarithmic axis, from 64 tokens on."""
-    return np.unique(np.geomspace(64, max(longest, 65), points).round().astype(np.int64)).tolist()
+def lengths_along(shortest: int, longest: int, points: int = 120) -> list[int]:
+    """Input lengths for a curve over a logarithmic axis."""
+    return np.unique(np.geomspace(shortest, longest, points).round().astype(np.int64)).tolist()
 
 
 def curve_figure(
@@ -369,14 +375,17 @@ def curve_figure(
     big : bool
     """
     sheet = _Sheet(big)
-    lengths = lengths_along(longest)
+    shortest = min(64, max(1, position_map.mapping_length // 2))
+    lengths = lengths_along(shortest, longest)
     hover = "%{x:,} tokens<br>mapping length %{y:,}"
-    sheet.line("m = l: nothing compressed", [64, longest], [64, longest], _GREY, 1.5, "dot", hover)
-    dashes = ("longdash", "dashdot", "longdashdot", "dash")
-    for (name, other), dash in zip(others.items(), dashes * len(others), strict=False):
+    sheet.line("m = l: nothing compressed", [shortest, longest], [shortest, longest], _GREY, 1.5, "dot", hover)
+    dashes = ("longdash", "dashdot", "longdashdot", "dash", "dot")
+    for number, (name, other) in enumerate(others.items()):
         mapped = [other.mapping_length(length) for length in lengths]
-        sheet.line(name, lengths, mapped, _GREY, 2, dash, hover)
-        sheet.label(math.log10(longest), math.log10(mapped[-1]), name, xanchor="right", yanchor="bottom")
+        sheet.line(name, lengths, mapped, _GREY, 2, dashes[number % len(dashes)], hover)
+        at = -1 - 10 * (number % 2)  # two may end at the same height
+        place = {"xanchor": "right", "yanchor": "bottom"}
+        sheet.label(math.log10(lengths[at]), math.log10(mapped[at]), name, **place)
     mapped = [config.mapping_length(length) for length in lengths]
     sheet.line("these settings", lengths, mapped, COLOURS["Head"], 4, "solid", hover)
     sheet.level(config.window, f"window {config.window:,}", log=True)
@@ -392,9 +401,9 @@ def curve_figure(
             "hovertemplate": f"{hover}<extra>this input</extra>",
         }
     )  # fmt: skip
-    ticks = [10**power for power in range(2, 7)]
-    log = {"type": "log", "tickvals": ticks, "ticktext": ["100", "1k", "10k", "100k", "1M"]}
-    low, high = math.log10(64), math.log10(longest)
+    ticks = [10**power for power in range(7)]
+    log = {"type": "log", "tickvals": ticks, "ticktext": ["1", "10", "100", "1k", "10k", "100k", "1M"]}
+    low, high = math.log10(shortest), math.log10(longest)
     return sheet.figure(
         {"title": "Input length l (tokens)", "range": [low, high * 1.01], **log},
         {"title": "Mapping length m", "range": [low, high * 1.01], **log},
@@ -500,9 +509,8 @@ class _Sheet:
             }
         )  # fmt: skip
 
-    def label(self, x: float, y: float, text: str, font_color: str | None = None, **place: Any) -> None:
-        font = {"size": self.size} | ({"color": font_color} if font_color else {})
-        self.labels.append({"x": x, "y": y, "text": text, "showarrow": False, "font": font, **place})
+    def label(self, x: float, y: float, text: str, **place: Any) -> None:
+        self.labels.append({"x": x, "y": y, "text": text, "showarrow": False, "font": {"size": self.size}, **place})
 
     def level(self, y: float, text: str, log: bool = False, below: bool = False) -> None:
         """A line across, with its name at the right end."""

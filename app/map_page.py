@@ -16,10 +16,10 @@ import plotly.graph_objects as go
 import lampe
 from app import figures, views
 from app.map_view import CUSTOM, KINDS, MAX_MAP_LENGTH, POINTS, SENTENCE, MapView, Point, as_csv, as_json
-from app.prompt import pieces
 from app.session import AskError, Attention, Session, with_progress
 from lampe.positions import LampeConfig
 from lampe.presets import rescaled
+from lampe.prompt import pieces
 
 MODELS = {
     "SmolLM2": "smollm2",
@@ -194,7 +194,7 @@ def build_map_tab(
             row = gr.Plot(show_label=False, label="One query's mapped positions along the text", elem_id="plot-row")
             row_table = gr.HTML(elem_id="map-table")
             short = gr.Textbox(
-                label="A short text, token by token", lines=2, max_lines=4, elem_id="map-short",
+                "", label="A short text, token by token", lines=2, max_lines=4, elem_id="map-short",
                 placeholder=f"Paste up to {_SHORT_TEXT_TOKENS} tokens: their number becomes the input length.",
             )  # fmt: skip
             strip = gr.HTML(elem_id="map-strip")
@@ -362,8 +362,10 @@ def build_map_tab(
     model.input(choose_model, model, [window, head, tail, mapping], queue=False, **_QUIET)
     followed = {"fn": follow_document, "inputs": [document_tokens, follow], "outputs": [length, slider], **_QUIET}
     gr.on([document_tokens.change, follow.input], **followed, queue=False)
+    taken: list[Any] = []
     for button, point in zip(points, POINTS, strict=True):
-        button.click(take_point(point), big, [*set_by, follow, short, look], **_QUIET)
+        outputs = [*set_by, follow, short, look]
+        taken.append(button.click(take_point(point), big, outputs, cancels=list(taken), **_QUIET))
     short.input(short_text, short, [length, slider, follow, strip], trigger_mode="always_last", **_QUIET)
     for button, name in zip(zooms, ZOOMS, strict=True):
         button.click(_zoom(name, list(controls)), settings, [across, at_query, at_key], queue=False, **_QUIET)
@@ -377,7 +379,7 @@ def build_map_tab(
     open_run.click(run_settings, attention, [*set_by, follow], **_QUIET)
 
 
-ZOOMS = ("Whole text", "In × 4", "Out × 4", "Head border", "Tail border")
+ZOOMS = ("Whole text", "In × 4", "Out × 4", "Head border", "Tail border", "Stair steps")
 
 
 def _zoom(name: str, names: list[str]) -> Any:
@@ -398,6 +400,9 @@ def _zoom(name: str, names: list[str]) -> Any:
             distance = (region.upper or 1) - 1 if name.startswith("Head") else region.lower
             query = max(0, last - 32)
             return min(64, view.length), query, max(0, query - distance)
+        if name == "Stair steps":  # about eight positions of Middle
+            tokens = 8 * view.length // max(1, position_map.mapping_length)
+            return min(max(32, tokens), figures.BINS, view.length), last, last // 2
         if name == "Out × 4":
             across = 4 * frame.across
             return (None, 0, 0) if across >= view.length else (across, query, key)

@@ -24,8 +24,8 @@ CUSTOM = "custom"
 Kind = Literal["lampe", "uniform", "plain"]
 KINDS: dict[str, Kind] = {
     "LaMPE": "lampe",
-    "Multi-grained off: one uniformly compressed region": "uniform",
-    "Without LaMPE: plain RoPE": "plain",
+    "One uniform region (multi-grained off)": "uniform",
+    "Plain RoPE (without LaMPE)": "plain",
 }
 
 

@@ -16,7 +16,6 @@ from app.examples import EXAMPLES, Example
 from app.figures import COLOURS, UNSEEN, Frame, as_plot, curves, distance_figure, regions_figure
 from app.map_page import build_map_tab
 from app.map_view import MAX_MAP_LENGTH, check
-from app.prompt import build_prompt
 from app.session import (
     MAX_CHARACTERS,
     MAX_NEW_TOKENS,
@@ -33,6 +32,7 @@ from app.settings import Settings
 from app.uploads import EXTENSIONS, MAX_BYTES, read_text
 from lampe.positions import LampeConfig
 from lampe.presets import rescaled
+from lampe.prompt import build_prompt
 
 STYLE = Path(__file__).parent.parent / "assets" / "style.css"
 THEME = gr.themes.Base(

@@ -17,10 +17,10 @@ import torch
 from transformers import DynamicCache, StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
 
 import lampe
-from app.prompt import build_prompt
 from app.settings import Settings
 from lampe.load import DEFAULT_MODEL_NAME, Progress, load, load_config, load_tokenizer
 from lampe.positions import PositionMap, plain_map
+from lampe.prompt import build_prompt
 
 Method = Literal["lampe", "rope"]
 METHODS: tuple[Method, ...] = ("lampe", "rope")

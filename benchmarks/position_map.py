@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from functools import partial
 from statistics import median
 
 from app.figures import as_plot
@@ -39,7 +40,7 @@ def main() -> None:
             MapView("llama3.1", length, 131_072),
         ):
             size = change(view)
-            times = [seconds(lambda view=view: change(view)) for _ in range(1 if given.quick else given.repeats)]
+            times = [seconds(partial(change, view)) for _ in range(1 if given.quick else given.repeats)]
             print(
                 f"{length:,} tokens, {view.model}, {view.kind}: {median(times) * 1e3:.0f} ms (at most "
                 f"{max(times) * 1e3:.0f}), {size / 1e3:.0f} kB",

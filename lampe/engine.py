@@ -233,6 +233,37 @@ class Step:
             del q, k
         return merged.output.to(query.dtype), torch.stack(merged.region_lse)
 
+    def weights(self, query: Tensor, key: Tensor, rotate: Rotate, scaling: float) -> Tensor:
+        """The last query's attention to each key, at the mapped positions; arguments as in `attend`.
+
+        Returns
+        -------
+        Tensor, shape (batch, heads, stop), float32 at least; sums to 1 over the keys.
+        """
+        batch, heads, _, dim = query.shape
+        last = query[:, :, -1:]
+        if self.query_table is not None:
+            last = _turned(last, self.query_table, rotate)
+        exact = _merging(query)
+        scores = torch.full((batch, heads, self.stop), -torch.inf, dtype=exact, device=query.device)
+        for step in self.regions:
+            first, stop = self.position_map.regions[step.number].key_span(self.stop - 1)
+            if first == stop:
+                continue
+            q, k = last, key[:, :, first:stop]
+            if step.query_table is not None:
+                q = _turned(q, _part(step.query_table, slice(-1, None)), rotate)
+            if step.key_table is not None:
+                k = _turned(k, _part(step.key_table, slice(first - step.key.start, stop - step.key.start)), rotate)
+            found = q.reshape(batch, k.shape[1], -1, dim).to(exact) @ k.to(exact).transpose(2, 3) * scaling
+            scores[:, :, first:stop] = found.reshape(batch, heads, -1)
+        return scores.softmax(-1)
+
+
+def _part(table: Table, tokens: slice) -> Table:
+    cos, sin = table
+    return cos[:, tokens], sin[:, tokens]
+
 
 def _turned(x: Tensor, table: Table, rotate: Rotate) -> Tensor:
     # Rounded once, at the end. A part at a time, because what is in between would be several times as large as x.
@@ -240,7 +271,7 @@ def _turned(x: Tensor, table: Table, rotate: Rotate) -> Tensor:
     for rows in range(0, x.shape[2], _ROWS):
         part = slice(rows, rows + _ROWS)
         # A model spread over several GPUs has its layers elsewhere than its rotary embedding.
-        turned[:, :, part] = rotate(x[:, :, part], *(t[:, part].to(x.device) for t in table))
+        turned[:, :, part] = rotate(x[:, :, part], *(t.to(x.device) for t in _part(table, part)))
     return turned
 
 

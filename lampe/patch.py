@@ -63,6 +63,9 @@ class Patched:
     config : LampeConfig
     position_maps : tuple of PositionMap
         What the last forward ran on, one for each row of the batch; empty before the first.
+    keep_weights : bool
+        Whether each forward keeps its last query's attention to every key, for `key_weights`. It costs about as
+        much as attending with that query once more. False at first.
     """
 
     def __init__(self, model: nn.Module, config: Method) -> None:
@@ -72,6 +75,8 @@ class Patched:
         self._pass: Pass | None = None
         self._rows: list[range] = []
         self._region_lse: dict[int, list[Tensor]] = {}
+        self._weights: dict[int, list[Tensor]] = {}
+        self.keep_weights = False
         self._handles: list[Any] = []
         self._probing: Probe | None = None
 
@@ -164,11 +169,33 @@ class Patched:
         RuntimeError
             If nothing has been run yet.
         """
+        number, inside = self._group_of(row)
+        layers = [self._region_lse[layer][number] for layer in sorted(self._region_lse)]
+        lse = torch.stack([layer[:, inside].float().cpu() for layer in layers])
+        return lse.transpose(1, 2).softmax(-1)
+
+    def key_weights(self, row: int = 0) -> Tensor:
+        """The last query's attention to each token of its text, where `keep_weights` was set before the forward.
+
+        Returns
+        -------
+        Tensor, shape (layers, heads, tokens), float32; each row of tokens sums to 1.
+
+        Raises
+        ------
+        RuntimeError
+            If nothing has been run yet, or without `keep_weights`.
+        """
+        number, inside = self._group_of(row)
+        if not self._weights:
+            raise RuntimeError("The weights weren't kept: set keep_weights before the forward.")
+        return torch.stack([self._weights[layer][number][inside].cpu() for layer in sorted(self._weights)])
+
+    def _group_of(self, row: int) -> tuple[int, int]:
+        """The group that a row of the last batch ran in, and its place there."""
         for number, rows in enumerate(self._rows):
             if row in rows:
-                layers = [self._region_lse[layer][number] for layer in sorted(self._region_lse)]
-                lse = torch.stack([layer[:, row - rows.start].float().cpu() for layer in layers])
-                return lse.transpose(1, 2).softmax(-1)
+                return number, row - rows.start
         raise RuntimeError("The patched model hasn't run yet, or the batch has no such row.")
 
     # Putting it in
@@ -223,7 +250,7 @@ class Patched:
 
     def _before(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         self._pass = Pass(cache=kwargs.get("past_key_values"))
-        self._rows, self._region_lse = [], {}
+        self._rows, self._region_lse, self._weights = [], {}, {}
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:
         assert self._pass is not None
@@ -315,19 +342,23 @@ class Patched:
         scaling = (query.shape[-1] ** -0.5 if scaling is None else scaling) * self.config.attention_scale
 
         with torch.no_grad():
-            output, region_lse = None, []
+            output, region_lse, weights = None, [], []
             for group in now.groups:
                 first = group.start + group.step.first - now.offset
                 q = _cut(query, group.rows, first, group.stop - now.offset)
                 k, v = (_cut(x, group.rows, group.start, group.stop) for x in (key, value))
                 part, lse = group.step.attend(q, k, v, rotate, scaling)
                 region_lse.append(lse)
+                if self.keep_weights:
+                    weights.append(group.step.weights(q, k, rotate, scaling))
                 if part.shape == query.shape:
                     output = part
                 else:  # the rest is padding, which nobody attends to
                     output = torch.zeros_like(query) if output is None else output
                     _cut(output, group.rows, first, group.stop - now.offset).copy_(part)
             self._region_lse[module.layer_idx] = region_lse
+            if weights:
+                self._weights[module.layer_idx] = weights
             output = torch.zeros_like(query) if output is None else output
         if torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value)):
             output = _NoBackward.apply(output, query, key, value)

@@ -73,7 +73,7 @@ def test_the_figure_shows_the_curves_and_what_plain_rope_never_saw():
     traces = {trace["name"]: trace for trace in figure["data"]}
     assert list(traces) == ["Plain RoPE", "Plain RoPE, never seen in training", "Head", "Middle", "Tail"]
     assert traces["Plain RoPE"]["x"] == [0, 8191]
-    assert "512 + ⌊(i − 512)·1,336/11,288⌋ − ⌊j·1,336/11,288⌋" in traces["Middle"]["hovertemplate"]
+    assert "⌊(i − 512)·1,336/11,288⌋ + 512 − ⌊j·1,336/11,288⌋" in traces["Middle"]["hovertemplate"]
     assert traces["Plain RoPE, never seen in training"]["x"] == [8191, 11_999]
     for curve in curves(position_map):
         assert traces[curve.region]["x"] == curve.distances
@@ -211,7 +211,7 @@ def test_the_curve_figure_shows_what_the_library_takes():
     position_map = lampe.position_map(config, 131_072)
     figure = curve_figure(position_map, config, {"Llama-2": lampe.PRESETS["llama2"]}, 262_144)
     traces = {trace.name: trace for trace in figure.data}
-    lengths = lengths_along(262_144)
+    lengths = lengths_along(64, 262_144)
     assert list(traces["these settings"].x) == lengths
     for length, m in zip(lengths, traces["these settings"].y, strict=True):
         assert lampe.position_map(config, length).mapping_length in (m, length)
@@ -245,7 +245,7 @@ def test_a_short_texts_tokens_are_escaped_and_coloured_by_region():
     strip = token_strip(position_map, 6, ["<b>", " a", " b", " c", " d", " e", " f", "\n"])
     assert "<b>" not in strip
     assert strip.count("token-middle") == 4
-    assert 'token-later" title="key 7: later than the query">↵' in strip
+    assert 'token-later" title="token 7: after the query">↵' in strip
     assert f"<sub>{position_map.relative(6, 0)}</sub>" in strip
 
 

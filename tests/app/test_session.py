@@ -40,6 +40,7 @@ def test_a_short_text_is_answered_alike_by_both(session):
     answers = {method: last(session.ask(TEXT, QUESTION, method, 24)) for method in ("lampe", "rope")}
     assert "Heron" in answers["lampe"].answer
     assert answers["lampe"].answer == answers["rope"].answer, "short enough that the map changes nothing"
+    assert answers["rope"].attention is None
     report = answers["lampe"].report
     assert report.input_length == report.mapping_length == len(session.prompt(TEXT, QUESTION))
     assert [row["name"] for row in report.regions] == ["All"]
@@ -59,6 +60,15 @@ def test_progress_is_real_and_the_answer_grows(session):
     assert sum(row["keys"] for row in report.regions) == report.input_length
     assert sum(row["share"] for row in report.regions) == pytest.approx(1, abs=1e-3)
     assert len(report.layer_shares) == 30
+    attention = updates[-1].attention
+    assert attention.shares.shape == (report.new_tokens, 30, 9, 3), "the prompt's last token, then the answer's"
+    assert attention.shares.float().sum(-1) == pytest.approx(torch.ones(report.new_tokens, 30, 9), abs=2e-3)
+    assert attention.shares[0].float().mean((0, 1)).tolist() == pytest.approx(
+        [row["share"] for row in report.regions], abs=1e-3
+    )
+    assert attention.position_map.length == report.input_length
+    assert attention.queries[0] == ":"
+    assert updates[-1].answer.startswith("".join(attention.queries[1:]).strip())
 
 
 def test_the_answer_is_that_of_one_plain_generate(session):

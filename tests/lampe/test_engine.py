@@ -49,7 +49,8 @@ def dense(position_map, query, key, value, first, scaling):
             for r in range(len(position_map.regions))
         ]
     )
-    return scores.softmax(-1) @ value, lse
+    weights = scores.softmax(-1)
+    return weights @ value, lse, weights[:, :, -1]
 
 
 def inputs(stop, first, heads=4, key_heads=2, dtype=torch.float32, rows=1, device="cpu"):
@@ -64,18 +65,16 @@ def check(position_map, first, stop, atol=1e-5, **kwargs):
     """
     query, key, value = inputs(stop, first, **kwargs)
     tables, exact = table_for(query.dtype), table_for(torch.promote_types(query.dtype, torch.float32))
-    expected, expected_lse = dense(position_map, query, key, value, first, 0.3)
+    expected, expected_lse, expected_weights = dense(position_map, query, key, value, first, 0.3)
     for resting in (resting_map(position_map), IndexMap(0), IndexMap(), resting_map(CONFIG.position_map(120))):
         step = Step(position_map, resting, first, stop, exact, torch.device("cpu"))
-        out, lse = step.attend(
-            rotate(query, *tables(resting(torch.arange(first, stop)))),
-            rotate(key, *tables(resting(torch.arange(stop)))),
-            value,
-            rotate,
-            0.3,
-        )
+        resting_query = rotate(query, *tables(resting(torch.arange(first, stop))))
+        resting_key = rotate(key, *tables(resting(torch.arange(stop))))
+        out, lse = step.attend(resting_query, resting_key, value, rotate, 0.3)
         torch.testing.assert_close(out.double(), expected, atol=atol, rtol=0)
         torch.testing.assert_close(lse.double(), expected_lse, atol=atol * 10, rtol=1e-5)
+        weights = step.weights(resting_query, resting_key, rotate, 0.3)
+        torch.testing.assert_close(weights.double(), expected_weights, atol=atol, rtol=0)
 
 
 CONFIG = lampe.LampeConfig(200, 24, 10, 96)

@@ -354,6 +354,33 @@ def test_region_shares_are_the_attention_that_fell_in_each_region(llama):
         close(patched.region_shares, prefill)
 
 
+def test_key_weights_are_the_last_querys_attention_to_each_key(llama):
+    """Oracles: eager attention where nothing is compressed; the shares of the regions; decode against prefill."""
+    short, long = tokens(9), tokens(LENGTH)
+    llama.set_attn_implementation("eager")
+    expected = torch.stack(llama(short, output_attentions=True).attentions)[:, 0, :, -1]
+    llama.set_attn_implementation("sdpa")
+    with lampe.patch(llama, CONFIG) as patched:
+        logits(llama, short)
+        with pytest.raises(RuntimeError, match="weren't kept"):
+            patched.key_weights()
+        patched.keep_weights = True
+        logits(llama, short)
+        close(patched.key_weights(), expected)
+        logits(llama, long)
+        weights, shares = patched.key_weights(), patched.head_shares()
+        assert weights.shape == (3, 4, LENGTH)
+        first = 0
+        for number, count in reversed(list(enumerate(patched.position_map.key_counts(LENGTH - 1)))):
+            close(weights[:, :, first : first + count].sum(-1), shares[:, :, number])
+            first += count
+        cache = DynamicCache()
+        patched.plan(LENGTH)
+        logits(llama, long[:, :-1], past_key_values=cache)
+        logits(llama, long[:, -1:], past_key_values=cache)
+        close(patched.key_weights(), weights)
+
+
 def test_attention_scale_is_a_factor_on_the_scores(llama):
     ids = tokens(30)
     with lampe.patch(llama, lampe.LampeConfig(64, 10, 6, 64, attention_scale=1.3)):

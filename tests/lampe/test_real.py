@@ -10,8 +10,8 @@ from bitsandbytes.nn import Linear4bit
 
 import lampe
 from app.examples import EXAMPLES
-from app.prompt import build_prompt
 from benchmarks.first_look import language_reference, last_loss
+from lampe.prompt import build_prompt
 
 WINDOW = 8192
 

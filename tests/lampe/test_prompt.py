@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from app.prompt import build_prompt
 from lampe.load import load_tokenizer
+from lampe.prompt import build_prompt
 
 
 @pytest.fixture(scope="module")

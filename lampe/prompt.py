@@ -31,6 +31,19 @@ def build_prompt(tokenizer: Any, document: str, question: str) -> list[int]:
     list of int
         The token ids of the whole prompt, template included.
     """
+    before, after = around(tokenizer, question)
+    return [*before, *encode(tokenizer, document.strip()), *after]
+
+
+def around(tokenizer: Any, question: str, prefix: str = ANSWER_PREFIX) -> tuple[list[int], list[int]]:
+    """The tokens before a document, and those after it: the question, the template's end, the answer's first words.
+
+    Parameters
+    ----------
+    tokenizer : transformers tokenizer
+    question, prefix : str
+        The prefix begins the model's turn.
+    """
     content = f"{_DOCUMENT}\n\nQuestion: {_QUESTION}"
     if tokenizer.chat_template:
         messages = [{"role": "user", "content": content}]
@@ -39,26 +52,35 @@ def build_prompt(tokenizer: Any, document: str, question: str) -> list[int]:
         rendered = f"{tokenizer.bos_token or ''}{content}\n"
     before, rest = rendered.split(_DOCUMENT)
     between, after = rest.split(_QUESTION)
-
-    def encode(text: str, data: bool) -> list[int]:
-        text = text.encode("utf-8", "replace").decode()  # a lone surrogate is no text
-        with _encoding:
-            return tokenizer.encode(text, add_special_tokens=False, split_special_tokens=data)
-
     # A space belongs to the word after it: " What" is one token of ordinary text, " " and "What" are not.
     asked = " " * (len(between) - len(between.rstrip(" "))) + question.strip()
-    return [
-        *encode(before, False),
-        *encode(document.strip(), True),
-        *encode(between.rstrip(" "), False),
-        *encode(asked, True),
-        *encode(after + ANSWER_PREFIX, False),
-    ]
+    return (
+        encode(tokenizer, before, special=True),
+        [
+            *encode(tokenizer, between.rstrip(" "), special=True),
+            *encode(tokenizer, asked),
+            *encode(tokenizer, after, special=True),
+            *encode(tokenizer, prefix),
+        ],
+    )
+
+
+def encode(tokenizer: Any, text: str, special: bool = False) -> list[int]:
+    """A text's token ids, none added; special tokens in it are plain text unless it is the template's."""
+    text = text.encode("utf-8", "replace").decode()  # a lone surrogate is no text
+    with _encoding:
+        return tokenizer.encode(text, add_special_tokens=False, split_special_tokens=not special)
+
+
+def encode_all(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    """The token ids of several texts, each by itself and as plain text."""
+    texts = [text.encode("utf-8", "replace").decode() for text in texts]
+    with _encoding:
+        return tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
 
 def pieces(tokenizer: Any, text: str) -> list[str]:
-    """A text's tokens, each as text; special tokens in it are plain text here too."""
-    text = text.encode("utf-8", "replace").decode()
+    """A text's tokens, each as text."""
+    ids = encode(tokenizer, text)
     with _encoding:
-        ids = tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
         return [tokenizer.decode([token]) for token in ids]

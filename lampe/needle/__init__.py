@@ -1,0 +1,35 @@
+"""Needle-in-a-haystack tests: a fact hidden in a long text, asked back, and scored by exact match.
+
+A `Task` says what is hidden and asked; a `Haystack` is the text it is hidden in; `prompt_of` puts both together into a
+prompt of an exact length; `run` reads prompts with a model and scores its answers. The same seed gives the same
+prompt on any machine. The kinds of tasks are RULER's (arXiv 2404.06654); the sentences are ours.
+"""
+
+from lampe.needle.cells import METHODS, Cell, Prompt, grid, hide, prompt_of
+from lampe.needle.haystacks import HAYSTACKS, Haystack, Straw
+from lampe.needle.results import read_results, summary, wilson
+from lampe.needle.running import CHUNK, Result, run
+from lampe.needle.tasks import TASKS, NeedleError, Needles, Task, file_needles
+
+__all__ = [
+    "CHUNK",
+    "HAYSTACKS",
+    "METHODS",
+    "TASKS",
+    "Cell",
+    "Haystack",
+    "NeedleError",
+    "Needles",
+    "Prompt",
+    "Result",
+    "Straw",
+    "Task",
+    "file_needles",
+    "grid",
+    "hide",
+    "prompt_of",
+    "read_results",
+    "run",
+    "summary",
+    "wilson",
+]

@@ -1,0 +1,130 @@
+"""The cells of a grid, and the prompt of each."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from lampe.needle.haystacks import Straw
+from lampe.needle.tasks import TASKS, NeedleError, Needles
+from lampe.prompt import around, encode_all
+
+METHODS = ("rope", "lampe")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of a grid.
+
+    Parameters
+    ----------
+    task : str
+        Key of `TASKS`.
+    length : int
+        Tokens of the whole prompt, template included.
+    depth : float
+        0 to 1: where the needle goes, as a share of the haystack's tokens.
+    method : str
+        "rope" or "lampe".
+    trial, seed : int
+        With task, length and depth they make the needle: methods see the same one.
+    """
+
+    task: str
+    length: int
+    depth: float
+    method: str
+    trial: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise NeedleError(f"The task must be one of {', '.join(TASKS)}, not {self.task!r}.")
+        if self.method not in METHODS:
+            raise NeedleError(f"The method must be one of {', '.join(METHODS)}, not {self.method!r}.")
+        if not 0 <= self.depth <= 1:  # not a number neither
+            raise NeedleError(f"A depth is from 0 (the text's start) to 1 (its end), not {self.depth}.")
+        if self.length < 1:
+            raise NeedleError(f"The length must be at least 1 token, not {self.length}.")
+
+    def rng(self) -> random.Random:
+        """The cell's own chance, the same on any machine."""
+        return random.Random(f"{self.seed} {self.task} {self.length} {self.depth} {self.trial}")
+
+
+def grid(
+    task: str, lengths: Iterable[int], depths: Iterable[float], methods: Iterable[str], trials: int, seed: int = 0
+) -> list[Cell]:
+    """All cells of a grid, short ones first.
+
+    Raises
+    ------
+    NeedleError
+        If there are none, or one is impossible.
+    """
+    cells = [
+        Cell(task, length, depth, method, trial, seed)
+        for length in sorted(set(lengths))
+        for method in methods
+        for depth in depths
+        for trial in range(trials)
+    ]
+    if not cells:
+        raise NeedleError("This grid has no cells: name at least one length, one depth, one method and one trial.")
+    return cells
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A haystack with its needles in it, as tokens.
+
+    Parameters
+    ----------
+    ids : list of int
+    needles : Needles
+    spans : tuple of (int, int)
+        Where each of the needles' sentences lies in `ids`: first token, one past the last.
+    repeated : bool
+        Whether the text was too short and had to be repeated.
+    """
+
+    ids: list[int]
+    needles: Needles
+    spans: tuple[tuple[int, int], ...]
+    repeated: bool
+
+
+def hide(straw: Straw, needles: Needles, length: int, depth: float, rng: random.Random) -> Prompt:
+    """A prompt of exactly `length` tokens with the first needle at `depth` and the others anywhere.
+
+    Raises
+    ------
+    NeedleError
+        If needles, question and template alone are longer.
+    """
+    before, after = around(straw.tokenizer, needles.question, needles.prefix)
+    sentences = encode_all(straw.tokenizer, [f" {sentence}" for sentence in needles.sentences])
+    least = len(before) + len(after) + sum(map(len, sentences))
+    if least >= length:
+        raise NeedleError(
+            f"The needle, its question and the chat template alone have {least:,} tokens, so a prompt of {length:,} "
+            f"can't hold them: take a length of more than {least:,}, or a shorter needle."
+        )
+    count = length - least
+    body, repeated = straw.take(count)
+    places = [straw.place(depth, count), *(straw.place(rng.random(), count) for _ in sentences[1:])]
+    ids, spans, done = list(before), [(0, 0)] * len(places), 0
+    for number in sorted(range(len(places)), key=places.__getitem__):
+        ids += body[done : places[number]]
+        done = places[number]
+        spans[number] = len(ids), len(ids) + len(sentences[number])
+        ids += sentences[number]
+    return Prompt([*ids, *body[done:], *after], needles, tuple(spans), repeated)
+
+
+def prompt_of(straw: Straw, cell: Cell) -> Prompt:
+    """The prompt of a cell: its needle drawn, and hidden."""
+    rng = cell.rng()
+    needles = TASKS[cell.task].draw(rng, unlike=straw.haystack.text)
+    return hide(straw, needles, cell.length, cell.depth, rng)

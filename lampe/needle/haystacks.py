@@ -1,0 +1,79 @@
+"""The texts that needles are hidden in, as text and as tokens."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pydoc_data.topics import topics
+from typing import Any
+
+from lampe.needle.tasks import NeedleError
+from lampe.prompt import encode_all
+
+
+@dataclass(frozen=True)
+class Haystack:
+    """A text to hide needles in.
+
+    Parameters
+    ----------
+    name : str
+    text : str
+    """
+
+    name: str
+    text: str
+
+    def __post_init__(self) -> None:
+        if not self.text.strip():
+            raise NeedleError("The haystack is empty: there is no text to hide a needle in.")
+        if "\x00" in self.text:
+            raise NeedleError("The haystack isn't text: it has null bytes in it.")
+
+
+def language_reference() -> Haystack:
+    """Python's language reference, as every Python has it: long English prose (about 113,000 tokens)."""
+    return Haystack("language reference", "\n\n".join(topics[name].strip() for name in sorted(topics)))
+
+
+def filler() -> Haystack:
+    """The same few sentences, over and over: a haystack with nothing to confuse."""
+    return Haystack(
+        "filler",
+        "The meadow is wide and the wind goes over it. A cart passes in the morning and another at noon. Nobody is in "
+        "a hurry. The shadows grow, the birds settle, and the next day is much like this one.\n",
+    )
+
+
+HAYSTACKS: dict[str, Callable[[], Haystack]] = {"reference": language_reference, "filler": filler}
+
+
+class Straw:
+    """A haystack as token ids, with the places between its sentences.
+
+    Parameters
+    ----------
+    haystack : Haystack
+    tokenizer : transformers tokenizer
+    """
+
+    def __init__(self, haystack: Haystack, tokenizer: Any) -> None:
+        self.haystack, self.tokenizer = haystack, tokenizer
+        sentences = re.split(r"(?<=[.!?])(?=\s)", haystack.text.strip() + "\n")
+        tokens = encode_all(tokenizer, sentences)
+        self.ids = list(itertools.chain.from_iterable(tokens))
+        self.breaks = list(itertools.accumulate(map(len, tokens), initial=0))
+
+    def take(self, count: int) -> tuple[list[int], bool]:
+        """The first `count` tokens, and whether the text had to be repeated for them."""
+        repeats = -(-count // len(self.ids))
+        return (self.ids * repeats)[:count], repeats > 1
+
+    def place(self, depth: float, count: int) -> int:
+        """The sentence end nearest to a depth of the first `count` tokens; 0 and `count` are such places too."""
+        target = depth * count
+        lap = int(target) // len(self.ids) * len(self.ids)
+        near = [lap + place for place in self.breaks if lap + place <= count]
+        return min((*near, count), key=lambda place: (abs(place - target), place))

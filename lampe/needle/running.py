@@ -1,0 +1,200 @@
+"""Reading prompts with a model, and scoring its answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, StoppingCriteria, StoppingCriteriaList
+
+from lampe.needle.cells import Cell, Prompt, prompt_of
+from lampe.needle.haystacks import Straw
+from lampe.patch import patch
+from lampe.positions import LampeConfig, PositionMap, plain_map
+from lampe.prompt import encode
+
+CHUNK = 512
+"""Tokens read at once. Prompts that begin alike share whole chunks, so that each result is that of its cell alone."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a cell.
+
+    Parameters
+    ----------
+    task, length, depth, method, trial, seed
+        The cell's.
+    haystack : str
+    repeated : bool
+        See `Prompt`.
+    question : str
+    expected : tuple of str
+    answer : str
+        As the model gave it, after the answer's prefix.
+    score : float
+        Share of what was expected that stands in the answer.
+    place : int
+        Token index of the needle's last token.
+    distance, mapped_position : int
+        From the prompt's last token to it: in tokens, and as it was mapped.
+    region : str
+        The region of the map it lies in.
+    mapping_length : int
+    read_tokens : int
+        Tokens that were read for this cell; the others were kept from the one before.
+    seconds : float
+    """
+
+    task: str
+    length: int
+    depth: float
+    method: str
+    trial: int
+    seed: int
+    haystack: str
+    repeated: bool
+    question: str
+    expected: tuple[str, ...]
+    answer: str
+    score: float
+    place: int
+    distance: int
+    mapped_position: int
+    region: str
+    mapping_length: int
+    read_tokens: int
+    seconds: float
+
+
+def run(
+    model: Any,
+    straw: Straw,
+    cells: Sequence[Cell],
+    config: LampeConfig | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    progress: Callable[[int], None] = lambda tokens: None,
+) -> Iterator[Result]:
+    """Answer cells, greedily, one after the other; those of one length and method together, the deepest first.
+
+    A cell keeps from the one before whole chunks of what both prompts begin with: under one plan their keys are
+    the same, and each result is that of the cell alone.
+
+    Parameters
+    ----------
+    model : transformers model
+        Not patched.
+    straw : Straw
+    cells : sequence of Cell
+    config : LampeConfig, optional
+        What "lampe" runs with; the model's own by default.
+    stop : callable
+        Asked before each chunk and token; True ends the run without a result for the cell under way.
+    progress : callable
+        Told how many tokens of the present cell have been read.
+
+    Raises
+    ------
+    NeedleError
+        If a cell can't be made.
+    """
+    groups: dict[tuple[int, str], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.length, cell.method), []).append(cell)
+    for (length, method), group in groups.items():
+        with patch(model, config) if method == "lampe" else nullcontext() as patched:
+            position_map = patched.plan(length) if patched else plain_map(length)
+            assert position_map is not None
+            cache: Any = None
+            held: list[int] = []
+            for cell in sorted(group, key=lambda cell: -cell.depth):
+                started = time.perf_counter()
+                prompt = prompt_of(straw, cell)
+                kept = _shared(held, prompt.ids)
+                if kept:
+                    cache.crop(kept)
+                else:
+                    cache = DynamicCache(config=model.config)
+                if not _read(model, cache, prompt.ids, kept, stop, progress):
+                    return
+                answer = _answer(model, straw.tokenizer, cache, prompt, stop)
+                if stop():
+                    return
+                held = prompt.ids[:-1]
+                yield _result(cell, straw.haystack.name, prompt, position_map, answer, len(prompt.ids) - kept, started)
+
+
+def _shared(held: list[int], ids: list[int]) -> int:
+    """Tokens in whole chunks that both begin with."""
+    same = next((k for k, (a, b) in enumerate(zip(held, ids, strict=False)) if a != b), min(len(held), len(ids)))
+    return same // CHUNK * CHUNK
+
+
+@torch.inference_mode()
+def _read(
+    model: Any,
+    cache: DynamicCache,
+    ids: list[int],
+    first: int,
+    stop: Callable[[], bool],
+    progress: Callable[[int], None],
+) -> bool:
+    """Read a prompt, but for its last token, from `first` on; False if it was stopped."""
+    tokens = torch.tensor([ids], device=model.device)
+    for start in range(first, len(ids) - 1, CHUNK):
+        if stop():
+            return False
+        part = tokens[:, start : min(start + CHUNK, len(ids) - 1)]
+        model(part, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        progress(start + part.shape[1])
+    return True
+
+
+@torch.inference_mode()
+def _answer(model: Any, tokenizer: Any, cache: DynamicCache, prompt: Prompt, stop: Callable[[], bool]) -> str:
+    longest = encode(tokenizer, " and ".join(prompt.needles.expected))
+    ids = torch.tensor([prompt.ids], device=model.device)
+    made = model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        past_key_values=cache,
+        max_new_tokens=len(longest) + 16,
+        do_sample=False,
+        stopping_criteria=StoppingCriteriaList([_Stop(stop)]),
+    )
+    return tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True).strip()
+
+
+class _Stop(StoppingCriteria):
+    def __init__(self, stop: Callable[[], bool]) -> None:
+        self.stop = stop
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:
+        return torch.full((len(input_ids),), self.stop(), device=input_ids.device)
+
+
+def _result(
+    cell: Cell, name: str, prompt: Prompt, position_map: PositionMap, answer: str, read: int, started: float
+) -> Result:
+    last, place = len(prompt.ids) - 1, prompt.spans[0][1] - 1
+    return Result(
+        **asdict(cell),
+        haystack=name,
+        repeated=prompt.repeated,
+        question=prompt.needles.question,
+        expected=prompt.needles.expected,
+        answer=answer,
+        score=prompt.needles.score(answer),
+        place=place,
+        distance=last - place,
+        mapped_position=position_map.relative(last, place),
+        region=position_map.regions[position_map.region(last, place)].name,
+        mapping_length=position_map.mapping_length,
+        read_tokens=read,
+        seconds=time.perf_counter() - started,
+    )

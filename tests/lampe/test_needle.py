@@ -1,0 +1,235 @@
+"""Needles: hidden where they should be, never there by chance, scored exactly, and shared work that changes nothing."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import lampe
+from lampe import __main__ as cli
+from lampe.needle import (
+    CHUNK,
+    HAYSTACKS,
+    TASKS,
+    Cell,
+    Haystack,
+    NeedleError,
+    Needles,
+    Straw,
+    grid,
+    hide,
+    prompt_of,
+    read_results,
+    run,
+    summary,
+    wilson,
+)
+from lampe.prompt import around
+
+FACTS = "Water boils. The tide turns twice a day! Is the lamp lit? Nobody knows. " * 40
+
+
+@pytest.fixture(scope="module")
+def loaded(default_folder):
+    return lampe.load(bits=4)
+
+
+@pytest.fixture(scope="module")
+def straw(loaded):
+    return Straw(Haystack("facts", FACTS), loaded[1])
+
+
+@pytest.fixture(scope="module")
+def reference(loaded):
+    return Straw(HAYSTACKS["reference"](), loaded[1])
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_each_task_hides_what_it_asks_for(name):
+    task = TASKS[name]
+    needles = task.draw(random.Random(1))
+    text = " ".join(needles.sentences)
+    assert len(needles.sentences) == task.keys * task.values
+    assert len(needles.expected) == task.asked * task.values
+    for value in needles.expected:
+        assert value in text
+        assert value not in needles.question + needles.prefix
+    assert needles.score(f"{needles.prefix} {' and '.join(needles.expected)}.") == 1
+    assert needles.score("I don't know.") == 0
+    assert TASKS[name].draw(random.Random(1)) == needles, "the same chance, the same needle"
+
+
+def test_the_same_seed_gives_the_same_needle_on_any_machine():
+    cell = Cell("single", 4096, 0.5, "lampe", trial=3, seed=7)
+    drawn = TASKS["single"].draw(cell.rng())
+    assert drawn.sentences == ("The secret number of the silver piano is 7212450.",)
+    assert replace(cell, method="rope").rng().random() == cell.rng().random(), "methods see the same needle"
+    assert replace(cell, trial=4).rng().random() != cell.rng().random()
+
+
+def test_no_key_and_no_value_stands_in_the_haystack_by_chance():
+    first = TASKS["single"].draw(random.Random(5))
+    key = first.question.removeprefix("What is the secret number of the ").removesuffix("?")
+    other = TASKS["single"].draw(random.Random(5), unlike=f"A {key.upper()} stood there.")
+    assert key not in other.question
+    rng = random.Random(5)
+    drawn = " ".join(str(rng.randrange(1_000_000, 10_000_000)) for _ in range(1000))
+    with pytest.raises(NeedleError, match="every key"):
+        TASKS["passkey"].draw(random.Random(5), unlike=drawn)
+
+
+@pytest.mark.parametrize(
+    ("answer", "score"),
+    [
+        ("8203571", 1),
+        ("It is 8203571.", 1),
+        ("**8203571**", 1),
+        ("88203571", 0),
+        ("82035712", 0),
+        ("820-3571", 0),
+        ("", 0),
+    ],
+)
+def test_a_value_counts_only_by_itself(answer, score):
+    assert Needles(("x",), "?", "", ("8203571",)).score(answer) == score
+
+
+def test_a_share_of_several_values_is_a_share():
+    assert Needles(("x",), "?", "", ("12", "34", "56", "78")).score("78, 12 and 99") == 0.5
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.integers(200, 3000), st.floats(0, 1), st.sampled_from(list(TASKS)), st.integers(0, 10**6))
+def test_a_prompt_has_exactly_its_length_and_the_needle_at_its_depth(straw, length, depth, name, seed):
+    rng = random.Random(seed)
+    needles = TASKS[name].draw(rng, unlike=FACTS)
+    prompt = hide(straw, needles, length, depth, rng)
+    tokenizer = straw.tokenizer
+    assert len(prompt.ids) == length
+    for sentence, (start, stop) in zip(needles.sentences, prompt.spans, strict=True):
+        assert tokenizer.decode(prompt.ids[start:stop]) == f" {sentence}"
+    assert tokenizer.decode(prompt.ids).endswith(needles.prefix)
+    inserted = sum(stop - start for start, stop in prompt.spans)
+    first = prompt.spans[0][0]
+    if 0.05 < depth < 0.95:
+        assert tokenizer.decode(prompt.ids[:first]).endswith((".", "!", "?")), "it stands between two sentences"
+    # Among the haystack's own tokens it lies where it should; no sentence of this one is longer than 16.
+    template = len(around(tokenizer, needles.question, needles.prefix)[0])
+    earlier = sum(stop - start for start, stop in prompt.spans[1:] if start < first)
+    frame = sum(map(len, around(tokenizer, needles.question, needles.prefix)))
+    assert abs(first - template - earlier - depth * (length - inserted - frame)) <= 16
+
+
+def test_a_short_text_is_repeated_and_says_so(straw):
+    needles = TASKS["single"].draw(random.Random(0))
+    assert hide(straw, needles, 5000, 0.5, random.Random(0)).repeated
+    assert not hide(straw, needles, 500, 0.5, random.Random(0)).repeated
+
+
+def test_bad_cells_are_a_sentence(straw):
+    for wrong, message in (
+        ({"depth": 1.5}, "from 0"),
+        ({"depth": float("nan")}, "from 0"),
+        ({"task": "magic"}, "one of single"),
+        ({"method": "magic"}, "one of rope"),
+        ({"length": 0}, "at least 1 token"),
+    ):
+        with pytest.raises(NeedleError, match=message):
+            Cell(**{"task": "single", "length": 100, "depth": 0.5, "method": "rope", **wrong})
+    with pytest.raises(NeedleError, match="can't hold them"):
+        prompt_of(straw, Cell("single", 20, 0.5, "rope"))
+    with pytest.raises(NeedleError, match="empty"):
+        Haystack("nothing", "  \n")
+    with pytest.raises(NeedleError, match="isn't text"):
+        Haystack("picture", "PNG\x00")
+    with pytest.raises(NeedleError, match="no cells"):
+        grid("single", [], [0.5], ["rope"], 1)
+
+
+@pytest.mark.parametrize("method", ["rope", "lampe"])
+def test_shared_work_changes_no_result(loaded, reference, method):
+    """Oracle: each cell of a grid against the cell run alone."""
+    model = loaded[0]
+    cells = [Cell("single", 2600, depth, method, trial) for depth in (0.1, 0.5, 0.9) for trial in (0, 1)]
+    together = list(run(model, reference, cells))
+    assert [r.depth for r in together] == [0.9, 0.9, 0.5, 0.5, 0.1, 0.1]
+    assert together[0].read_tokens == 2600
+    assert 2600 - together[1].read_tokens >= 4 * CHUNK, "the text before the needle isn't read again"
+    for result in together:
+        cell = next(c for c in cells if (c.depth, c.trial) == (result.depth, result.trial))
+        (alone,) = run(model, reference, [cell])
+        assert replace(result, seconds=0, read_tokens=0) == replace(alone, seconds=0, read_tokens=0)
+    position_map = lampe.position_map(lampe.PRESETS["smollm2"], 2600)
+    for result in together:
+        if method == "lampe":
+            assert result.mapped_position == position_map.relative(2599, result.place)
+            assert result.region == position_map.regions[position_map.region(2599, result.place)].name
+        else:
+            assert (result.mapped_position, result.region) == (result.distance, "All")
+
+
+def test_stop_ends_a_run_within_a_chunk(loaded, reference):
+    asked = []
+
+    def stop():
+        asked.append(1)
+        return len(asked) > 3
+
+    read = []
+    cells = [Cell("single", 4000, 0.5, "lampe")]
+    assert list(run(loaded[0], reference, cells, stop=stop, progress=read.append)) == []
+    assert read == [512, 1024, 1536]
+
+
+def test_the_wilson_interval_is_the_published_one():
+    assert wilson(0, 10) == pytest.approx((0, 0.2775), abs=1e-3)
+    assert wilson(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-3)
+
+
+def test_the_command_appends_resumes_and_survives_an_interrupt(default_folder, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "rows" / "needle.jsonl"
+    command = [
+        "needle", "--lengths", "600,900", "--depths", "0.2,0.8", "--methods", "rope,lampe", "--haystack", "filler",
+        "--out", str(out),
+    ]  # fmt: skip
+
+    def interrupted(*args, **kwargs):
+        yield from (result for _, result in zip(range(3), run(*args, **kwargs), strict=False))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "run", interrupted)
+    assert cli.main(command) == 130
+    assert len(read_results(out)) == 3
+    assert "the same command goes on" in capsys.readouterr().err
+    monkeypatch.setattr(cli, "run", run)
+    assert cli.main(command) == 0
+    rows = read_results(out)
+    assert len(rows) == 8
+    assert len({(row.length, row.depth, row.method) for row in rows}) == 8
+    table = capsys.readouterr().out
+    assert table.strip() == summary(rows)
+    assert table.count("lampe") == 2
+    monkeypatch.setattr(cli, "load", None)  # a finished grid needs no model
+    assert cli.main(command) == 0
+    out.write_text("not a row\n", encoding="utf-8")
+    assert cli.main(command) == 2
+    assert "Line 1 of needle.jsonl is no result" in capsys.readouterr().err
+    assert out.read_text(encoding="utf-8") == "not a row\n"
+
+
+def test_the_command_says_what_is_wrong(tmp_path, capsys):
+    picture = tmp_path / "picture.txt"
+    picture.write_bytes(b"\x89PNG\xff")
+    out = ["--out", str(tmp_path / "x.jsonl")]
+    for arguments, words in (
+        (["--depths", "2"], "from 0"),
+        (["--methods", "magic"], "one of rope"),
+        (["--haystack", str(picture)], "isn't plain text"),
+        (["--haystack", str(tmp_path / "none.txt")], "No such file"),
+    ):
+        assert cli.main(["needle", *arguments, *out]) == 2
+        assert words in capsys.readouterr().err
