@@ -12,7 +12,7 @@ import numpy as np
 import plotly.graph_objects as go
 from gradio.components.plot import PlotData
 
-from lampe.positions import IndexMap, LampeConfig, PositionMap, Region, ScaledSigmoid
+from lampe.positions import IndexMap, LampeConfig, PositionMap, Region
 
 # Okabe-Ito: told apart with any colour vision; dash and hatching tell the regions apart without colour.
 COLOURS = {"Head": "#0072B2", "Middle": "#E69F00", "Tail": "#009E73", "All": "#0072B2"}
@@ -268,7 +268,7 @@ def _plane_axes(frame: Frame) -> tuple[dict[str, Any], dict[str, Any]]:
     )  # fmt: skip
 
 
-def _hover_points(sheet: _Sheet, position_map: PositionMap, frame: Frame, side: int = 24) -> None:
+def _hover_points(sheet: _Sheet, position_map: PositionMap, frame: Frame, side: int = 20) -> None:
     """Pairs on a grid, unseen, that tell what they are when the pointer is near."""
     queries, keys = (_binned(span, side) for span in (frame.queries, frame.keys))
     i, j = (axis.ravel() for axis in np.meshgrid(queries, keys, indexing="ij"))
@@ -389,9 +389,8 @@ def curve_figure(
     mapped = [config.mapping_length(length) for length in lengths]
     sheet.line("these settings", lengths, mapped, COLOURS["Head"], 4, "solid", hover)
     sheet.level(config.window, f"window {config.window:,}", log=True)
-    if isinstance(config.mapping, ScaledSigmoid):
-        cap = round(0.75 * config.window)
-        sheet.level(cap, f"¾ of the window {cap:,}", log=True, below=True)
+    cap = round(0.75 * config.window)
+    sheet.level(cap, f"¾ of the window {cap:,}", log=True, below=True)
     x, y = [position_map.length], [position_map.mapping_length]
     sheet.traces.append(
         {
@@ -545,7 +544,7 @@ class _Sheet:
             "height": height * 1.35 if self.big else height,
             "margin": {"l": 64, "r": 14, "t": 38 if self.big else 28, "b": 48},
             "showlegend": legend,
-            "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+            "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
             "font": {"family": "system-ui, sans-serif", "size": self.size, "color": _GREY},

@@ -39,6 +39,10 @@ def ask_example(page: Page) -> None:
     page.wait_for_timeout(1000)
 
 
+def dark(page: Page, on: bool) -> None:
+    page.evaluate("on => document.body.classList.toggle('dark', on)", on)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("assets/screenshots"))
@@ -55,19 +59,21 @@ def main() -> None:
             page.set_viewport_size({"width": width, "height": 900})
             page.wait_for_timeout(1500)
             page.screenshot(path=folder / f"{name}.png", full_page=True)
-        page.evaluate("document.body.classList.add('dark')")
+        dark(page, True)
         page.set_viewport_size({"width": 1440, "height": 900})
         page.wait_for_timeout(1500)
         page.screenshot(path=folder / "ask-dark.png", full_page=True)
         page.get_by_role("tab", name="Position map").click()
+        page.locator("#plot-shares .js-plotly-plot .xtitle").wait_for()
+        for name, width in (("map-dark", 1440), ("map", 1440), ("map-phone", 390)):
+            dark(page, name == "map-dark")
+            page.set_viewport_size({"width": width, "height": 1600})
+            page.wait_for_timeout(2000)
+            page.screenshot(path=folder / f"{name}.png")
+        page.set_viewport_size({"width": 1440, "height": 900})
+        page.locator("#map-shares").scroll_into_view_if_needed()
         page.wait_for_timeout(1500)
-        page.screenshot(path=folder / "map-dark.png", full_page=True)
-        page.evaluate("document.body.classList.remove('dark')")
-        page.wait_for_timeout(500)
-        page.screenshot(path=folder / "map.png", full_page=True)
-        page.set_viewport_size({"width": 390, "height": 900})
-        page.wait_for_timeout(1500)
-        page.screenshot(path=folder / "map-phone.png", full_page=True)
+        page.screenshot(path=folder / "map-attention.png")
         browser.close()
     demo.close()
 

@@ -117,7 +117,7 @@ def run(
                 prompt = prompt_of(straw, cell)
                 kept = _shared(held, prompt.ids)
                 if kept:
-                    cache.crop(kept)
+                    cache.crop(kept - cache.get_seq_length())  # so many tokens less
                 else:
                     cache = DynamicCache(config=model.config)
                 if not _read(model, cache, prompt.ids, kept, stop, progress):
