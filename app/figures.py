@@ -12,7 +12,7 @@ import numpy as np
 import plotly.graph_objects as go
 from gradio.components.plot import PlotData
 
-from lampe.positions import IndexMap, LampeConfig, PositionMap, Region
+from lampe.positions import IndexMap, PositionMap, Region
 
 # Okabe-Ito: told apart with any colour vision; dash and hatching tell the regions apart without colour.
 COLOURS = {"Head": "#0072B2", "Middle": "#E69F00", "Tail": "#009E73", "All": "#0072B2"}
@@ -21,9 +21,9 @@ _HATCHES = {"Middle": "/", "Tail": "."}
 UNSEEN = "#D55E00"
 _GREY = "#7a7f87"
 _UNDER = "rgba(255,255,255,0.85)"  # behind a name on a hatched region; the page's style sheet darkens it
-_POINTS = 160  # a region; more can not be told apart at projector width
-BINS = 180
-"""Bins of the matrix along each side: with what hovering tells, all figures together stay under a megabyte."""
+_POINTS = 160  # a region; more can't be told apart at projector width
+BINS = 144
+"""Bins of the matrix along each side: with what hovering tells of each, all figures together stay under a megabyte."""
 
 
 @dataclass(frozen=True)
@@ -99,18 +99,22 @@ def distance_figure(position_map: PositionMap, window: int, big: bool = False) -
     farthest = position_map.length - 1
     seen = min(farthest, window - 1)
     # Up to twice the window: beyond, plain RoPE's line would press all others to the ground.
-    top = min(max(farthest, position_map.mapping_length), 2 * window) * 1.04 + 1
+    top: float = max(farthest, position_map.mapping_length)
+    if window <= 2.5 * top:
+        top = max(top, window)
+    top = min(top, 2 * window) * 1.04 + 1
     sheet = _Sheet(big)
-    hover = "%{x:,} tokens back<br>mapped position %{y:,}"
-    sheet.line("Plain RoPE", [0, seen], [0, seen], _GREY, 2, "solid", hover)
+    _plain_line(sheet, "Plain RoPE", farthest, (0, seen), _GREY, "solid")
     if farthest > seen:
-        name = "Plain RoPE, never seen in training"
-        sheet.line(name, [seen, farthest], [seen, farthest], UNSEEN, 2, "dashdot", hover)
+        _plain_line(sheet, "Plain RoPE, never seen in training", farthest, (seen, farthest), UNSEEN, "dashdot")
         sheet.band("y", window, top, UNSEEN)
         sheet.label(farthest * 0.5, (window + top) / 2, "never seen in training")
         if farthest > top:
             sheet.label(top, top, f" plain RoPE goes on to {farthest:,}", xanchor="left", yanchor="top")
+    if window <= top:
         sheet.level(window, f"window {window:,}")
+    else:
+        sheet.label(1, top, f"the window ends at {window:,}", xref="paper", xanchor="right", yanchor="top")
     drawn = curves(position_map)
     for number, curve in enumerate(drawn):
         _region_line(sheet, position_map, position_map.length - 1, curve, by="distance")
@@ -129,6 +133,17 @@ def distance_figure(position_map: PositionMap, window: int, big: bool = False) -
         sheet.label(seen * 0.62, seen * 0.62, "every distance exact ", xanchor="right", yanchor="bottom")
     x_axis = {"title": "Relative distance (tokens)", "range": [0, farthest * 1.01 + 1], "rangemode": "tozero"}
     return sheet.figure(x_axis, {"title": "Mapped position", "range": [0, top], "rangemode": "tozero"})
+
+
+def _plain_line(
+    sheet: _Sheet, name: str, query: int, span: tuple[int, int], colour: str, dash: str, by: str = "distance"
+) -> None:
+    """A stretch of plain RoPE's line, where every distance is its own position."""
+    first, last = span
+    distances = np.unique(np.linspace(first, last, min(60, last - first + 1)).round().astype(np.int64)).tolist()
+    keys = [query - distance for distance in distances]
+    hover = f"query i = {query:,}, key j = %{{customdata:,}}<br>%{{y:,}} tokens back<br>position %{{y:,}}<br>i − j"
+    sheet.line(name, distances if by == "distance" else keys, distances, colour, 2, dash, hover, customdata=keys)
 
 
 def _region_line(sheet: _Sheet, position_map: PositionMap, query: int, curve: Curve, by: str) -> None:
@@ -177,15 +192,18 @@ class Frame:
         return max(self.queries[1] - self.queries[0], self.keys[1] - self.keys[0])
 
 
+FRAMES = ("Whole text, to scale", "Head, enlarged", "Tail, enlarged")
+
+
 def frames(position_map: PositionMap) -> dict[str, Frame]:
-    """What is worth a look: the whole plane, and the borders of Head and Tail at the last queries, enlarged."""
+    """What is worth a look, by its name in `FRAMES`: the whole plane, and the last queries' borders, enlarged."""
     length, last = position_map.length, position_map.length - 1
     head, tail = position_map.head, position_map.tail
-    shown = {"Whole text": Frame.whole(position_map)}
+    shown = {FRAMES[0]: Frame.whole(position_map)}
     if position_map.compresses and head:
-        shown["Head, enlarged"] = Frame.around(last, last, 3 * (head + 1), length)
+        shown[FRAMES[1]] = Frame.around(last, last, 3 * (head + 1), length)
     if position_map.compresses and tail:
-        shown["Tail, enlarged"] = Frame.around(last, 0, 3 * tail, length)
+        shown[FRAMES[2]] = Frame.around(last, 0, 3 * tail, length)
     return shown
 
 
@@ -258,7 +276,11 @@ def regions_figure(position_map: PositionMap, frame: Frame, big: bool = False) -
 
 def _plane_axes(frame: Frame) -> tuple[dict[str, Any], dict[str, Any]]:
     """Keys to the right and queries down, to one scale; single tokens by their whole numbers."""
-    common = {"constrain": "domain"} | ({"tickformat": ",d"} if frame.across < 5000 else {})
+    common: dict[str, Any] = {"constrain": "domain"}
+    if frame.across < 5000:
+        common["tickformat"] = ",d"
+    if frame.across < 8:  # no ticks between tokens
+        common["dtick"] = 1
     return (
         {"title": "Key token j", "range": [frame.keys[0] - 0.5, frame.keys[1] - 0.5], **common},
         {
@@ -359,7 +381,11 @@ def lengths_along(shortest: int, longest: int, points: int = 120) -> list[int]:
 
 
 def curve_figure(
-    position_map: PositionMap, config: LampeConfig, others: Mapping[str, LampeConfig], longest: int, big: bool = False
+    position_map: PositionMap,
+    window: int,
+    curves: Mapping[str, Callable[[int], int]],
+    longest: int,
+    big: bool = False,
 ) -> go.Figure:
     """Mapping length against input length: these settings, the published fits, and where nothing is compressed.
 
@@ -367,9 +393,10 @@ def curve_figure(
     ----------
     position_map : PositionMap
         The map of the current length: the point.
-    config : LampeConfig
-    others : mapping of name to LampeConfig
-        Drawn faintly, for comparison.
+    window : int
+        In tokens.
+    curves : mapping of name to a function of the input length
+        The mapping length that the maps have. The first is that of the present settings, the others are drawn faintly.
     longest : int
         Where the axis ends, in tokens.
     big : bool
@@ -377,19 +404,19 @@ def curve_figure(
     sheet = _Sheet(big)
     shortest = min(64, max(1, position_map.mapping_length // 2))
     lengths = lengths_along(shortest, longest)
-    hover = "%{x:,} tokens<br>mapping length %{y:,}"
+    hover = "l = %{x:,} tokens<br>m = %{y:,} positions"
     sheet.line("m = l: nothing compressed", [shortest, longest], [shortest, longest], _GREY, 1.5, "dot", hover)
+    own, *others = curves
     dashes = ("longdash", "dashdot", "longdashdot", "dash", "dot")
-    for number, (name, other) in enumerate(others.items()):
-        mapped = [other.mapping_length(length) for length in lengths]
+    for number, name in enumerate(others):
+        mapped = [curves[name](length) for length in lengths]
         sheet.line(name, lengths, mapped, _GREY, 2, dashes[number % len(dashes)], hover)
         at = -1 - 10 * (number % 2)  # two may end at the same height
         place = {"xanchor": "right", "yanchor": "bottom"}
         sheet.label(math.log10(lengths[at]), math.log10(mapped[at]), name, **place)
-    mapped = [config.mapping_length(length) for length in lengths]
-    sheet.line("these settings", lengths, mapped, COLOURS["Head"], 4, "solid", hover)
-    sheet.level(config.window, f"window {config.window:,}", log=True)
-    cap = round(0.75 * config.window)
+    sheet.line(own, lengths, [curves[own](length) for length in lengths], COLOURS["Head"], 4, "solid", hover)
+    sheet.level(window, f"window {window:,}", log=True)
+    cap = max(1, round(0.75 * window))
     sheet.level(cap, f"¾ of the window {cap:,}", log=True, below=True)
     x, y = [position_map.length], [position_map.mapping_length]
     sheet.traces.append(
@@ -417,7 +444,7 @@ def row_figure(position_map: PositionMap, query: int, big: bool = False) -> go.F
     """Every key's region and mapped position along the text, as one query token sees them."""
     sheet = _Sheet(big)
     drawn = curves(position_map, query)
-    sheet.line("Plain RoPE", [0, query], [query, 0], _GREY, 2, "solid", "key j = %{x:,}<br>position %{y:,}")
+    _plain_line(sheet, "Plain RoPE", query, (0, query), _GREY, "solid", by="key")
     for number, curve in enumerate(drawn):
         _region_line(sheet, position_map, query, curve, by="key")
         near, far = query - curve.distances[0], query - curve.distances[-1]
@@ -426,6 +453,8 @@ def row_figure(position_map: PositionMap, query: int, big: bool = False) -> go.F
         x = {"right": near, "center": (near + far) / 2, "left": far}[place]
         sheet.label(x, 1, f"<b>{curve.region}</b> {near - far + 1:,}", yref="paper", xanchor=place, yanchor="bottom")
     top = max(max(curve.positions) for curve in drawn) * 1.3 + 1
+    if position_map.compresses and query > top:
+        sheet.label(query - top * 0.9, top * 0.9, "plain RoPE ", xanchor="right")
     x_axis = {"title": f"Key token j, for query i = {query:,}", "range": [-0.5, query * 1.01 + 0.5]}
     return sheet.figure(x_axis, {"title": "Mapped position", "range": [0, top], "rangemode": "tozero"}, height=400)
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import tempfile
+import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,6 @@ from app import figures, views
 from app.map_view import CUSTOM, KINDS, MAX_MAP_LENGTH, POINTS, SENTENCE, MapView, Point, as_csv, as_json
 from app.session import AskError, Attention, Session, with_progress
 from lampe.positions import LampeConfig
-from lampe.presets import rescaled
 from lampe.prompt import pieces
 
 MODELS = {
@@ -35,8 +37,8 @@ _SHORT_TEXT_TOKENS = 400
 
 def own_view(config: LampeConfig) -> MapView:
     """The view of the loaded model's own settings."""
-    name = next((name for name, preset in lampe.PRESETS.items() if preset == config), CUSTOM)
-    return MapView(model=name, window=config.window, head=config.head, tail=config.tail)
+    name = next((name for name, preset in lampe.PRESETS.items() if preset == config), None)
+    return MapView.of(name) if name else MapView(CUSTOM, window=config.window, head=config.head, tail=config.tail)
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,10 @@ class Drawn:
 def draw(view: MapView) -> Drawn:
     """All that the tab shows of a view."""
     position_map, config, big = view.position_map, view.config, view.big
-    others = {name: lampe.PRESETS[key] for name, key in MODELS.items() if key not in (CUSTOM, view.model)}
+    curves = {"these settings": lambda length: replace(view, length=length).position_map.mapping_length}
+    for name, key in MODELS.items():
+        if key not in (CUSTOM, view.model):
+            curves[name] = partial(_mapping_length, lampe.PRESETS[key])
     longest = max(view.length, 262_144)
     drawn = {
         "distance": (
@@ -61,14 +66,14 @@ def draw(view: MapView) -> Drawn:
             figures.distance_figure(position_map, config.window, big),
         ),
         **{
-            f"regions-{number}": (
+            f"regions-{figures.FRAMES.index(name)}": (
                 f"2 · Attention regions: {name}",
                 figures.regions_figure(position_map, frame, big),
             )
-            for number, (name, frame) in enumerate(figures.frames(position_map).items())
+            for name, frame in figures.frames(position_map).items()
         },
         "matrix": ("3 · Mapped-position matrix", figures.matrix_figure(position_map, view.frame, big)),
-        "curve": ("4 · Mapping length", figures.curve_figure(position_map, config, others, longest, big)),
+        "curve": ("4 · Mapping length", figures.curve_figure(position_map, config.window, curves, longest, big)),
         "row": ("5 · One query token's row", figures.row_figure(position_map, view.row, big)),
     }
     captions = {
@@ -80,26 +85,31 @@ def draw(view: MapView) -> Drawn:
     return Drawn(
         drawn,
         captions,
-        views.map_sentence(position_map, config),
+        views.map_sentence(position_map, config, plain=view.kind == "plain"),
         views.numbers_table(view, position_map),
         views.map_table(position_map, view.row),
     )
 
 
+def _mapping_length(config: LampeConfig, length: int) -> int:
+    return config.position_map(length).mapping_length
+
+
 def standalone(view: MapView) -> str:
     """The whole view as one HTML file that needs no network: plotly's script is in it."""
     drawn = draw(view)
-    parts = []
-    for number, (title, figure) in enumerate(drawn.figures.values()):
+    parts = ""
+    for number, (name, (title, figure)) in enumerate(drawn.figures.items()):
         body = figure.to_html(full_html=False, include_plotlyjs=not number, config={"displaylogo": False})
-        parts.append(f"<section><h2>{escape(title)}</h2>{body}</section>")
+        parts += f"<section><h2>{escape(title)}</h2>{body}{drawn.captions.get(name.removesuffix('-0'), '')}</section>"
+    chips = "".join(f".region-{name.lower()}{{background:{colour}}}" for name, colour in figures.COLOURS.items())
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>LaMPE position map</title>'
         '<meta name="viewport" content="width=device-width"><style>body{font-family:system-ui,sans-serif;'
         "max-width:1100px;margin:2rem auto;padding:0 1rem;color:#1c2733}table{border-collapse:collapse}"
         "th,td{text-align:left;padding:.3rem 1rem .3rem 0;border-bottom:1px solid #d8dde4}"
-        "</style></head><body><h1>LaMPE position map</h1>"
-        f"{drawn.sentence}{''.join(drawn.captions.values())}{''.join(parts)}{drawn.row}{drawn.numbers}</body></html>"
+        f".chip{{display:inline-block;width:.8em;height:.8em;margin-right:.4em}}{chips}</style></head><body>"
+        f"<h1>LaMPE position map</h1>{drawn.sentence}{parts}{drawn.row}{drawn.numbers}</body></html>"
     )
 
 
@@ -149,7 +159,7 @@ def build_map_tab(
                     tail = gr.Number(start.tail, label="Tail", min_width=90, elem_id="map-tail")
                 mapping = gr.Number(
                     None, label="Fixed mapping length", elem_id="map-mapping",
-                    info="Dynamic mapping off. Empty: from the model's curve.",
+                    info="Dynamic mapping off. Empty: what the model's preset has, a curve or a constant.",
                 )  # fmt: skip
                 kind = gr.Radio(list(KINDS.items()), value=start.kind, label="Map", elem_id="map-kind")
                 scale = gr.Number(
@@ -169,7 +179,7 @@ def build_map_tab(
             gr.HTML("<h2>2 · Attention regions: query × key</h2>")
             with gr.Row(elem_classes="planes"):
                 planes = []
-                for number, name in enumerate(("whole text, to scale", "Head, enlarged", "Tail, enlarged")):
+                for number, name in enumerate(figures.FRAMES):
                     with gr.Column(min_width=280, visible=not number) as column:
                         gr.HTML(f"<h3>{name}</h3>")
                         plot = gr.Plot(
@@ -243,16 +253,16 @@ def build_map_tab(
         return [_slider(view.length), *(getattr(view, name) for name in controls)]
 
     def choose_model(name: str) -> list[Any]:
-        preset = rescaled(start.window) if name == CUSTOM else lampe.PRESETS[name]
-        return [preset.window, preset.head, preset.tail, None]
+        if name == CUSTOM:  # goes on from what is there
+            return [gr.skip()] * 4 + [""]
+        view = MapView.of(name)
+        return [view.window, view.head, view.tail, None, ""]
 
     def take_point(point: Point) -> Any:
         def take(size: bool) -> Iterator[list[Any]]:
-            base = MapView(big=size)
-            if (preset := point.changes.get("model", base.model)) in lampe.PRESETS:
-                config = lampe.PRESETS[preset]
-                base = replace(base, window=config.window, head=config.head, tail=config.tail)
-            view = replace(base, **point.changes)
+            preset = point.changes.get("model", start.model)
+            base = MapView() if preset == CUSTOM else MapView.of(preset)
+            view = replace(base, **point.changes, big=size)
             text = gr.skip() if "length" in point.changes else SENTENCE
             try:
                 if text == SENTENCE:
@@ -272,7 +282,7 @@ def build_map_tab(
         tokens = min(tokens or start.length, MAX_MAP_LENGTH)
         return tokens, _slider(tokens)
 
-    def short_text(text: str) -> Iterator[tuple[Any, Any, Any, str]]:
+    def short_text(text: str, *values: Any) -> Iterator[tuple[Any, Any, Any, Any]]:
         """A new short text sets the input length."""
         if not text.strip():
             yield gr.skip(), gr.skip(), gr.skip(), ""
@@ -284,7 +294,7 @@ def build_map_tab(
         except (ValueError, lampe.LoadError) as error:
             yield gr.skip(), gr.skip(), gr.skip(), views.message(str(error))
             return
-        yield count, _slider(count), False, gr.skip()
+        yield count, _slider(count), False, show_strip(text, *values)
 
     def show_strip(text: str, *values: Any) -> Any:
         """The short text's tokens under the present settings."""
@@ -292,33 +302,30 @@ def build_map_tab(
             return gr.skip() if text.strip() else ""
         try:
             tokens = _tokens(session, text)
-            given = dict(zip(controls, values, strict=True)) | {"length": len(tokens)}
-            if given["query"] is not None and given["query"] >= len(tokens):
-                given["query"] = None
-            view = MapView.checked(**given)
+            view = MapView.checked(**dict(zip(controls, values, strict=True)) | {"length": len(tokens)})
         except (ValueError, lampe.LoadError) as error:
             return views.message(str(error))
         return views.token_strip(view.position_map, view.row, tokens)
 
-    def show_attention(run: Attention | None, number: float, size: bool) -> list[Any]:
+    def new_run(run: Attention | None, size: bool) -> list[Any]:
+        """What the last answer left: its section, with the first of its queries."""
         if run is None:
             return [gr.Column(visible=False), gr.skip(), gr.skip(), gr.skip()]
-        number = min(int(number or 0), len(run.queries) - 1)
-        found = run.shares[number].float().numpy()
-        names = [region.name for region in run.position_map.regions]
-        figure = figures.as_plot(figures.shares_figure(names, found, size), "lampe-attention")
-        label = f"Query token of the run: {'the last of the prompt' if not number else f'answer token {number}'}"
-        return [
-            gr.Column(visible=True),
-            gr.Slider(maximum=max(1, len(run.queries) - 1), value=number, label=label),
-            figure,
-            views.shares_table(run, number),
-        ]
+        last = max(1, len(run.queries) - 1)
+        return [gr.Column(visible=True), gr.Slider(maximum=last, value=0), *show_attention(run, 0, size)]
 
-    def run_settings(run: Attention | None) -> list[Any]:
+    def show_attention(run: Attention | None, number: float, size: bool) -> list[Any]:
+        if run is None:
+            return [gr.skip(), gr.skip()]
+        number = min(int(number or 0), len(run.queries) - 1)
+        names = [region.name for region in run.position_map.regions]
+        figure = figures.shares_figure(names, run.shares[number].float().numpy(), size)
+        return [figures.as_plot(figure, "lampe-attention"), views.shares_table(run, number)]
+
+    def run_settings(run: Attention | None, size: bool) -> list[Any]:
         if run is None:
             return [gr.skip()] * (len(controls) + 2)
-        view = replace(own_view(session.config()), length=run.position_map.length)
+        view = replace(own_view(session.config()), length=run.position_map.length, big=size)
         return [*set_controls(view), False]
 
     def save(name: str) -> Any:
@@ -327,8 +334,10 @@ def build_map_tab(
         def make(*values: Any) -> Iterator[Any]:
             try:
                 view = MapView.checked(**dict(zip(controls, values, strict=True)))
+                if content is standalone:
+                    _count_large_file()
             except ValueError as error:
-                yield gr.skip(), views.message(str(error))
+                yield None, views.message(str(error))
                 return
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / f"lampe-map-{view.model}-{view.length}.{ending}"
@@ -357,26 +366,40 @@ def build_map_tab(
     stripped: dict[str, Any] = {"fn": show_strip, "inputs": [short, *settings], "outputs": strip, **_QUIET}
     gr.on([short.change, *(c.change for c in settings)], **stripped, trigger_mode="always_last", queue=False)
     demo.load(from_link, None, [*set_by, follow, look, tabs], **_QUIET).then(**draws, queue=False)
-    slider.input(lambda x: (round(2**x), False), slider, [length, follow], queue=False, **_QUIET)
-    length.input(lambda n: (_slider(n), False), length, [slider, follow], queue=False, **_QUIET)
-    model.input(choose_model, model, [window, head, tail, mapping], queue=False, **_QUIET)
+    # The last of quick changes counts; what a point or a link said doesn't hold any more.
+    moved: dict[str, Any] = {"queue": False, "trigger_mode": "always_last", **_QUIET}
+    slider.input(lambda x: (round(2**x), False, ""), slider, [length, follow, look], **moved)
+    length.input(lambda n: (_slider(n), False, ""), length, [slider, follow, look], **moved)
+    model.input(choose_model, model, [window, head, tail, mapping, look], **moved)
     followed = {"fn": follow_document, "inputs": [document_tokens, follow], "outputs": [length, slider], **_QUIET}
     gr.on([document_tokens.change, follow.input], **followed, queue=False)
-    taken: list[Any] = []
-    for button, point in zip(points, POINTS, strict=True):
-        outputs = [*set_by, follow, short, look]
-        taken.append(button.click(take_point(point), big, outputs, cancels=list(taken), **_QUIET))
-    short.input(short_text, short, [length, slider, follow, strip], trigger_mode="always_last", **_QUIET)
+    outputs = [*set_by, follow, short, look]
+    slow: list[Any] = []  # the point that has to wait for a tokenizer; another one ends it
+    for button, point in sorted(zip(points, POINTS, strict=True), key=lambda pair: "length" in pair[1].changes):
+        taken = button.click(take_point(point), big, outputs, cancels=slow, **_QUIET)
+        slow = slow or [taken]
+    short.input(short_text, [short, *settings], [length, slider, follow, strip], trigger_mode="always_last", **_QUIET)
     for button, name in zip(zooms, ZOOMS, strict=True):
         button.click(_zoom(name, list(controls)), settings, [across, at_query, at_key], queue=False, **_QUIET)
     for name, button in saves.items():
         made = button.click(save(name), settings, [file, message], concurrency_limit=1, **_QUIET)
-        made.then(js="() => setTimeout(() => document.querySelector('#map-file')?.click(), 100)", **_QUIET)
-    measures: dict[str, Any] = {"inputs": [attention, measured_query, big], **_QUIET, "queue": False}
-    outputs = [measured, measured_query, shares, shares_table]
-    attention.change(lambda run, _, size: show_attention(run, 0, size), outputs=outputs, **measures)
-    gr.on([measured_query.input, big.change], show_attention, outputs=outputs, **measures)
-    open_run.click(run_settings, attention, [*set_by, follow], **_QUIET)
+        made.then(js="() => setTimeout(() => document.querySelector('#map-file')?.click(), 300)", **_QUIET)
+    attention.change(new_run, [attention, big], [measured, measured_query, shares, shares_table], queue=False, **_QUIET)
+    measures = {"fn": show_attention, "inputs": [attention, measured_query, big], "outputs": [shares, shares_table]}
+    gr.on([measured_query.input, big.change], **measures, **moved)
+    open_run.click(run_settings, [attention, big], [*set_by, follow], **_QUIET)
+
+
+_LARGE_FILES_AN_HOUR = 60  # each is 6 MB, and gradio keeps its copy for an hour
+_large_files: deque[float] = deque(maxlen=_LARGE_FILES_AN_HOUR)
+
+
+def _count_large_file() -> None:
+    """Keep visitors from filling the server's disk."""
+    now = time.monotonic()
+    if len(_large_files) == _LARGE_FILES_AN_HOUR and now - _large_files[0] < 3600:
+        raise AskError(f"This server has made {_LARGE_FILES_AN_HOUR} HTML files within an hour; try again later.")
+    _large_files.append(now)
 
 
 ZOOMS = ("Whole text", "In × 4", "Out × 4", "Head border", "Tail border", "Stair steps")
@@ -396,8 +419,8 @@ def _zoom(name: str, names: list[str]) -> Any:
         if name == "Whole text":
             return None, 0, 0
         if name.endswith("border"):
-            region = position_map.regions[0 if name.startswith("Head") else -1]
-            distance = (region.upper or 1) - 1 if name.startswith("Head") else region.lower
+            head, tail = view.position_map.head, view.position_map.tail
+            distance = head if name.startswith("Head") else view.length - tail
             query = max(0, last - 32)
             return min(64, view.length), query, max(0, query - distance)
         if name == "Stair steps":  # about eight positions of Middle
@@ -408,7 +431,7 @@ def _zoom(name: str, names: list[str]) -> Any:
             return (None, 0, 0) if across >= view.length else (across, query, key)
         if view.across is None:  # the whole plane's middle is blank or nearly so: go in where attention is
             query, key = last, last // 2
-        return max(16, frame.across // 4), query, key
+        return min(frame.across, max(16, frame.across // 4)), query, key
 
     return zoom
 

@@ -1,11 +1,10 @@
-"""What the position map page shows: its settings, checked, as a link and as files. No gradio here."""
+"""What the position map page shows: its settings, checked, as a link and as files."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
@@ -50,7 +49,7 @@ class MapView:
     kind : "lampe", "uniform" or "plain"
         LaMPE, one uniformly compressed region (the paper's ablation), or plain RoPE.
     query : int or None
-        The query token whose row is drawn; None is the last.
+        The query token whose row is drawn; None, or one beyond the text, is the last.
     across : int or None
         Tokens along each side of the matrix; None is the whole text.
     at_query, at_key : int
@@ -83,13 +82,15 @@ class MapView:
             If a setting is none, or all of them together allow no map; the message is for the person.
         """
         view = cls(**{name: _value(name, value) for name, value in given.items()})
-        check(view.config, view.length, chosen=view.mapping is not None)
-        if view.query is not None and view.query >= view.length:
-            raise AskError(
-                f"The query token must be before the end: at most {view.length - 1:,} in a text of {view.length:,} "
-                f"tokens, not {view.query:,}."
-            )
+        if view.kind != "plain":
+            check(view.config, view.length, chosen=view.mapping is not None)
         return view
+
+    @classmethod
+    def of(cls, model: str) -> MapView:
+        """The view of a preset's own sizes."""
+        preset = lampe.PRESETS[model]
+        return cls(model=model, window=preset.window, head=preset.head, tail=preset.tail)
 
     @classmethod
     def from_link(cls, parameters: Mapping[str, str]) -> tuple[MapView, list[str]]:
@@ -101,11 +102,12 @@ class MapView:
             try:
                 value = _value(field.name, parameters[field.name])
                 view = replace(view, **{field.name: value})
-                if field.name == "model" and value != CUSTOM:  # a preset brings its own sizes
-                    preset = lampe.PRESETS[view.model]
-                    view = replace(view, window=preset.window, head=preset.head, tail=preset.tail)
+                if field.name == "model" and value != CUSTOM:
+                    view = cls.of(value)  # the first field: those that follow change it
             except AskError as error:
                 problems.append(f"The link's {field.name} isn't used. {error}")
+        if view.model != CUSTOM:
+            view = replace(view, window=lampe.PRESETS[view.model].window)
         try:
             return cls.checked(**asdict(view)), problems
         except AskError as error:
@@ -114,10 +116,7 @@ class MapView:
     @property
     def link(self) -> str:
         """The query string that brings this view back."""
-        default = MapView()
-        if self.model != CUSTOM:
-            preset = lampe.PRESETS[self.model]
-            default = replace(default, window=self.window, head=preset.head, tail=preset.tail)
+        default = MapView() if self.model == CUSTOM else replace(MapView.of(self.model), window=self.window)
         values = asdict(self)
         given = {name: value for name, value in values.items() if value != getattr(default, name)}
         return "?" + urlencode({"model": self.model} | {k: int(v) if v is True else v for k, v in given.items()})
@@ -147,8 +146,9 @@ class MapView:
 
     @property
     def row(self) -> int:
-        """The query token whose row is drawn."""
-        return self.length - 1 if self.query is None else self.query
+        """The query token whose row is drawn: the last where the chosen one lies beyond the text."""
+        last = self.length - 1
+        return last if self.query is None else min(self.query, last)
 
 
 _RANGES = {
@@ -158,7 +158,7 @@ _RANGES = {
     "tail": ("Tail", 0, MAX_MAP_LENGTH, "tokens"),
     "mapping": ("The mapping length", 1, MAX_MAP_LENGTH, "positions"),
     "query": ("The query token", 0, MAX_MAP_LENGTH - 1, ""),
-    "across": ("The tokens across", 1, MAX_MAP_LENGTH, "tokens"),
+    "across": ("The number of tokens across", 1, MAX_MAP_LENGTH, "tokens"),
     "at_query": ("The query in the middle", 0, MAX_MAP_LENGTH - 1, ""),
     "at_key": ("The key in the middle", 0, MAX_MAP_LENGTH - 1, ""),
 }
@@ -173,7 +173,9 @@ def _value(name: str, value: Any) -> Any:
             raise AskError(f"The {name} must be one of {', '.join(_CHOICES[name])}, not {value!r:.60}.")
         return value
     if name == "big":
-        return value is True or value == "1"
+        if value not in (True, False, "0", "1"):
+            raise AskError(f"Presentation size is 1 or 0, not {value!r:.60}.")
+        return value in (True, "1")
     if value in (None, ""):
         if name in _OPTIONAL:
             return None
@@ -189,18 +191,16 @@ def _value(name: str, value: Any) -> Any:
             raise AskError(f"The attention scale must be a number above 0 and at most 10, not {value!r}.")
         return float(value)
     title, least, most, unit = _RANGES[name]
-    if isinstance(value, float) and math.isinf(value):
-        raise AskError(f"{title} must be a whole number, not {value!r}.")
     number = whole_number(title, value)
     if not least <= number <= most:
-        raise AskError(f"{title} must be {least:,} to {most:,}{unit and ' '}{unit}, not {number:,}.")
+        raise AskError(f"{title} must be {least:,} to {most:,}{unit and ' '}{unit}, not {f'{number:,}':.40}.")
     return number
 
 
 def check(config: LampeConfig, length: int, chosen: bool) -> None:
     """Refuse a mapping length that leaves Middle no position.
 
-    A curve may do so for inputs within the window, which then are plain RoPE's; not beyond it.
+    A curve may do so for inputs within the window, which then are plain RoPE's; not beyond it, nor a constant.
 
     Parameters
     ----------
@@ -213,9 +213,9 @@ def check(config: LampeConfig, length: int, chosen: bool) -> None:
     ------
     AskError
     """
-    m = config.mapping if isinstance(config.mapping, int) else config.mapping(length)
-    m = min(m, config.window)
-    if config.head + config.tail >= m and (chosen or length > config.window):
+    fixed = isinstance(config.mapping, int)
+    m = min(max(1, config.mapping if isinstance(config.mapping, int) else config.mapping(length)), config.window)
+    if config.head + config.tail >= m and (chosen or fixed or length > config.window):
         raise AskError(
             f"Head + Tail ({config.head + config.tail:,}) must be less than the mapping length ({m:,}): no positions "
             "would be left for Middle. Make Head or Tail smaller, or the mapping length greater."
@@ -241,8 +241,8 @@ POINTS = (
     Point(
         "Inside the window",
         {"length": 4000},
-        "Half of the window, and already compressed: the mapping length goes with the input length, not only past the "
-        "window.",
+        "Half of the window, and already compressed: this model's mapping length is a constant, 2,048, until it has a "
+        "curve of its own.",
     ),
     Point(
         "Just past it",
@@ -258,7 +258,8 @@ POINTS = (
     Point(
         "The paper's Llama-3 at 128K",
         {"model": "llama3", "length": 131_072},
-        "The paper's curve is flat by now: about three quarters of the window, however long the input is.",
+        "Here the mapping length follows the paper's curve (figure 4): it grows with the input up to about three "
+        "quarters of the window.",
     ),
     Point(
         "Without LaMPE",

@@ -15,7 +15,8 @@ from app import views
 from app.examples import EXAMPLES, Example
 from app.figures import COLOURS, UNSEEN, Frame, as_plot, curves, distance_figure, regions_figure
 from app.map_page import build_map_tab
-from app.map_view import MAX_MAP_LENGTH, check
+from app.map_view import MAX_MAP_LENGTH, MapView, check
+from app.needle_page import build_needle_tab, checked_grid, given_haystack
 from app.session import (
     MAX_CHARACTERS,
     MAX_NEW_TOKENS,
@@ -23,6 +24,7 @@ from app.session import (
     Method,
     RunReport,
     Session,
+    Update,
     model_name,
     too_long,
     whole_number,
@@ -30,6 +32,7 @@ from app.session import (
 )
 from app.settings import Settings
 from app.uploads import EXTENSIONS, MAX_BYTES, read_text
+from lampe.needle import HAYSTACKS
 from lampe.positions import LampeConfig
 from lampe.presets import rescaled
 from lampe.prompt import build_prompt
@@ -49,12 +52,13 @@ LAUNCH: dict[str, Any] = {
     "css_paths": STYLE,
     "max_file_size": MAX_BYTES,
     "run_history": False,
+    "state_session_capacity": 200,  # gradio keeps every visitor's last figures until there are more
     "show_error": True,
     "footer_links": ["api", "settings"],
 }
 """What `launch` needs for this page."""
 
-SHOWN_WITHOUT_TEXT = 12_000
+SHOWN_WITHOUT_TEXT = MapView().length
 _CHARACTERS_PER_TOKEN = 4.3  # English prose; only until the tokenizer is there
 _VISITORS = 20  # at once; those beyond wait in gradio's queue before they wait in the session's line
 
@@ -75,7 +79,8 @@ def build(settings: Settings) -> gr.Blocks:
         Launch it with `LAUNCH`.
     """
     session = Session(settings)
-    stops: dict[str, threading.Event] = {}
+    stops: dict[str, threading.Event] = {}  # each visitor's, for answers and for needle tests
+    needle_stops: dict[str, threading.Event] = {}
 
     # Handlers
 
@@ -129,14 +134,14 @@ def build(settings: Settings) -> gr.Blocks:
             cards = [views.answer(m, answers[m]) if reports or any(answers.values()) else "" for m in methods]
             return status, cards[0], cards[1] if compare else "", views.run_report(reports), measured or gr.skip()
 
-        yield shown("")
+        yield *shown("")[:-1], None  # what an earlier answer looked at isn't this one's
         try:
             for method in methods:
                 for update in session.ask(text, question, method, max_new_tokens, stop):
                     answers[method] = update.answer
                     if update.report:
                         reports.append(update.report)
-                        yield shown(views.note("…"), update.attention)
+                        yield shown(views.note(f"{views.METHOD_NAMES[method]}: done."), update.attention)
                     else:
                         stage = f"{views.METHOD_NAMES[method]}: {update.stage}"
                         yield shown(views.status(replace(update, stage=stage)))
@@ -151,8 +156,9 @@ def build(settings: Settings) -> gr.Blocks:
             event.set()
 
     def forget(request: gr.Request) -> None:
-        if event := stops.pop(request.session_hash or "", None):
-            event.set()
+        for running in (stops, needle_stops):
+            if event := running.pop(request.session_hash or "", None):
+                event.set()
 
     # Public API
 
@@ -205,6 +211,44 @@ def build(settings: Settings) -> gr.Blocks:
             "points": [asdict(curve) for curve in curves(position_map)],
         }
 
+    def api_needle(
+        length: int,
+        depth: float = 0.5,
+        seed: int = 0,
+        task: str = "single",
+        method: str = "lampe",
+        haystack: str | None = None,
+    ) -> dict:
+        """Hide a fact in a long text, ask for it, and score the answer.
+
+        length: tokens of the whole prompt; depth: 0 (start) to 1 (end); task: single, numbers, uuid, multi-key,
+        multi-value, multi-query or passkey; method: "lampe" or "rope"; haystack: a text to hide it in, or null for
+        Python's language reference. Returns the test's figures: the expected values, the answer, the score from 0 to 1,
+        the needle's place, distance, mapped position and region, the attention that fell on it, and seconds.
+        """
+        for row in api_needle_grid([length], [depth], 1, seed, task, [method], haystack):
+            return row
+        raise AssertionError("a test that nobody stops ends with its result")
+
+    def api_needle_grid(
+        lengths: list[int],
+        depths: list[float],
+        trials: int = 1,
+        seed: int = 0,
+        task: str = "single",
+        methods: list[str] = ["rope", "lampe"],  # noqa: B006
+        haystack: str | None = None,
+    ) -> Iterator[dict]:
+        """Run a grid of needle tests and stream a row for each; arguments and rows as in /needle."""
+        try:
+            cells = checked_grid(task, lengths, depths, methods, trials, seed)
+            text = HAYSTACKS["reference"]() if haystack is None else given_haystack(haystack)
+            for event in session.needles(text, cells):
+                if not isinstance(event, Update):
+                    yield asdict(event)
+        except REFUSALS as error:
+            raise gr.Error(str(error)) from error
+
     # Layout
 
     with gr.Blocks(title="LaMPE Lab", analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600)) as demo:
@@ -247,6 +291,8 @@ def build(settings: Settings) -> gr.Blocks:
                     lampe_answer = gr.HTML(elem_id="lampe-answer")
                     rope_answer = gr.HTML(elem_id="rope-answer")
                 report = gr.HTML("", elem_id="report")
+            with gr.Tab("Needle test", id="needle"):
+                build_needle_tab(session, needle_stops, text)
             with gr.Tab("Position map", id="map"):
                 build_map_tab(session, demo, tabs, tokens, attention)
 
@@ -263,6 +309,8 @@ def build(settings: Settings) -> gr.Blocks:
         demo.unload(forget)
         gr.api(api_ask, api_name="ask", concurrency_limit=_VISITORS)
         gr.api(api_position_map, api_name="position_map", queue=False)
+        gr.api(api_needle, api_name="needle", concurrency_limit=_VISITORS)
+        gr.api(api_needle_grid, api_name="needle_grid", concurrency_limit=_VISITORS)
     demo.queue(max_size=2 * _VISITORS, default_concurrency_limit=4)
     return demo
 

@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -19,6 +19,7 @@ from transformers import DynamicCache, StoppingCriteria, StoppingCriteriaList, T
 import lampe
 from app.settings import Settings
 from lampe.load import DEFAULT_MODEL_NAME, Progress, load, load_config, load_tokenizer
+from lampe.needle import Cell, Haystack, Needles, Prompt, Result, Straw, hide, prompt_of, run
 from lampe.positions import PositionMap, plain_map
 from lampe.prompt import build_prompt
 
@@ -298,25 +299,90 @@ class Session:
             return
         prompt = self.prompt(text, question)
         with self._line.place() as before:
-            while waiting := before(0.5):
-                if stop.is_set():
-                    return
-                yield Update(f"Waiting for the model: {waiting} before you")
-            if not self.model_ready:
-                yield from with_progress(self.model, stop)
+            yield from self._until_ready(before, stop)
             if stop.is_set():
                 return
-            try:
+            with _enough_memory(len(prompt)):
                 lampe_or_not = self._computing(lampe.patch, self._model) if method == "lampe" else nullcontext()
                 with lampe_or_not as patched:
                     yield from self._run(patched, prompt, budget, stop)
-            except (RuntimeError, MemoryError) as error:
-                if isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY):
-                    raise AskError(
-                        f"There isn't enough memory for a prompt of {len(prompt):,} tokens on this machine. The model "
-                        "is still loaded: try a shorter text, or close other programs."
-                    ) from error
-                raise
+
+    def needles(
+        self,
+        haystack: Haystack,
+        cells: Sequence[Cell],
+        needle: Needles | None = None,
+        stop: threading.Event | None = None,
+    ) -> Iterator[Update | Result]:
+        """Run needle tests; yields what there is to show as it comes, and each result.
+
+        Parameters
+        ----------
+        haystack : Haystack
+        cells : sequence of Cell
+        needle : Needles, optional
+            Hidden in all cells in place of one that each draws.
+        stop : threading.Event
+            Set it, and the run ends within a prefill chunk or a token, without a result for the cell under way.
+
+        Raises
+        ------
+        AskError
+            If a cell is beyond the limit.
+        NeedleError
+            If a prompt can't be made.
+        lampe.LoadError, lampe.UnsupportedModelError
+            The model can't be had or patched; the message is for the person.
+        """
+        stop = stop or threading.Event()
+        longest = max(cell.length for cell in cells)
+        if longest > self.settings.max_input_tokens:
+            raise AskError(
+                f"The limit here is {self.settings.max_input_tokens:,} tokens, and the longest prompt would have "
+                f"{longest:,}. Nothing was run: take shorter ones, or raise MAX_INPUT_TOKENS where you run the app."
+            )
+        if not self.tokenizer_ready:
+            yield from with_progress(self.tokenizer, stop)
+        if stop.is_set():
+            return
+        straw = Straw(haystack, self.tokenizer())
+        make = partial(_hidden, needle) if needle else prompt_of
+        for cell in {cell.length: cell for cell in cells}.values():
+            make(straw, cell)  # what can't be made is refused before anything is run
+        with self._line.place() as before:
+            yield from self._until_ready(before, stop)
+            if stop.is_set():
+                return
+            events: queue.SimpleQueue[Update | Result | None] = queue.SimpleQueue()
+
+            def told(cell: Cell, tokens: int) -> None:
+                events.put(Update("Reading", tokens, cell.length, "tokens"))
+
+            def work() -> None:
+                try:
+                    for result in run(self._model, straw, cells, self.config(), stop.is_set, told, make):
+                        events.put(result)
+                finally:
+                    events.put(None)
+
+            with _enough_memory(longest):
+                running = self._computing.start(work)
+                try:
+                    while (event := events.get()) is not None:
+                        yield event
+                except GeneratorExit:  # the visitor has left
+                    stop.set()
+                    raise
+                running.result()
+
+    def _until_ready(self, before: Callable[[float], int], stop: threading.Event) -> Iterator[Update]:
+        """Wait for one's turn, and for the model."""
+        while waiting := before(0.5):
+            if stop.is_set():
+                return
+            yield Update(f"Waiting for the model: {waiting} before you")
+        if not self.model_ready:
+            yield from with_progress(self.model, stop)
 
     def _run(
         self, patched: lampe.Patched | None, prompt: list[int], max_new_tokens: int, stop: threading.Event
@@ -465,6 +531,24 @@ class _Watch(StoppingCriteria):
                 self.queries.append(int(input_ids[0, -2]))
                 self.head_shares.append(self.patched.head_shares().half())
         return torch.full((len(input_ids),), self.stop.is_set(), device=input_ids.device)
+
+
+@contextmanager
+def _enough_memory(tokens: int) -> Iterator[None]:
+    """Turns running out of memory into a sentence."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY):
+            raise AskError(
+                f"There isn't enough memory for a prompt of {tokens:,} tokens on this machine. The model is still "
+                "loaded: try a shorter text, or close other programs."
+            ) from error
+        raise
+
+
+def _hidden(needle: Needles, straw: Straw, cell: Cell) -> Prompt:
+    return hide(straw, needle, cell.length, cell.depth, cell.rng())
 
 
 @torch.inference_mode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from html import escape
 
@@ -75,7 +76,7 @@ def length_readout(tokens: int, exact: bool, window: int, limit: int) -> str:
     )
 
 
-def map_sentence(position_map: PositionMap, config: LampeConfig) -> str:
+def map_sentence(position_map: PositionMap, config: LampeConfig, plain: bool = False) -> str:
     """The map in one plain sentence."""
     length = position_map.length
     at = f"At {length:,} tokens" if length > 1 else "At 1 token"
@@ -83,21 +84,33 @@ def map_sentence(position_map: PositionMap, config: LampeConfig) -> str:
         text = f"{at} nothing is compressed: every distance keeps its exact position."
         if length > config.window:
             text += f" Positions beyond {config.window:,} were never seen in training."
-        elif isinstance(config.mapping, int) and config.mapping > length:
-            text += f" The mapping length of {config.mapping:,} is clamped to the input length."
+        elif not plain:
+            asked = config.mapping if isinstance(config.mapping, int) else config.mapping(length)
+            if asked >= length:
+                text += f" The mapping length of {asked:,} is clamped to the input length."
+            else:
+                text += f" The mapping length, {asked:,}, isn't more than Head + Tail ({config.head + config.tail:,})."
     else:
         counts = dict(zip([r.name for r in position_map.regions], position_map.key_counts(length - 1), strict=True))
         slots = position_map.mapping_length - position_map.head - position_map.tail
-        share = f"{counts['Middle']:,} keys share {slots:,} positions ({counts['Middle'] / slots:.1f} tokens each)"
+        share = f"{_count(counts['Middle'], 'key')} share {_count(slots, 'position')} "
+        share += f"({counts['Middle'] / slots:,.1f} tokens each)"
         if "Head" in counts:
-            share = f"the last token sees its {counts['Head']:,} nearest keys at exact distances, {share}"
+            share = f" the last token sees its {counts['Head']:,} nearest keys at exact distances, {share}"
+        else:
+            share = f", {share}"
         if "Tail" in counts:
-            share += f", and the first {counts['Tail']:,} keep exact distances among themselves"
+            share += f", and the first {counts['Tail']:,} keep{'s' * (counts['Tail'] == 1)} exact distances"
+            share += " among themselves" if counts["Tail"] > 1 else ""
         whole = f": {position_map.mapping_length:,} positions in all." if len(counts) > 1 else ", all alike."
-        text = f"{at} {share}{whole}"
-    if not config.calibrated:
+        text = f"{at}{share}{whole}"
+    if not (config.calibrated or plain):
         text += f" The mapping length is {NOT_CALIBRATED}."
     return f'<p class="sentence">{text}</p>'
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number:,} {word}{'s' * (number != 1)}"
 
 
 def map_table(position_map: PositionMap, query: int) -> str:
@@ -133,7 +146,7 @@ def numbers_table(view: MapView, position_map: PositionMap) -> str:
         lines += [
             ("Middle's positions", "m − s₁ − s₂", f"{m:,} − {head:,} − {tail:,} = {slots:,}"),
             ("Middle's tokens", "l − s₁ − s₂", f"{length:,} − {head:,} − {tail:,} = {tokens:,}"),
-            ("Compression", "c = (m − s₁ − s₂)/(l − s₁ − s₂)", f"{slots:,}/{tokens:,} = {slots / tokens:.5f}"),
+            ("Compression", "c = (m − s₁ − s₂)/(l − s₁ − s₂)", f"{slots:,}/{tokens:,} = {slots / tokens:.5g}"),
             ("Tokens for each Middle position", "1/c", f"{tokens / slots:.2f}"),
         ]
     farthest = position_map.relative(length - 1, 0)
@@ -158,16 +171,16 @@ def _mapping_formula(config: LampeConfig, length: int, plain: bool) -> tuple[str
         if curve.short_mapping is not None and length < curve.short_length:
             symbol, text = f"m fixed below {curve.short_length:,} tokens", f"{asked:,}"
         else:
-            symbol = "m = ⌊L / (1 + e^−(a·l + b))⌋"
-            text = (
-                f"⌊{curve.maximum:,.1f} / (1 + e^−({curve.slope:.4g}·{length:,} {curve.intercept:+.4g}))⌋ = {asked:,}"
-            )
+            symbol, sign = "m = ⌊L / (1 + e^−(a·l + b))⌋", "−" if curve.intercept < 0 else "+"
+            exponent = f"{curve.slope:.10g}·{length:,} {sign} {abs(curve.intercept):.10g}"
+            text = f"⌊{curve.maximum:,.10g} / (1 + e^−({exponent}))⌋ = {asked:,}"
     if m < asked:
         limit = "the input length" if m == length else "the window"
         symbol, text = f"{symbol}, at most l and W₀", f"{text}, clamped to {limit}: {m:,}"
     if not config.head + config.tail < m < length:
         text += "; LaMPE needs s₁ + s₂ < m < l, so nothing is compressed"
-    return symbol, f"{text} positions" if text[-1].isdigit() else text
+    text = f"{text} positions" if text[-1].isdigit() else text
+    return symbol, text if config.calibrated else f"{text}; {NOT_CALIBRATED}"
 
 
 def _against(position: int, window: int) -> str:
@@ -209,7 +222,11 @@ def regions_caption(position_map: PositionMap) -> str:
 def matrix_caption(position_map: PositionMap, frame: Frame) -> str:
     """The third figure's numbers."""
     size = frame.across / min(frame.across, BINS)
-    bins = "every token is shown" if size == 1 else f"one pixel is {size:,.1f} tokens, and shows the pair in its middle"
+    bins = (
+        "every token is shown"
+        if size == 1
+        else f"each cell is {size:,.2f} tokens wide and shows the pair in its middle"
+    )
     last, first = frame.queries[1] - 1, frame.keys[0]
     sides = f"queries {frame.queries[0]:,} to {last:,}, keys {first:,} to {frame.keys[1] - 1:,}"
     if first > last:
@@ -225,22 +242,25 @@ def curve_caption(view: MapView, position_map: PositionMap) -> str:
         return _caption(f"Without LaMPE every input keeps all its positions: m = l = {length:,}.")
     meets = _meets(config)
     where = f" m = l up to {meets:,} tokens." if meets else ""
-    cap = f" Its greatest value is {config.mapping.maximum:,.0f}." if isinstance(config.mapping, ScaledSigmoid) else ""
+    cap = ""
+    if isinstance(config.mapping, ScaledSigmoid):
+        cap = f" Its greatest value is {math.floor(min(config.mapping.maximum, config.window)):,}."
     return _caption(
         f"At l = {length:,} the mapping length is {position_map.mapping_length:,} "
-        f"({position_map.mapping_length / config.window:.0%} of the window).{cap}{where}"
+        f"({position_map.mapping_length / config.window:.0%} of the window)"
+        f"{'' if config.calibrated else ', ' + NOT_CALIBRATED}.{cap}{where}"
     )
 
 
 def _meets(config: LampeConfig) -> int:
-    """The greatest input length that nothing is compressed at, by doubling and halving; 0 if there is none."""
+    """The input length up to which nothing is compressed, by doubling and halving."""
     low, high = 0, 1
-    while high < MAX_MAP_LENGTH and not config.position_map(high).compresses:
+    while high <= MAX_MAP_LENGTH and not config.position_map(high).compresses:
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if config.position_map(middle).compresses else (middle, high)
-    return low
+    return min(low, MAX_MAP_LENGTH)
 
 
 def map_link(view: MapView) -> str:
@@ -263,6 +283,7 @@ def shares_table(run: Attention, number: int) -> str:
     place = "the last of the prompt" if not number else f"answer token {number}"
     token = escape(run.queries[number]).replace("\n", "↵")
     length = f"{run.position_map.length:,} tokens, mapping length {run.position_map.mapping_length:,}"
+    length += "" if run.calibrated else f" ({NOT_CALIBRATED})"
     return _table(
         f"Attention of query token “{token}” ({place}); {length}",
         ("Region", "Mean of layers and heads", "Least layer", "Greatest layer", "Spread (standard deviation)"),
@@ -285,7 +306,11 @@ def token_strip(position_map: PositionMap, query: int, tokens: list[str]) -> str
         number = f"<sub>{position}</sub>" if seen else ""
         mark = " token-query" if key == query else ""
         cells += f'<span class="token token-{name.lower()}{mark}" title="{what}">{shown}{number}</span>'
-    return f'<div class="tokens" role="group" aria-label="Tokens of the short text by region">{cells}</div>'
+    said = f"{len(tokens):,} tokens, mapping length {position_map.mapping_length:,}; under each its mapped position"
+    return (
+        f'<p class="caption">{said}</p>'
+        f'<div class="tokens" role="group" aria-label="Tokens of the short text by region">{cells}</div>'
+    )
 
 
 def _chip(region: str) -> str:

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from functools import partial
 from statistics import median
 
-from app.figures import as_plot
+from app.figures import BINS, as_plot
 from app.map_page import draw
 from app.map_view import MapView
 from benchmarks.measure import arguments, machine, seconds
@@ -25,7 +25,8 @@ def change(view: MapView) -> int:
     """One change of a control, as the page's handler does it; the bytes that go to the browser."""
     drawn = draw(MapView.checked(**asdict(view)))
     plots = [as_plot(figure, name).model_dump() for name, (_, figure) in drawn.figures.items()]
-    return len(json.dumps([plots, drawn.captions, drawn.sentence, drawn.numbers, drawn.row]).encode())
+    shown = [plots, drawn.captions, drawn.sentence, drawn.numbers, drawn.row]
+    return len(json.dumps(shown, ensure_ascii=False).encode())
 
 
 def main() -> None:
@@ -38,14 +39,13 @@ def main() -> None:
             MapView(length=length),
             MapView(length=length, kind="plain"),
             MapView("llama3.1", length, 131_072),
+            MapView(length=length, across=BINS, at_query=length - 1, at_key=length // 2),  # no blank cell
         ):
             size = change(view)
             times = [seconds(partial(change, view)) for _ in range(1 if given.quick else given.repeats)]
-            print(
-                f"{length:,} tokens, {view.model}, {view.kind}: {median(times) * 1e3:.0f} ms (at most "
-                f"{max(times) * 1e3:.0f}), {size / 1e3:.0f} kB",
-                flush=True,
-            )
+            name = f"{length:,} tokens, {view.model}, {view.kind}{', zoomed' * bool(view.across)}"
+            spent = f"{median(times) * 1e3:.0f} ms (at most {max(times) * 1e3:.0f})"
+            print(f"{name}: {spent}, {size / 1e3:.0f} kB", flush=True)
 
 
 if __name__ == "__main__":

@@ -184,7 +184,7 @@ class Step:
             else:
                 key_table = turn(region.key_map, resting, j)
             self.regions.append(_RegionStep(number, parts, query, key, query_table, key_table))
-        # One region is the model's own attention: the kernel call of the unpatched model, with the same bits.
+        # One region in one tile: the kernel call of the unpatched model, and of plain RoPE the same bits.
         self._alone = None
         if len(position_map.regions) == 1:
             (only,) = self.regions

@@ -79,8 +79,12 @@ def encode_all(tokenizer: Any, texts: list[str]) -> list[list[int]]:
         return tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
 
+def decode(tokenizer: Any, ids: list[int], special: bool = True) -> str:
+    """The text of token ids; without special tokens where `special` is False."""
+    with _encoding:
+        return tokenizer.decode(ids, skip_special_tokens=not special)
+
+
 def pieces(tokenizer: Any, text: str) -> list[str]:
     """A text's tokens, each as text."""
-    ids = encode(tokenizer, text)
-    with _encoding:
-        return [tokenizer.decode([token]) for token in ids]
+    return [decode(tokenizer, [token]) for token in encode(tokenizer, text)]

@@ -7,7 +7,7 @@ prompt on any machine. The kinds of tasks are RULER's (arXiv 2404.06654); the se
 
 from lampe.needle.cells import METHODS, Cell, Prompt, grid, hide, prompt_of
 from lampe.needle.haystacks import HAYSTACKS, Haystack, Straw
-from lampe.needle.results import read_results, summary, wilson
+from lampe.needle.results import read_results, summary, summary_rows, wilson
 from lampe.needle.running import CHUNK, Result, run
 from lampe.needle.tasks import TASKS, NeedleError, Needles, Task, file_needles
 
@@ -31,5 +31,6 @@ __all__ = [
     "read_results",
     "run",
     "summary",
+    "summary_rows",
     "wilson",
 ]

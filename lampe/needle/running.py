@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,12 +15,14 @@ from transformers import DynamicCache, StoppingCriteria, StoppingCriteriaList
 
 from lampe.needle.cells import Cell, Prompt, prompt_of
 from lampe.needle.haystacks import Straw
-from lampe.patch import patch
+from lampe.patch import Patched, patch
 from lampe.positions import LampeConfig, PositionMap, plain_map
-from lampe.prompt import encode
+from lampe.prompt import decode, encode
 
 CHUNK = 512
 """Tokens read at once. Prompts that begin alike share whole chunks, so that each result is that of its cell alone."""
+
+_AROUND = 40  # tokens of the excerpt before and after the needle
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,11 @@ class Result:
     region : str
         The region of the map it lies in.
     mapping_length : int
+    attention : float or None
+        Share of the prompt's last token's attention that fell on the needle, the mean over layers and heads; None for
+        a model that ran unpatched.
+    excerpt : str
+        The prompt around the needle, as text.
     read_tokens : int
         Tokens that were read for this cell; the others were kept from the one before.
     seconds : float
@@ -68,6 +76,8 @@ class Result:
     mapped_position: int
     region: str
     mapping_length: int
+    attention: float | None
+    excerpt: str
     read_tokens: int
     seconds: float
 
@@ -78,7 +88,8 @@ def run(
     cells: Sequence[Cell],
     config: LampeConfig | None = None,
     stop: Callable[[], bool] = lambda: False,
-    progress: Callable[[int], None] = lambda tokens: None,
+    progress: Callable[[Cell, int], None] = lambda cell, tokens: None,
+    make: Callable[[Straw, Cell], Prompt] = prompt_of,
 ) -> Iterator[Result]:
     """Answer cells, greedily, one after the other; those of one length and method together, the deepest first.
 
@@ -97,6 +108,8 @@ def run(
         Asked before each chunk and token; True ends the run without a result for the cell under way.
     progress : callable
         Told how many tokens of the present cell have been read.
+    make : callable
+        Gives a cell's prompt; `prompt_of` draws its needle.
 
     Raises
     ------
@@ -114,19 +127,19 @@ def run(
             held: list[int] = []
             for cell in sorted(group, key=lambda cell: -cell.depth):
                 started = time.perf_counter()
-                prompt = prompt_of(straw, cell)
+                prompt = make(straw, cell)
                 kept = _shared(held, prompt.ids)
                 if kept:
                     cache.crop(kept - cache.get_seq_length())  # so many tokens less
                 else:
                     cache = DynamicCache(config=model.config)
-                if not _read(model, cache, prompt.ids, kept, stop, progress):
+                if not _read(model, cache, prompt.ids, kept, stop, partial(progress, cell)):
                     return
-                answer = _answer(model, straw.tokenizer, cache, prompt, stop)
+                answer, attention = _answer(model, straw.tokenizer, cache, prompt, stop, patched)
                 if stop():
                     return
                 held = prompt.ids[:-1]
-                yield _result(cell, straw.haystack.name, prompt, position_map, answer, len(prompt.ids) - kept, started)
+                yield _result(cell, straw, prompt, position_map, answer, attention, len(prompt.ids) - kept, started)
 
 
 def _shared(held: list[int], ids: list[int]) -> int:
@@ -156,35 +169,54 @@ def _read(
 
 
 @torch.inference_mode()
-def _answer(model: Any, tokenizer: Any, cache: DynamicCache, prompt: Prompt, stop: Callable[[], bool]) -> str:
+def _answer(
+    model: Any, tokenizer: Any, cache: DynamicCache, prompt: Prompt, stop: Callable[[], bool], patched: Patched | None
+) -> tuple[str, float | None]:
     longest = encode(tokenizer, " and ".join(prompt.needles.expected))
     ids = torch.tensor([prompt.ids], device=model.device)
+    watch = _Watch(stop, patched, prompt.spans[0])
     made = model.generate(
         ids,
         attention_mask=torch.ones_like(ids),
         past_key_values=cache,
         max_new_tokens=len(longest) + 16,
         do_sample=False,
-        stopping_criteria=StoppingCriteriaList([_Stop(stop)]),
+        stopping_criteria=StoppingCriteriaList([watch]),
     )
-    return tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True).strip()
+    return decode(tokenizer, made[0, ids.shape[1] :].tolist(), special=False).strip(), watch.attention
 
 
-class _Stop(StoppingCriteria):
-    def __init__(self, stop: Callable[[], bool]) -> None:
-        self.stop = stop
+class _Watch(StoppingCriteria):
+    """Passes on a Stop, and notes how much of the first query's attention fell on the needle."""
+
+    def __init__(self, stop: Callable[[], bool], patched: Patched | None, span: tuple[int, int]) -> None:
+        self.stop, self.patched, self.span = stop, patched, span
+        self.attention: float | None = None
+        if patched:
+            patched.keep_weights = True
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:
+        if self.patched and self.attention is None:
+            self.attention = self.patched.key_weights()[..., slice(*self.span)].sum(-1).mean().item()
+            self.patched.keep_weights = False
         return torch.full((len(input_ids),), self.stop(), device=input_ids.device)
 
 
 def _result(
-    cell: Cell, name: str, prompt: Prompt, position_map: PositionMap, answer: str, read: int, started: float
+    cell: Cell,
+    straw: Straw,
+    prompt: Prompt,
+    position_map: PositionMap,
+    answer: str,
+    attention: float | None,
+    read: int,
+    started: float,
 ) -> Result:
-    last, place = len(prompt.ids) - 1, prompt.spans[0][1] - 1
+    start, stop = prompt.spans[0]
+    last, place = len(prompt.ids) - 1, stop - 1
     return Result(
         **asdict(cell),
-        haystack=name,
+        haystack=straw.haystack.name,
         repeated=prompt.repeated,
         question=prompt.needles.question,
         expected=prompt.needles.expected,
@@ -195,6 +227,8 @@ def _result(
         mapped_position=position_map.relative(last, place),
         region=position_map.regions[position_map.region(last, place)].name,
         mapping_length=position_map.mapping_length,
+        attention=attention,
+        excerpt=decode(straw.tokenizer, prompt.ids[max(0, start - _AROUND) : stop + _AROUND]),
         read_tokens=read,
         seconds=time.perf_counter() - started,
     )

@@ -16,8 +16,10 @@ def client(server):
     return Client(server, verbose=False)
 
 
-def test_only_the_two_endpoints_are_public(client):
-    assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/ask", "/position_map"}
+def test_only_these_endpoints_are_public(client):
+    assert set(client.view_api(return_format="dict")["named_endpoints"]) == {
+        "/ask", "/position_map", "/needle", "/needle_grid",
+    }  # fmt: skip
 
 
 def test_ask_answers_with_its_figures(client):
@@ -100,3 +102,41 @@ def test_without_a_mapping_length_the_models_own_or_the_rescaled_curve_is_used(c
 def test_impossible_maps_say_what_is_wrong(client, request_, message):
     with pytest.raises(AppError, match=message):
         client.predict(*request_, api_name="/position_map")
+
+
+def test_a_needle_is_hidden_asked_for_and_scored(client):
+    row = client.predict(900, 0.5, 7, "single", "lampe", "The tide turns. " * 100, api_name="/needle")
+    assert row["length"] == 900
+    assert row["repeated"]
+    assert row["expected"][0] in row["excerpt"]
+    assert row["score"] == float(row["expected"][0] in row["answer"])
+    assert row["distance"] == row["mapped_position"] == 899 - row["place"]
+    assert 0 < row["attention"] < 1
+
+
+def test_a_grid_streams_its_rows(client):
+    job = client.submit([600, 700], [0.2, 0.8], 1, 0, "passkey", ["rope"], None, api_name="/needle_grid")
+    job.result(timeout=300)
+    rows = job.outputs()
+    assert [(row["length"], row["depth"]) for row in rows] == [(600, 0.8), (600, 0.2), (700, 0.8), (700, 0.2)]
+    assert {row["haystack"] for row in rows} == {"language reference"}
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (([600], [1.5], 1, 0, "single", ["rope"], None), "from 0"),
+        (([600], [0.5], 1, 0, "magic", ["rope"], None), "task must be one of"),
+        (([600], [0.5], 1, 0, "single", ["magic"], None), "method must be one of"),
+        (([600], [], 1, 0, "single", ["rope"], None), "no cells"),
+        (([25_000], [0.5], 1, 0, "single", ["rope"], None), "limit here is 20,000"),
+        (([40], [0.5], 1, 0, "single", ["rope"], None), "can't hold them"),
+        (([600], [0.5], 1, 0, "single", ["rope"], "  "), "haystack is empty"),
+        (([600.5], [0.5], 1, 0, "single", ["rope"], None), "whole number"),
+        (([600], [0.5], 10**9, 0, "single", ["rope"], None), "at most 400"),
+        ((600, [0.5], 1, 0, "single", ["rope"], None), "must be lists"),
+    ],
+)
+def test_a_bad_grid_is_a_sentence(client, request_, message):
+    with pytest.raises(AppError, match=message):
+        client.submit(*request_, api_name="/needle_grid").result(timeout=60)

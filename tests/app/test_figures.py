@@ -72,9 +72,11 @@ def test_the_figure_shows_the_curves_and_what_plain_rope_never_saw():
     figure = json.loads(as_plot(distance_figure(position_map, SMOL.window), "lampe").plot)
     traces = {trace["name"]: trace for trace in figure["data"]}
     assert list(traces) == ["Plain RoPE", "Plain RoPE, never seen in training", "Head", "Middle", "Tail"]
-    assert traces["Plain RoPE"]["x"] == [0, 8191]
+    assert (traces["Plain RoPE"]["x"][0], traces["Plain RoPE"]["x"][-1]) == (0, 8191)
+    assert traces["Plain RoPE"]["x"] == traces["Plain RoPE"]["y"]
     assert "⌊(i − 512)·1,336/11,288⌋ + 512 − ⌊j·1,336/11,288⌋" in traces["Middle"]["hovertemplate"]
-    assert traces["Plain RoPE, never seen in training"]["x"] == [8191, 11_999]
+    unseen = traces["Plain RoPE, never seen in training"]["x"]
+    assert (unseen[0], unseen[-1]) == (8191, 11_999)
     for curve in curves(position_map):
         assert traces[curve.region]["x"] == curve.distances
         assert traces[curve.region]["y"] == curve.positions
@@ -209,14 +211,19 @@ def test_a_formula_gives_what_it_says(position_map, data):
 def test_the_curve_figure_shows_what_the_library_takes():
     config = lampe.PRESETS["llama3"]
     position_map = lampe.position_map(config, 131_072)
-    figure = curve_figure(position_map, config, {"Llama-2": lampe.PRESETS["llama2"]}, 262_144)
+    llama2 = lampe.PRESETS["llama2"]
+    curves = {
+        "these settings": lambda n: config.position_map(n).mapping_length,
+        "Llama-2": lambda n: llama2.position_map(n).mapping_length,
+    }
+    figure = curve_figure(position_map, config.window, curves, 262_144)
     traces = {trace.name: trace for trace in figure.data}
     lengths = lengths_along(64, 262_144)
     assert list(traces["these settings"].x) == lengths
     for length, m in zip(lengths, traces["these settings"].y, strict=True):
-        assert lampe.position_map(config, length).mapping_length in (m, length)
+        assert lampe.position_map(config, length).mapping_length == m
     assert (traces["this input"].x, traces["this input"].y) == ((131_072,), (position_map.mapping_length,))
-    assert list(traces["Llama-2"].y) == [lampe.PRESETS["llama2"].mapping_length(length) for length in lengths]
+    assert list(traces["Llama-2"].y) == [lampe.position_map(llama2, length).mapping_length for length in lengths]
 
 
 @pytest.mark.parametrize("query", [0, 511, 6000, 11_999])
@@ -259,6 +266,11 @@ def test_a_short_texts_tokens_are_escaped_and_coloured_by_region():
         MapView("llama3.1", 1_048_576, 131_072, big=True),
         MapView(kind="uniform", query=0),
         MapView("custom", 40, 24, 6, 4, 18, across=16, at_query=30, at_key=30),
+        MapView("custom", 3000, 1, 0, 0, kind="plain"),
+        MapView("custom", 3000, 10, 0, 0),
+        MapView(length=1_048_576, across=BINS, at_query=1_048_575, at_key=500_000),
+        MapView(head=0),
+        MapView(tail=0),
     ],
     ids=str,
 )
@@ -294,3 +306,21 @@ def test_each_example_holds_its_fact_once(example):
     assert example.text.count(example.fact) == 1
     assert example.text.count(example.answer) == 1
     assert f"\n\n{example.fact}\n\n" in example.text
+
+
+def test_a_missing_head_leaves_its_own_plane_out():
+    assert set(draw(MapView(head=0)).figures) >= {"regions-0", "regions-2"}
+    assert "regions-1" not in draw(MapView(head=0)).figures
+    assert "regions-2" not in draw(MapView(tail=0)).figures
+
+
+def test_what_is_said_of_maps_that_compress_nothing():
+    plain = draw(MapView(length=1000, kind="plain"))
+    assert "mapping length" not in plain.sentence
+    curve = {trace.name: trace for trace in draw(MapView(kind="plain")).figures["curve"][1].data}["these settings"]
+    assert curve.x == curve.y
+    assert "5,649 is clamped" in draw(MapView("llama3.1", 4000, 131_072)).sentence
+    custom = MapView("custom", 3000, 8192)
+    assert "isn't more than Head + Tail (712)" in draw(custom).sentence
+    assert "not calibrated" in draw(custom).numbers
+    assert "not calibrated" in draw(custom).captions["curve"]

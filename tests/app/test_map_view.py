@@ -21,7 +21,7 @@ views = st.builds(
     MapView,
     model=st.sampled_from([*lampe.PRESETS, CUSTOM]),
     length=st.integers(1, 1_048_576),
-    window=st.integers(64, 200_000),
+    window=st.integers(1, 200_000),
     head=st.integers(0, 2000),
     tail=st.integers(0, 2000),
     mapping=st.none() | st.integers(1, 8192),
@@ -85,7 +85,8 @@ def test_a_links_wrong_value_gives_the_default_and_a_sentence():
         ({"tail": "x"}, "not a number"),
         ({"scale": 0}, "above 0"),
         ({"scale": float("nan")}, "above 0"),
-        ({"query": 12_000}, "at most 11,999"),
+        ({"length": 4000, "head": 1900}, "less than the mapping length"),
+        ({"big": "banana"}, "Presentation size"),
         ({"model": "gpt-5"}, "must be one of"),
         ({"kind": None}, "must be one of"),
     ],
@@ -111,6 +112,10 @@ def test_a_models_own_settings_open_the_page():
     view = own_view(other)
     assert view.model == CUSTOM
     assert view.config == other
+
+
+def test_a_query_beyond_the_text_is_the_last():
+    assert MapView.checked(length=100, query=70_000).row == 99
 
 
 def test_each_point_can_be_shown():

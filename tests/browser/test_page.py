@@ -250,10 +250,11 @@ def test_each_point_shows_what_it_says(page):
 
 def test_impossible_settings_keep_the_last_good_picture(page):
     open_map(page)
-    before = page.locator("#map-sentence").inner_text()
+    sentence = page.locator("#map-sentence p")
+    before = sentence.inner_text()
     page.get_by_label("Head", exact=True).fill("1900")
     expect(page.locator("#map-message")).to_contain_text("must be less than the mapping length (2,048)")
-    assert page.locator("#map-sentence").inner_text() == before
+    assert sentence.inner_text() == before
     page.get_by_label("Head", exact=True).fill("")
     expect(page.locator("#map-message")).to_contain_text("Head is empty")
     page.get_by_label("Head", exact=True).fill("100")
@@ -290,8 +291,8 @@ def test_a_link_opens_the_view(page):
     expect(page.locator("#map-sentence")).to_contain_text("At 131,072 tokens the last token sees its 301 nearest keys")
     expect(page.get_by_label("Query token i")).to_have_value("70000")
     expect(page.get_by_label("Presentation size")).to_be_checked()
-    link = page.get_by_role("link", name="Link to this view").get_attribute("href")
-    assert link == "?model=llama3&length=131072&head=300&query=70000&big=1"
+    link = page.get_by_role("link", name="Link to this view")
+    expect(link).to_have_attribute("href", "?model=llama3&length=131072&head=300&query=70000&big=1")
     size = page.evaluate(
         "() => parseFloat(getComputedStyle(document.querySelector('#map-sentence .sentence')).fontSize)"
     )
@@ -331,6 +332,54 @@ def test_after_a_run_its_attention_is_on_the_map(page):
     page.get_by_role("button", name="Open the map of this run").click()
     expect(page.get_by_label("Follow the text")).not_to_be_checked()
     expect(page.locator("#map-sentence")).to_contain_text("nothing is compressed")
+
+
+def test_a_needle_is_hidden_asked_for_and_shown_in_its_place(page):
+    page.get_by_role("tab", name="Needle test").click()
+    page.get_by_label("Prompt length (tokens)").fill("900")
+    page.get_by_label("Your own needle").fill("<b>blue</b> door")
+    page.get_by_role("button", name="Hide it and ask").click()
+    expect(page.locator("#needle-status")).to_contain_text("needs both")
+    page.get_by_label("is", exact=True).fill("4711")
+    page.get_by_role("button", name="Hide it and ask").click()
+    expect(page.locator("#needle-status")).to_contain_text("Done", timeout=120_000)
+    for method in ("rope", "lampe"):
+        card = page.locator(f"#needle-answer-{method}")
+        expect(card).to_contain_text("<b>blue</b> door")
+        assert ("✓ Found" in card.inner_text()) == ("4711" in card.inner_text().split("Missed")[0])
+    expect(page.locator("#needle-place")).to_contain_text("of the last token's attention fell on it")
+    page.get_by_label("Prompt length (tokens)").fill("21000")
+    page.get_by_role("button", name="Hide it and ask").click()
+    expect(page.locator("#needle-status")).to_contain_text("The limit here is 20,000 tokens")
+
+
+def test_a_grid_stops_goes_on_and_can_be_taken_home(page):
+    page.get_by_role("tab", name="Needle test").click()
+    page.get_by_role("tab", name="A grid").click()
+    page.get_by_label("Prompt lengths (tokens)").fill("600, 6000")
+    page.get_by_label("Depths").fill("0.5")
+    page.get_by_role("button", name="Run the grid").click()
+    expect(page.locator("#needle-table")).to_contain_text("600 tokens", timeout=120_000)
+    page.get_by_role("button", name="Stop", exact=True).click()
+    expect(page.locator("#needle-status")).to_contain_text("run it again to go on", timeout=20_000)
+    page.get_by_label("Prompt lengths (tokens)").fill("600, 700")
+    page.get_by_role("button", name="Run the grid").click()
+    expect(page.locator("#needle-status")).to_contain_text("Done: 4 tests", timeout=120_000)
+    expect(page.locator("#needle-details details")).to_have_count(4)
+    page.locator("#needle-details summary").first.press("Enter")
+    expect(page.locator("#needle-details details").first).to_contain_text("What is the secret number")
+    page.locator("#plot-needle .js-plotly-plot .xtitle").first.wait_for()
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name="JSONL").click()
+    rows = waiting.value.path()
+    assert len(rows.read_text(encoding="utf-8").splitlines()) == 4
+    page.get_by_role("button", name="Forget its results").click()
+    expect(page.locator("#needle-details details")).to_have_count(0)
+    inputs = page.locator("input[type=file][accept*=jsonl]")
+    inputs.set_input_files({"name": "r.jsonl", "mimeType": "text/plain", "buffer": b'{"x": 1}'})
+    expect(page.locator("#needle-status")).to_contain_text("is no result of a needle test")
+    inputs.set_input_files({"name": "r.jsonl", "mimeType": "text/plain", "buffer": rows.read_bytes()})
+    expect(page.locator("#needle-details details")).to_have_count(4)
 
 
 PHONE, PROJECTOR = {"width": 390, "height": 844}, {"width": 1920, "height": 1080}

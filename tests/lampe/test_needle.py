@@ -164,6 +164,7 @@ def test_shared_work_changes_no_result(loaded, reference, method):
         cell = next(c for c in cells if (c.depth, c.trial) == (result.depth, result.trial))
         (alone,) = run(model, reference, [cell], config)
         assert replace(result, seconds=0, read_tokens=0) == replace(alone, seconds=0, read_tokens=0)
+        assert f"is {result.expected[0]}." in result.excerpt
         if method == "lampe":
             assert result.mapped_position == position_map.relative(1599, result.place)
             assert result.region == position_map.regions[position_map.region(1599, result.place)].name
@@ -180,7 +181,7 @@ def test_stop_ends_a_run_within_a_chunk(loaded, reference):
 
     read = []
     cells = [Cell("single", 4000, 0.5, "lampe")]
-    assert list(run(loaded[0], reference, cells, stop=stop, progress=read.append)) == []
+    assert list(run(loaded[0], reference, cells, stop=stop, progress=lambda _, tokens: read.append(tokens))) == []
     assert read == [512, 1024, 1536]
 
 

@@ -1,0 +1,96 @@
+"""The needle tab's pure parts: forms, files, and what is shown of a result."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import asdict, replace
+
+import pytest
+
+import lampe
+from app.needle_page import READY, as_csv, as_jsonl, checked_grid, given_haystack, numbers, own_needle
+from app.needle_views import card, details, heat, place, table, verdict
+from app.session import AskError
+from lampe.needle import Cell, NeedleError, Result, read_results
+
+RESULT = Result(
+    "single", 4096, 0.5, "lampe", 0, 0, "reference", False, "What is it?", ("123",), "It is 123.", 1.0, 2000, 2095, 800,
+    "Middle", 2048, 0.031, "the <b>number</b> is 123.", 4096, 1.5,
+)  # fmt: skip
+
+
+def test_lists_of_numbers_are_read_as_people_write_them():
+    assert numbers("Lengths", "2048, 4096;8192 ", int) == [2048, 4096, 8192]
+    assert numbers("Depths", "", float) == []
+    with pytest.raises(AskError, match="'4k' is not a number"):
+        numbers("Lengths", "2048, 4k", int)
+
+
+def test_a_needle_of_ones_own():
+    assert own_needle("", " ") is None
+    needle = own_needle("blue <i>door</i>", "42")
+    assert needle.expected == ("42",)
+    assert "blue <i>door</i>" in needle.question
+    with pytest.raises(AskError, match="needs both"):
+        own_needle("door", "")
+    with pytest.raises(AskError, match="too long"):
+        own_needle("door" * 100, "1")
+
+
+def test_ready_grids_can_be_run():
+    for choice in READY:
+        cells = checked_grid(
+            "single", numbers("", choice.lengths, int), numbers("", choice.depths, float), ["rope", "lampe"],
+            choice.trials, 0,
+        )  # fmt: skip
+        assert cells
+    with pytest.raises(NeedleError, match="empty"):
+        given_haystack(" ")
+    with pytest.raises(AskError, match="must be text"):
+        given_haystack(None)
+
+
+def test_results_survive_their_files(tmp_path):
+    rows = [RESULT, replace(RESULT, method="rope", score=0.0, answer='a,\n"b"', attention=None)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text(as_jsonl(rows), encoding="utf-8")
+    assert read_results(path) == rows
+    table = list(csv.DictReader(as_csv(rows).splitlines(keepends=True)))
+    assert [row["answer"] for row in table] == [row.answer for row in rows]
+
+
+@pytest.mark.parametrize(
+    "change", [{"length": "x"}, {"method": "<b>"}, {"expected": "123"}, {"score": 7}, {"task": None}, {"depth": 2}]
+)
+def test_a_file_that_isnt_a_result_names_its_line(tmp_path, change):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(as_jsonl([RESULT]) + json.dumps(asdict(RESULT) | change) + "\n", encoding="utf-8")
+    with pytest.raises(NeedleError, match="Line 2 of rows"):
+        read_results(path)
+
+
+def test_what_is_shown_is_escaped_and_says_what_came_of_it():
+    missed = replace(RESULT, answer="<script>", score=0.0, expected=("1", "2"))
+    assert verdict(RESULT) == "Found"
+    assert "1, 2" in verdict(missed)
+    assert verdict(replace(missed, score=0.5)).startswith("1 of 2")
+    for shown in (card(missed), details([missed, RESULT])):
+        assert "<script>" not in shown
+        assert "<b>number" not in shown
+    strip = place(RESULT, lampe.position_map(lampe.PRESETS["smollm2"], 4096))
+    assert "2,095 tokens before" in strip
+    assert "mapped position 800" in strip
+    assert "3.1% of the last token's attention" in strip
+    assert strip.index("region-tail") < strip.index("region-middle") < strip.index("region-head")
+
+
+def test_the_heat_map_holds_the_means_and_blanks():
+    rows = [RESULT, replace(RESULT, trial=1, score=0.0), replace(RESULT, method="rope", depth=0.1, score=0.0)]
+    cells = [Cell("single", n, d, m) for n in (4096, 8192) for d in (0.1, 0.5) for m in ("rope", "lampe")]
+    rope, ours = heat(rows, cells).data
+    assert (rope.name, ours.name) == ("Plain RoPE", "LaMPE")
+    assert [list(row) for row in ours.z] == [[None, None], [0.5, None]]
+    assert [list(row) for row in rope.z] == [[0.0, None], [None, None]]
+    assert "50%" in table(rows)
+    assert table([]) == ""
