@@ -213,9 +213,9 @@ def check(config: LampeConfig, length: int, chosen: bool) -> None:
     ------
     AskError
     """
-    fixed = isinstance(config.mapping, int)
-    m = min(max(1, config.mapping if isinstance(config.mapping, int) else config.mapping(length)), config.window)
-    if config.head + config.tail >= m and (chosen or fixed or length > config.window):
+    curve = config.mapping
+    m = min(curve if isinstance(curve, int) else max(1, curve(length)), config.window)
+    if config.head + config.tail >= m and (chosen or isinstance(curve, int) or length > config.window):
         raise AskError(
             f"Head + Tail ({config.head + config.tail:,}) must be less than the mapping length ({m:,}): no positions "
             "would be left for Middle. Make Head or Tail smaller, or the mapping length greater."

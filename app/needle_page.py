@@ -45,7 +45,7 @@ class Ready:
 READY = (
     Ready("Inside the window, 4k", "4096", "0.1, 0.5, 0.9", 1),
     Ready("Past the window, 12k", "12288", "0.1, 0.9", 1),
-    Ready("A full grid, about ten minutes on two cores", "2048, 4096, 8192, 12288", "0.1, 0.5, 0.9", 1),
+    Ready("A full grid", "2048, 4096, 8192, 12288", "0.1, 0.5, 0.9", 1),
 )
 
 
@@ -120,7 +120,7 @@ def given_haystack(text: Any) -> Haystack:
         raise AskError("The haystack must be text.")
     if len(text) > MAX_CHARACTERS:
         raise AskError(too_long(text))
-    return Haystack("document", text)
+    return Haystack.named("document", text)
 
 
 def haystack_of(source: str, document: str) -> Haystack:
@@ -146,7 +146,7 @@ def as_csv(results: Sequence[Result]) -> str:
 FILES = {"CSV": ("csv", as_csv), "JSONL": ("jsonl", as_jsonl)}
 
 
-def build_needle_tab(session: Session, stops: dict[str, threading.Event], document: gr.Textbox) -> None:
+def build_needle_tab(session: Session, stops: dict[str, threading.Event], document: gr.Textbox, visitors: int) -> None:
     """The tab's components and events, within the page's `Blocks`.
 
     Parameters
@@ -156,6 +156,8 @@ def build_needle_tab(session: Session, stops: dict[str, threading.Event], docume
         Each visitor's Stop, by session hash.
     document : gr.Textbox
         The text of "Ask a document".
+    visitors : int
+        How many may wait in the session's line at once, where they see their place.
     """
 
     # Layout
@@ -254,7 +256,7 @@ def build_needle_tab(session: Session, stops: dict[str, threading.Event], docume
                 places = numbers("Prompt lengths", lengths, int), numbers("Depths", depths, float)
                 wanted = checked_grid(task, *places, methods, trials, seed)
                 haystack = haystack_of(source, text)
-                done = {_cell_of(result) for result in results if result.haystack == haystack.name}
+                done = {result.cell for result in results if result.haystack == haystack.name}
                 missing = [cell for cell in wanted if cell not in done]
                 ran = 0
                 for event in session.needles(haystack, missing, stop=stop) if missing else ():
@@ -273,7 +275,7 @@ def build_needle_tab(session: Session, stops: dict[str, threading.Event], docume
             yield [views.message(str(error)), *[gr.skip()] * 4]
 
     def shown(results: list[Result]) -> list[Any]:
-        cells = [_cell_of(result) for result in results]
+        cells = [result.cell for result in results]
         plot = gr.Plot(as_plot(needle_views.heat(results, cells), "lampe-needles"), visible=bool(results))
         return [results, plot, needle_views.table(results), needle_views.details(results)]
 
@@ -304,7 +306,7 @@ def build_needle_tab(session: Session, stops: dict[str, threading.Event], docume
 
         def make(results: list[Result]) -> Iterator[Any]:
             if not results:
-                yield gr.skip(), views.message("There are no results yet: run a grid first.")
+                yield None, views.message("There are no results yet: run a grid first.")
                 return
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / f"lampe-needles.{ending}"
@@ -316,9 +318,10 @@ def build_needle_tab(session: Session, stops: dict[str, threading.Event], docume
     # Events
 
     common = [source, task, methods, seed]
-    one.click(run_one, [*common, length, depth, key, value, document], [status, *answers, place], **_QUIET)
+    runs: dict[str, Any] = {"concurrency_limit": visitors, **_QUIET}
+    one.click(run_one, [*common, length, depth, key, value, document], [status, *answers, place], **runs)
     filled = [status, kept, heat, table, details]
-    many.click(run_grid, [kept, *common, lengths, depths, trials, document], filled, **_QUIET)
+    many.click(run_grid, [kept, *common, lengths, depths, trials, document], filled, **runs)
     halt.click(stop_run, queue=False, **_QUIET)
     clear.click(lambda: ["", [], gr.Plot(visible=False), "", ""], None, filled, queue=False, **_QUIET)
     opened.upload(open_file, opened, filled, **_QUIET)
@@ -327,7 +330,7 @@ def build_needle_tab(session: Session, stops: dict[str, threading.Event], docume
         button.click(lambda values=values: values, None, [lengths, depths, trials], queue=False, **_QUIET)
     for name, button in saves.items():
         made = button.click(save(name), kept, [file, status], **_QUIET)
-        made.then(js="() => setTimeout(() => document.querySelector('#needle-file')?.click(), 100)", **_QUIET)
+        made.then(js="() => setTimeout(() => document.querySelector('#needle-file')?.click(), 300)", **_QUIET)
 
 
 def _cards(shown: dict[str, str]) -> list[str]:
@@ -336,7 +339,3 @@ def _cards(shown: dict[str, str]) -> list[str]:
 
 def _tokens(length: Any) -> int:
     return whole_number("The prompt length", length)
-
-
-def _cell_of(result: Result) -> Cell:
-    return Cell(**{field.name: getattr(result, field.name) for field in fields(Cell)})

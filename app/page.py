@@ -292,7 +292,7 @@ def build(settings: Settings) -> gr.Blocks:
                     rope_answer = gr.HTML(elem_id="rope-answer")
                 report = gr.HTML("", elem_id="report")
             with gr.Tab("Needle test", id="needle"):
-                build_needle_tab(session, needle_stops, text)
+                build_needle_tab(session, needle_stops, text, _VISITORS)
             with gr.Tab("Position map", id="map"):
                 build_map_tab(session, demo, tabs, tokens, attention)
 

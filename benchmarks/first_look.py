@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import pydoc_data.topics
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,14 +22,14 @@ from app.examples import EXAMPLES
 from app.session import METHODS, Session
 from app.settings import Settings
 from benchmarks.measure import machine
+from lampe.needle import HAYSTACKS
 
 LAST = 512  # tokens whose loss is taken
 
 
 def language_reference(tokenizer: Any) -> torch.Tensor:
     """Real long prose that comes with every Python: its language reference, shape (1, tokens)."""
-    text = "\n\n".join(pydoc_data.topics.topics.values())
-    return torch.tensor(tokenizer.encode(text, add_special_tokens=False))[None]
+    return torch.tensor(tokenizer.encode(HAYSTACKS["reference"]().text, add_special_tokens=False))[None]
 
 
 @torch.inference_mode()

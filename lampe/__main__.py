@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from lampe.load import DEFAULT_MODEL_NAME, LoadError, load
-from lampe.needle import HAYSTACKS, METHODS, TASKS, Cell, Haystack, NeedleError, Straw, grid, read_results, run, summary
+from lampe.needle import HAYSTACKS, METHODS, TASKS, Haystack, NeedleError, Straw, grid, read_results, run, summary
 from lampe.probe import UnsupportedModelError
 
 
@@ -57,7 +57,7 @@ def needle(given: argparse.Namespace) -> int:
         for result, row in _rows(given.out)
         if result.haystack == haystack.name and ran_with.items() <= row.items()
     ]
-    done = {_cell_of(result) for result in kept}
+    done = {result.cell for result in kept}
     missing = [cell for cell in cells if cell not in done]
     if missing:
         model, tokenizer = load(given.model, bits=given.bits)
@@ -85,7 +85,7 @@ def needle(given: argparse.Namespace) -> int:
                 )
                 return 130
     wanted = set(cells)
-    print(summary(result for result in kept if _cell_of(result) in wanted))
+    print(summary(result for result in kept if result.cell in wanted))
     return 0
 
 
@@ -96,16 +96,12 @@ def _rows(path: Path) -> list[tuple[Any, dict[str, Any]]]:
     return list(zip(read_results(path), map(json.loads, lines), strict=True))
 
 
-def _cell_of(result: Any) -> Cell:
-    return Cell(**{field.name: getattr(result, field.name) for field in fields(Cell)})
-
-
 def _haystack(name: str) -> Haystack:
     if name in HAYSTACKS:
         return HAYSTACKS[name]()
     data = Path(name).read_bytes()
     try:
-        return Haystack(Path(name).name, data.decode("utf-8"))
+        return Haystack.named(Path(name).name, data.decode("utf-8"))
     except UnicodeDecodeError:
         raise NeedleError(f"{name} isn't plain text in UTF-8.") from None
 

@@ -1,8 +1,9 @@
 """Needle-in-a-haystack tests: a fact hidden in a long text, asked back, and scored by exact match.
 
 A `Task` says what is hidden and asked; a `Haystack` is the text it is hidden in; `prompt_of` puts both together into a
-prompt of an exact length; `run` reads prompts with a model and scores its answers. The same seed gives the same
-prompt on any machine. The kinds of tasks are RULER's (arXiv 2404.06654); the sentences are ours.
+prompt of an exact length; `run` reads prompts with a model and scores its answers. The same seed and text give the same
+prompt on any machine; the language reference is the Python version's own. The kinds of tasks are RULER's
+(arXiv 2404.06654), the sentences are ours.
 """
 
 from lampe.needle.cells import METHODS, Cell, Prompt, grid, hide, prompt_of

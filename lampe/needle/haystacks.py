@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import re
 from collections.abc import Callable
@@ -26,6 +27,11 @@ class Haystack:
     name: str
     text: str
 
+    @classmethod
+    def named(cls, name: str, text: str) -> Haystack:
+        """A text of somebody's own; its hash in the name tells results on another text of that name apart."""
+        return cls(f"{name} {hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:8]}", text)
+
     def __post_init__(self) -> None:
         if not self.text.strip():
             raise NeedleError("The haystack is empty: there is no text to hide a needle in.")
@@ -34,8 +40,8 @@ class Haystack:
 
 
 def language_reference() -> Haystack:
-    """Python's language reference, as every Python has it: long English prose (about 113,000 tokens)."""
-    return Haystack("language reference", "\n\n".join(topics[name].strip() for name in sorted(topics)))
+    """Python's language reference: long English prose that comes with every Python, each version's its own."""
+    return Haystack("language reference", "\n\n".join(topics.values()))
 
 
 def filler() -> Haystack:

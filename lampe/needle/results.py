@@ -9,7 +9,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from lampe.needle.cells import Cell
 from lampe.needle.running import Result
 from lampe.needle.tasks import NeedleError
 
@@ -87,7 +86,7 @@ def _result(row: Any) -> Result:
         elif not isinstance(value, _KINDS[str(field.type)]):
             raise TypeError(f"{field.name} must be {field.type}")
     result = Result(**given)
-    Cell(**{field.name: given[field.name] for field in fields(Cell)})
+    _ = result.cell  # an impossible one is refused
     if not 0 <= result.score <= 1:
         raise ValueError("a score is from 0 to 1")
     return result

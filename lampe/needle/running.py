@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from typing import Any
 
@@ -80,6 +80,11 @@ class Result:
     excerpt: str
     read_tokens: int
     seconds: float
+
+    @property
+    def cell(self) -> Cell:
+        """The cell that this came of."""
+        return Cell(**{field.name: getattr(self, field.name) for field in fields(Cell)})
 
 
 def run(

@@ -45,6 +45,7 @@ def test_ready_grids_can_be_run():
             choice.trials, 0,
         )  # fmt: skip
         assert cells
+    assert given_haystack("one text").name != given_haystack("another").name, "their results aren't mixed up"
     with pytest.raises(NeedleError, match="empty"):
         given_haystack(" ")
     with pytest.raises(AskError, match="must be text"):
