@@ -87,12 +87,13 @@ def heat(results: Sequence[Result], cells: Sequence[Cell], big: bool = False) ->
         left, right = number * width + 0.03 * bool(number), (number + 1) * width - 0.03
         layout[f"xaxis{axis}"] = {"domain": [left, right], "title": {"text": "tokens"}, "type": "category"}
         layout[f"yaxis{axis}"] = {
-            "anchor": f"x{axis}", "autorange": "reversed", "type": "category",
+            "anchor": f"x{axis}", "autorange": "reversed", "type": "category", "showticklabels": not number,
             "title": {"text": "" if number else "Depth of the needle"},
         }  # fmt: skip
+        short = METHOD_NAMES[method].removeprefix("Plain ")  # two stand side by side on a phone
         layout["annotations"].append(
             {"x": (left + right) / 2, "y": 1.02, "xref": "paper", "yref": "paper", "yanchor": "bottom",
-             "showarrow": False, "text": f"<b>{METHOD_NAMES[method]}</b>", "font": {"size": size}}
+             "xanchor": "center", "showarrow": False, "text": f"<b>{short}</b>", "font": {"size": size}}
         )  # fmt: skip
     figure.update_layout(
         template="none", height=340, margin={"l": 64, "r": 14, "t": 40, "b": 56}, dragmode=False, **layout,
