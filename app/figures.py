@@ -1,29 +1,20 @@
-"""Figures of a position map: every value is read from the `PositionMap` that the engine runs on."""
+"""Figures 1 and 2 of a position map: every value is read from the `PositionMap` that the engine runs on."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from gradio.components.plot import PlotData
 
+from app.sheet import COLOURS, DASHES, GREY, UNSEEN, Sheet, faint
 from lampe.positions import IndexMap, PositionMap, Region
 
-# Okabe-Ito: told apart with any colour vision; dash and hatching tell the regions apart without colour.
-COLOURS = {"Head": "#0072B2", "Middle": "#E69F00", "Tail": "#009E73", "All": "#0072B2"}
-DASHES = {"Head": "solid", "Middle": "dash", "Tail": "dot", "All": "solid"}
 _HATCHES = {"Middle": "/", "Tail": "."}
-UNSEEN = "#D55E00"
-_GREY = "#7a7f87"
 _UNDER = "rgba(255,255,255,0.85)"  # behind a name on a hatched region; the page's style sheet darkens it
 _POINTS = 160  # a region; more can't be told apart at projector width
-BINS = 144
-"""Bins of the matrix along each side: with what hovering tells of each, all figures together stay under a megabyte."""
 
 
 @dataclass(frozen=True)
@@ -103,10 +94,10 @@ def distance_figure(position_map: PositionMap, window: int, big: bool = False) -
     if window <= 2.5 * top:
         top = max(top, window)
     top = min(top, 2 * window) * 1.04 + 1
-    sheet = _Sheet(big)
-    _plain_line(sheet, "Plain RoPE", farthest, (0, seen), _GREY, "solid")
+    sheet = Sheet(big)
+    plain_line(sheet, "Plain RoPE", farthest, (0, seen), GREY, "solid")
     if farthest > seen:
-        _plain_line(sheet, "Plain RoPE, never seen in training", farthest, (seen, farthest), UNSEEN, "dashdot")
+        plain_line(sheet, "Plain RoPE, never seen in training", farthest, (seen, farthest), UNSEEN, "dashdot")
         sheet.band("y", window, top, UNSEEN)
         sheet.label(farthest * 0.5, (window + top) / 2, "never seen in training")
         if farthest > top:
@@ -117,9 +108,9 @@ def distance_figure(position_map: PositionMap, window: int, big: bool = False) -
         sheet.label(1, top, f"the window ends at {window:,}", xref="paper", xanchor="right", yanchor="top")
     drawn = curves(position_map)
     for number, curve in enumerate(drawn):
-        _region_line(sheet, position_map, position_map.length - 1, curve, by="distance")
+        region_line(sheet, position_map, position_map.length - 1, curve, by="distance")
         near, far = curve.distances[0], curve.distances[-1]
-        sheet.band("x", near, far, COLOURS.get(curve.region, _GREY))
+        sheet.band("x", near, far, COLOURS.get(curve.region, GREY))
         # The outer regions are often too narrow for their names, which then run towards the middle.
         place = "center" if len(drawn) == 1 or 0 < number < len(drawn) - 1 else "left" if number == 0 else "right"
         x = {"left": near, "center": (near + far) / 2, "right": far}[place]
@@ -135,8 +126,8 @@ def distance_figure(position_map: PositionMap, window: int, big: bool = False) -
     return sheet.figure(x_axis, {"title": "Mapped position", "range": [0, top], "rangemode": "tozero"})
 
 
-def _plain_line(
-    sheet: _Sheet, name: str, query: int, span: tuple[int, int], colour: str, dash: str, by: str = "distance"
+def plain_line(
+    sheet: Sheet, name: str, query: int, span: tuple[int, int], colour: str, dash: str, by: str = "distance"
 ) -> None:
     """A stretch of plain RoPE's line, where every distance is its own position."""
     first, last = span
@@ -146,7 +137,7 @@ def _plain_line(
     sheet.line(name, distances if by == "distance" else keys, distances, colour, 2, dash, hover, customdata=keys)
 
 
-def _region_line(sheet: _Sheet, position_map: PositionMap, query: int, curve: Curve, by: str) -> None:
+def region_line(sheet: Sheet, position_map: PositionMap, query: int, curve: Curve, by: str) -> None:
     """One region's mapped positions for one query, against the distance or against the key."""
     region = next(region for region in position_map.regions if region.name == curve.region)
     keys = [query - distance for distance in curve.distances]
@@ -156,7 +147,7 @@ def _region_line(sheet: _Sheet, position_map: PositionMap, query: int, curve: Cu
     )
     custom = [list(pair) for pair in zip(keys, curve.distances, strict=True)]
     x = curve.distances if by == "distance" else keys
-    colour, dash = COLOURS.get(curve.region, _GREY), DASHES.get(curve.region, "solid")
+    colour, dash = COLOURS.get(curve.region, GREY), DASHES.get(curve.region, "solid")
     sheet.line(curve.region, x, curve.positions, colour, 5, dash, hover, customdata=custom)
 
 
@@ -242,23 +233,23 @@ def area(corners: Sequence[tuple[float, float]]) -> float:
 
 def regions_figure(position_map: PositionMap, frame: Frame, big: bool = False) -> go.Figure:
     """The attention regions over query × key, as exact polygons to the frame's scale."""
-    sheet = _Sheet(big)
+    sheet = Sheet(big)
     whole = (frame.queries[1] - frame.queries[0]) * (frame.keys[1] - frame.keys[0])
     for region in position_map.regions:
         corners = polygon(region, frame)
         if not corners:
             continue
-        colour = COLOURS.get(region.name, _GREY)
+        colour = COLOURS.get(region.name, GREY)
         x, y = zip(*corners, corners[0], strict=True)
         sheet.traces.append(
             {
                 "type": "scatter", "mode": "lines", "x": x, "y": y, "name": region.name, "fill": "toself",
                 "line": {"color": colour, "width": 2}, "hoverinfo": "skip",
                 "fillpattern": {
-                    "shape": _HATCHES.get(region.name, ""), "fgcolor": colour, "bgcolor": _faint(colour), "size": 7,
+                    "shape": _HATCHES.get(region.name, ""), "fgcolor": colour, "bgcolor": faint(colour), "size": 7,
                     "solidity": 0.35,
                 } if region.name in _HATCHES else {},
-                "fillcolor": _faint(colour, 0.75) if region.name not in _HATCHES else None,
+                "fillcolor": faint(colour, 0.75) if region.name not in _HATCHES else None,
             }
         )  # fmt: skip
         middle = sum(x[:-1]) / len(corners), sum(y[:-1]) / len(corners)
@@ -267,14 +258,14 @@ def regions_figure(position_map: PositionMap, frame: Frame, big: bool = False) -
         else:  # too narrow for its name, which then stands beside it with an arrow
             aside = {"ax": 46, "ay": -30} if region.name == "Head" else {"ax": 70, "ay": -14}
             sheet.label(
-                *middle, f"<b>{region.name}</b>", showarrow=True, arrowwidth=1.5, arrowcolor=_GREY, **aside,
+                *middle, f"<b>{region.name}</b>", showarrow=True, arrowwidth=1.5, arrowcolor=GREY, **aside,
                 bgcolor=_UNDER,
             )  # fmt: skip
     _hover_points(sheet, position_map, frame)
-    return sheet.figure(*_plane_axes(frame), height=330)
+    return sheet.figure(*plane_axes(frame), height=330)
 
 
-def _plane_axes(frame: Frame) -> tuple[dict[str, Any], dict[str, Any]]:
+def plane_axes(frame: Frame) -> tuple[dict[str, Any], dict[str, Any]]:
     """Keys to the right and queries down, to one scale; single tokens by their whole numbers."""
     common: dict[str, Any] = {"constrain": "domain"}
     if frame.across < 5000:
@@ -290,9 +281,9 @@ def _plane_axes(frame: Frame) -> tuple[dict[str, Any], dict[str, Any]]:
     )  # fmt: skip
 
 
-def _hover_points(sheet: _Sheet, position_map: PositionMap, frame: Frame, side: int = 20) -> None:
+def _hover_points(sheet: Sheet, position_map: PositionMap, frame: Frame, side: int = 20) -> None:
     """Pairs on a grid, unseen, that tell what they are when the pointer is near."""
-    queries, keys = (_binned(span, side) for span in (frame.queries, frame.keys))
+    queries, keys = (binned(span, side) for span in (frame.queries, frame.keys))
     i, j = (axis.ravel() for axis in np.meshgrid(queries, keys, indexing="ij"))
     attended = j <= i
     i, j = i[attended], j[attended]
@@ -310,299 +301,8 @@ def _hover_points(sheet: _Sheet, position_map: PositionMap, frame: Frame, side: 
     )  # fmt: skip
 
 
-# 3. The matrix of mapped positions
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """Mapped positions over a frame, binned.
-
-    Parameters
-    ----------
-    queries, keys : numpy array of int64
-        The token in the middle of each bin; where a bin is one token, all of them.
-    positions : numpy array of int64, shape (queries, keys)
-        Mapped position of that pair.
-    regions : numpy array of int64, shape (queries, keys)
-        Its region's number, −1 where the key comes after the query.
-    """
-
-    queries: np.ndarray
-    keys: np.ndarray
-    positions: np.ndarray
-    regions: np.ndarray
-
-
-def matrix(position_map: PositionMap, frame: Frame, bins: int = BINS) -> Matrix:
-    """The mapped positions of a frame, each bin's from the pair in its middle: never more than bins × bins."""
-    queries, keys = _binned(frame.queries, bins), _binned(frame.keys, bins)
-    i, j = queries[:, None], keys[None]
-    return Matrix(queries, keys, position_map.relative(i, j), position_map.region(i, j))
-
-
-def _binned(span: tuple[int, int], bins: int) -> np.ndarray:
+def binned(span: tuple[int, int], bins: int) -> np.ndarray:
+    """The token in the middle of each of at most `bins` bins of a range."""
     count = span[1] - span[0]
     bins = min(bins, count)
     return span[0] + (2 * np.arange(bins, dtype=np.int64) + 1) * count // (2 * bins)
-
-
-def matrix_figure(position_map: PositionMap, frame: Frame, big: bool = False) -> go.Figure:
-    """The matrix of mapped positions as a heat map; keys after their query stay blank."""
-    found = matrix(position_map, frame)
-    sheet = _Sheet(big)
-    names = [*(region.name for region in position_map.regions), ""]
-    distances = found.queries[:, None] - found.keys
-    text = [
-        [f"{names[region]}, {d:,} back" if region >= 0 else "" for region, d in zip(*row, strict=True)]
-        for row in zip(found.regions.tolist(), distances.tolist(), strict=True)
-    ]
-    formulas = "<br>".join(f"{region.name}: {formula(region)}" for region in position_map.regions)
-    sheet.traces.append(
-        {
-            "type": "heatmap", "x": found.keys, "y": found.queries,
-            "z": np.where(found.regions < 0, np.nan, found.positions).astype(np.float32),
-            "text": text, "colorscale": "Viridis", "name": "positions",
-            "colorbar": {"title": {"text": "mapped position", "side": "top"}, "thickness": 12, "tickformat": ",d",
-                         "orientation": "h", "y": 1.02, "yanchor": "bottom", "len": 0.7},
-            "hoverongaps": False,
-            "hovertemplate": "query i = %{y:,}, key j = %{x:,}<br>%{text}<br>mapped position %{z:,}"
-            f"<br><br>{formulas}<extra></extra>",
-        }
-    )  # fmt: skip
-    return sheet.figure(*_plane_axes(frame), height=560, dragmode="zoom")
-
-
-# 4. The mapping-length curve
-
-
-def lengths_along(shortest: int, longest: int, points: int = 120) -> list[int]:
-    """Input lengths for a curve over a logarithmic axis."""
-    return np.unique(np.geomspace(shortest, longest, points).round().astype(np.int64)).tolist()
-
-
-def curve_figure(
-    position_map: PositionMap,
-    window: int,
-    curves: Mapping[str, Callable[[int], int]],
-    longest: int,
-    big: bool = False,
-) -> go.Figure:
-    """Mapping length against input length: these settings, the published fits, and where nothing is compressed.
-
-    Parameters
-    ----------
-    position_map : PositionMap
-        The map of the current length: the point.
-    window : int
-        In tokens.
-    curves : mapping of name to a function of the input length
-        The mapping length that the maps have. The first is that of the present settings, the others are drawn faintly.
-    longest : int
-        Where the axis ends, in tokens.
-    big : bool
-    """
-    sheet = _Sheet(big)
-    shortest = min(64, max(1, position_map.mapping_length // 2))
-    lengths = lengths_along(shortest, longest)
-    hover = "l = %{x:,} tokens<br>m = %{y:,} positions"
-    sheet.line("m = l: nothing compressed", [shortest, longest], [shortest, longest], _GREY, 1.5, "dot", hover)
-    own, *others = curves
-    dashes = ("longdash", "dashdot", "longdashdot", "dash", "dot")
-    for number, name in enumerate(others):
-        mapped = [curves[name](length) for length in lengths]
-        sheet.line(name, lengths, mapped, _GREY, 2, dashes[number % len(dashes)], hover)
-        at = -1 - 10 * (number % 2)  # two may end at the same height
-        place = {"xanchor": "right", "yanchor": "bottom"}
-        sheet.label(math.log10(lengths[at]), math.log10(mapped[at]), name, **place)
-    sheet.line(own, lengths, [curves[own](length) for length in lengths], COLOURS["Head"], 4, "solid", hover)
-    sheet.level(window, f"window {window:,}", log=True)
-    cap = max(1, round(0.75 * window))
-    sheet.level(cap, f"¾ of the window {cap:,}", log=True, below=True)
-    x, y = [position_map.length], [position_map.mapping_length]
-    sheet.traces.append(
-        {
-            "type": "scatter", "mode": "markers", "x": x, "y": y, "name": "this input",
-            "marker": {"size": 20 if big else 14, "color": UNSEEN, "symbol": "diamond",
-                       "line": {"width": 2, "color": "#fff"}},
-            "hovertemplate": f"{hover}<extra>this input</extra>",
-        }
-    )  # fmt: skip
-    ticks = [10**power for power in range(7)]
-    log = {"type": "log", "tickvals": ticks, "ticktext": ["1", "10", "100", "1k", "10k", "100k", "1M"]}
-    low, high = math.log10(shortest), math.log10(longest)
-    return sheet.figure(
-        {"title": "Input length l (tokens)", "range": [low, high * 1.01], **log},
-        {"title": "Mapping length m", "range": [low, high * 1.01], **log},
-        height=400,
-    )
-
-
-# 5. One query token's row
-
-
-def row_figure(position_map: PositionMap, query: int, big: bool = False) -> go.Figure:
-    """Every key's region and mapped position along the text, as one query token sees them."""
-    sheet = _Sheet(big)
-    drawn = curves(position_map, query)
-    _plain_line(sheet, "Plain RoPE", query, (0, query), _GREY, "solid", by="key")
-    for number, curve in enumerate(drawn):
-        _region_line(sheet, position_map, query, curve, by="key")
-        near, far = query - curve.distances[0], query - curve.distances[-1]
-        sheet.band("x", far - 0.5, near + 0.5, COLOURS.get(curve.region, _GREY))
-        place = "center" if len(drawn) == 1 or 0 < number < len(drawn) - 1 else "right" if number == 0 else "left"
-        x = {"right": near, "center": (near + far) / 2, "left": far}[place]
-        sheet.label(x, 1, f"<b>{curve.region}</b> {near - far + 1:,}", yref="paper", xanchor=place, yanchor="bottom")
-    top = max(max(curve.positions) for curve in drawn) * 1.3 + 1
-    if position_map.compresses and query > top:
-        sheet.label(query - top * 0.9, top * 0.9, "plain RoPE ", xanchor="right")
-    x_axis = {"title": f"Key token j, for query i = {query:,}", "range": [-0.5, query * 1.01 + 0.5]}
-    return sheet.figure(x_axis, {"title": "Mapped position", "range": [0, top], "rangemode": "tozero"}, height=400)
-
-
-# 6. Measured attention
-
-
-def shares_figure(regions: Sequence[str], shares: np.ndarray, big: bool = False) -> go.Figure:
-    """Where a query's attention went in each layer: the mean over heads, and the heads' range.
-
-    Parameters
-    ----------
-    regions : names
-    shares : numpy array, shape (layers, heads, regions)
-        Each row of regions sums to 1.
-    big : bool
-    """
-    sheet = _Sheet(big)
-    layers = list(range(len(shares)))
-    mean, least, most = shares.mean(1), shares.min(1), shares.max(1)
-    for number, name in enumerate(regions):
-        colour = COLOURS.get(name, _GREY)
-        band = {"type": "scatter", "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
-        low, high = least[:, number].tolist(), most[:, number].tolist()
-        sheet.traces.append({**band, "x": layers, "y": low, "name": f"{name}, lowest head"})
-        sheet.traces.append(
-            {
-                **band,
-                "x": layers,
-                "y": high,
-                "fill": "tonexty",
-                "fillcolor": _faint(colour, 0.18),
-                "name": f"{name}, highest head",
-            }
-        )
-    for number, name in enumerate(regions):
-        custom = np.stack([least[:, number], most[:, number]], 1).tolist()
-        hover = (
-            f"layer %{{x}}<br>{name}: %{{y:.1%}} of the attention, mean of {shares.shape[1]} heads<br>"
-            "heads from %{customdata[0]:.1%} to %{customdata[1]:.1%}"
-        )
-        colour, dash = COLOURS.get(name, _GREY), DASHES.get(name, "solid")
-        sheet.line(name, layers, mean[:, number].tolist(), colour, 4, dash, hover, customdata=custom)
-    return sheet.figure(
-        {"title": "Layer", "range": [-0.3, len(shares) - 0.7]},
-        {"title": "Share of attention", "range": [0, 1.02], "tickformat": ".0%"},
-        height=400,
-        legend=True,
-    )
-
-
-# What all figures share
-
-
-class _Sheet:
-    """A figure as it is put together: traces and what stands around them, as plotly's plain data."""
-
-    def __init__(self, big: bool) -> None:
-        self.big, self.size = big, 20 if big else 13
-        self.traces: list[dict[str, Any]] = []
-        self.labels: list[dict[str, Any]] = []
-        self.shapes: list[dict[str, Any]] = []
-
-    def line(
-        self,
-        name: str,
-        x: Sequence[Any],
-        y: Sequence[Any],
-        colour: str,
-        width: float,
-        dash: str,
-        hover: str,
-        **more: Any,
-    ) -> None:
-        self.traces.append(
-            {
-                "type": "scatter", "mode": "lines" if len(x) > 1 else "markers", "x": x, "y": y, "name": name,
-                "line": {"color": colour, "width": width * (1.5 if self.big else 1), "dash": dash},
-                "marker": {"color": colour}, "hovertemplate": f"{hover}<extra>{name}</extra>", **more,
-            }
-        )  # fmt: skip
-
-    def label(self, x: float, y: float, text: str, **place: Any) -> None:
-        self.labels.append({"x": x, "y": y, "text": text, "showarrow": False, "font": {"size": self.size}, **place})
-
-    def level(self, y: float, text: str, log: bool = False, below: bool = False) -> None:
-        """A line across, with its name at the right end."""
-        line = {"color": _GREY, "width": 1, "dash": "dot"}
-        self.shapes.append({"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y, "line": line})
-        anchor = {"xref": "paper", "xanchor": "left" if log else "right", "yanchor": "top" if below else "bottom"}
-        self.label(0.01 if log else 1, math.log10(y) if log else y, text, **anchor)
-
-    def band(self, axis: str, first: float, last: float, colour: str) -> None:
-        """A faint stripe across the whole figure."""
-        along, across = ("x", "y") if axis == "x" else ("y", "x")
-        self.shapes.append(
-            {
-                "type": "rect", f"{along}0": first, f"{along}1": last, f"{across}ref": "paper", f"{across}0": 0,
-                f"{across}1": 1, "fillcolor": colour, "opacity": 0.10, "line": {"width": 0}, "layer": "below",
-            }
-        )  # fmt: skip
-
-    def figure(
-        self,
-        x_axis: dict[str, Any],
-        y_axis: dict[str, Any],
-        height: int = 360,
-        legend: bool = False,
-        dragmode: Any = False,
-    ) -> go.Figure:
-        axis = {
-            "gridcolor": "rgba(128,128,128,0.22)", "zeroline": False, "separatethousands": True, "automargin": True,
-        }  # fmt: skip
-        layout = {
-            "template": "none",
-            "height": height * 1.35 if self.big else height,
-            "margin": {"l": 64, "r": 14, "t": 38 if self.big else 28, "b": 48},
-            "showlegend": legend,
-            "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
-            "paper_bgcolor": "rgba(0,0,0,0)",
-            "plot_bgcolor": "rgba(0,0,0,0)",
-            "font": {"family": "system-ui, sans-serif", "size": self.size, "color": _GREY},
-            "hoverlabel": {"font": {"size": self.size}, "align": "left"},
-            "hovermode": "closest",
-            "hoverdistance": 40,
-            "dragmode": dragmode,
-            "xaxis": {**axis, **x_axis, "title": {"text": x_axis["title"]}},
-            "yaxis": {**axis, **y_axis, "title": {"text": y_axis["title"]}},
-            "annotations": self.labels,
-            "shapes": self.shapes,
-        }
-        return go.Figure({"data": self.traces, "layout": layout})
-
-
-def _faint(colour: str, opacity: float = 0.25) -> str:
-    red, green, blue = (int(colour[k : k + 2], 16) for k in (1, 3, 5))
-    return f"rgba({red},{green},{blue},{opacity})"
-
-
-def as_plot(figure: go.Figure, filename: str) -> PlotData:
-    """The figure for `gr.Plot`, with plotly's own toolbar set up: PNG at projector size, no logo."""
-    zoomed = figure.layout.dragmode == "zoom"
-    config = {
-        "displaylogo": False,
-        "responsive": True,
-        "modeBarButtons": [["toImage", "zoomIn2d", "zoomOut2d", "resetScale2d"] if zoomed else ["toImage"]],
-        "toImageButtonOptions": {"format": "png", "filename": filename, "width": 1600, "height": 900},
-    }
-    body = figure.to_json()
-    assert body is not None
-    return PlotData(type="plotly", plot=f'{body[:-1]},"config":{json.dumps(config)}}}')

@@ -17,9 +17,13 @@ import gradio as gr
 import plotly.graph_objects as go
 
 import lampe
-from app import figures, views
+from app import figures, map_figures, views
+from app.checks import AskError
+from app.computing import with_progress
 from app.map_view import CUSTOM, KINDS, MAX_MAP_LENGTH, POINTS, SENTENCE, MapView, Point, as_csv, as_json
-from app.session import AskError, Attention, Session, with_progress
+from app.reports import Attention
+from app.session import Session
+from app.sheet import COLOURS, as_plot
 from lampe.positions import LampeConfig
 from lampe.prompt import pieces
 
@@ -72,9 +76,9 @@ def draw(view: MapView) -> Drawn:
             )
             for name, frame in figures.frames(position_map).items()
         },
-        "matrix": ("3 · Mapped-position matrix", figures.matrix_figure(position_map, view.frame, big)),
-        "curve": ("4 · Mapping length", figures.curve_figure(position_map, config.window, curves, longest, big)),
-        "row": ("5 · One query token's row", figures.row_figure(position_map, view.row, big)),
+        "matrix": ("3 · Mapped-position matrix", map_figures.matrix_figure(position_map, view.frame, big)),
+        "curve": ("4 · Mapping length", map_figures.curve_figure(position_map, config.window, curves, longest, big)),
+        "row": ("5 · One query token's row", map_figures.row_figure(position_map, view.row, big)),
     }
     captions = {
         "distance": views.distance_caption(view, position_map),
@@ -102,7 +106,7 @@ def standalone(view: MapView) -> str:
     for number, (name, (title, figure)) in enumerate(drawn.figures.items()):
         body = figure.to_html(full_html=False, include_plotlyjs=not number, config={"displaylogo": False})
         parts += f"<section><h2>{escape(title)}</h2>{body}{drawn.captions.get(name.removesuffix('-0'), '')}</section>"
-    chips = "".join(f".region-{name.lower()}{{background:{colour}}}" for name, colour in figures.COLOURS.items())
+    chips = "".join(f".region-{name.lower()}{{background:{colour}}}" for name, colour in COLOURS.items())
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>LaMPE position map</title>'
         '<meta name="viewport" content="width=device-width"><style>body{font-family:system-ui,sans-serif;'
@@ -233,7 +237,7 @@ def build_map_tab(
         except (ValueError, lampe.LoadError) as error:
             return [views.message(str(error)), *[gr.skip()] * (len(drawn_in) - 1)]
         drawn = draw(view)
-        plots = {name: figures.as_plot(figure, f"lampe-{name}") for name, (_, figure) in drawn.figures.items()}
+        plots = {name: as_plot(figure, f"lampe-{name}") for name, (_, figure) in drawn.figures.items()}
         shown: list[Any] = []
         for number in range(len(planes)):
             plot = plots.get(f"regions-{number}")
@@ -319,8 +323,8 @@ def build_map_tab(
             return [gr.skip(), gr.skip()]
         number = min(int(number or 0), len(run.queries) - 1)
         names = [region.name for region in run.position_map.regions]
-        figure = figures.shares_figure(names, run.shares[number].float().numpy(), size)
-        return [figures.as_plot(figure, "lampe-attention"), views.shares_table(run, number)]
+        figure = map_figures.shares_figure(names, run.shares[number].float().numpy(), size)
+        return [as_plot(figure, "lampe-attention"), views.shares_table(run, number)]
 
     def run_settings(run: Attention | None, size: bool) -> list[Any]:
         if run is None:
@@ -425,7 +429,7 @@ def _zoom(name: str, names: list[str]) -> Any:
             return min(64, view.length), query, max(0, query - distance)
         if name == "Stair steps":  # about eight positions of Middle
             tokens = 8 * view.length // max(1, position_map.mapping_length)
-            return min(max(32, tokens), figures.BINS, view.length), last, last // 2
+            return min(max(32, tokens), map_figures.BINS, view.length), last, last // 2
         if name == "Out × 4":
             across = 4 * frame.across
             return (None, 0, 0) if across >= view.length else (across, query, key)

@@ -11,8 +11,8 @@ from typing import Any, Literal
 from urllib.parse import urlencode
 
 import lampe
+from app.checks import AskError, whole_number
 from app.figures import Frame, curves, formula
-from app.session import AskError, whole_number
 from lampe.positions import LampeConfig, PositionMap, plain_map
 from lampe.presets import rescaled
 

@@ -16,8 +16,10 @@ import gradio as gr
 
 import lampe
 from app import needle_views, views
-from app.figures import as_plot
-from app.session import MAX_CHARACTERS, AskError, Session, Update, too_long, whole_number
+from app.checks import MAX_CHARACTERS, AskError, too_long, whole_number
+from app.reports import Update
+from app.session import Session
+from app.sheet import as_plot
 from lampe.needle import HAYSTACKS, TASKS, Cell, Haystack, Needles, Result, file_needles, grid, read_results
 from lampe.positions import plain_map
 

@@ -12,25 +12,17 @@ import gradio as gr
 
 import lampe
 from app import views
+from app.checks import MAX_CHARACTERS, AskError, too_long, whole_number
+from app.computing import with_progress
 from app.examples import EXAMPLES, Example
-from app.figures import COLOURS, UNSEEN, Frame, as_plot, curves, distance_figure, regions_figure
+from app.figures import Frame, curves, distance_figure, regions_figure
 from app.map_page import build_map_tab
 from app.map_view import MAX_MAP_LENGTH, MapView, check
 from app.needle_page import build_needle_tab, checked_grid, given_haystack
-from app.session import (
-    MAX_CHARACTERS,
-    MAX_NEW_TOKENS,
-    AskError,
-    Method,
-    RunReport,
-    Session,
-    Update,
-    model_name,
-    too_long,
-    whole_number,
-    with_progress,
-)
+from app.reports import Method, RunReport, Update
+from app.session import MAX_NEW_TOKENS, Session, model_name
 from app.settings import Settings
+from app.sheet import COLOURS, UNSEEN, as_plot
 from app.uploads import EXTENSIONS, MAX_BYTES, read_text
 from lampe.needle import HAYSTACKS
 from lampe.positions import LampeConfig

@@ -5,170 +5,30 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import wait
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from transformers import DynamicCache, StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
 
 import lampe
+from app.checks import MAX_CHARACTERS, AskError, too_long, whole_number
+from app.computing import Computing, Line, with_progress
+from app.reports import METHODS, Attention, Method, RunReport, Update
 from app.settings import Settings
 from lampe.load import DEFAULT_MODEL_NAME, Progress, load, load_config, load_tokenizer
 from lampe.needle import Cell, Haystack, Needles, Prompt, Result, Straw, hide, prompt_of, run
 from lampe.positions import PositionMap, plain_map
 from lampe.prompt import build_prompt
-
-Method = Literal["lampe", "rope"]
-METHODS: tuple[Method, ...] = ("lampe", "rope")
-
-PREFILL_CHUNK = 512
-"""Tokens between two looks at the Stop button; also keeps a chunk's activations small."""
+from lampe.reading import read
 
 MAX_NEW_TOKENS = 512
-MAX_CHARACTERS = 5_000_000
 _NO_MEMORY = ("not enough memory", "out of memory", "can't allocate memory", "alloc_failed")
 _STREAM_TIMEOUT = 600.0  # seconds for one token, after which the run is taken for dead
-
-
-class AskError(ValueError):
-    """Something about the request that the person can mend; the message says what and how."""
-
-
-@dataclass(frozen=True)
-class RunReport:
-    """The figures of one answer.
-
-    Parameters
-    ----------
-    method, model, bits
-        What ran.
-    input_length, window, mapping_length : int
-        In tokens; the mapping length in positions.
-    calibrated : bool
-        Whether the mapping length was chosen by measurements on this model.
-    regions : list of dict
-        name, keys (how many the last prompt token meets there) and share (of its attention, the mean over
-        layers and heads; None for a model that ran unpatched).
-    layer_shares : list of list of float
-        The same share for each layer, regions in order.
-    prefill_seconds, decode_seconds : float
-    new_tokens : int
-    stopped : bool
-        By the person, before the model had ended.
-    """
-
-    method: Method
-    model: str
-    bits: int
-    input_length: int
-    window: int
-    mapping_length: int
-    calibrated: bool
-    regions: list[dict[str, Any]]
-    layer_shares: list[list[float]]
-    prefill_seconds: float
-    decode_seconds: float
-    new_tokens: int
-    stopped: bool
-
-
-@dataclass(frozen=True)
-class Attention:
-    """Where the attention of one answer went, for each query token that was run.
-
-    Parameters
-    ----------
-    position_map : PositionMap
-        What the run was mapped by.
-    calibrated : bool
-        As in `RunReport`.
-    queries : tuple of str
-        The query tokens as text: the prompt's last, then the answer's.
-    shares : Tensor, shape (queries, layers, heads, regions), float16
-        Share of each region in a query's attention.
-    """
-
-    position_map: PositionMap
-    calibrated: bool
-    queries: tuple[str, ...]
-    shares: torch.Tensor
-
-
-@dataclass(frozen=True)
-class Update:
-    """What a running request shows: a stage with its progress, then the answer as it grows, then its figures."""
-
-    stage: str
-    done: int = 0
-    total: int = 0
-    unit: str = ""
-    answer: str = ""
-    report: RunReport | None = None
-    attention: Attention | None = None
-
-
-class Line:
-    """First come, first served: requests wait here for the one model."""
-
-    def __init__(self) -> None:
-        self._waiting: deque[object] = deque()
-        self._moved = threading.Condition()
-
-    @contextmanager
-    def place(self) -> Iterator[Callable[[float], int]]:
-        """A place at the end. Calling what it gives waits some seconds and tells how many are still before it."""
-        mine = object()
-
-        def before(seconds: float) -> int:
-            with self._moved:
-                if self._waiting[0] is not mine:
-                    self._moved.wait(seconds)
-                return self._waiting.index(mine)
-
-        with self._moved:
-            self._waiting.append(mine)
-        try:
-            yield before
-        finally:
-            with self._moved:
-                self._waiting.remove(mine)
-                self._moved.notify_all()
-
-
-class Computing:
-    """One thread that does all of the model's work, and ends with the program: a daemon, unlike an executor's.
-
-    OpenMP keeps workers for each thread that has computed, and with more of them than processors all of them sleep
-    between operations: a token then takes twice the time.
-    """
-
-    def __init__(self) -> None:
-        self._work: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
-        threading.Thread(target=self._run, name="model", daemon=True).start()
-
-    def start(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
-        """Have a function called there, after what was started before."""
-        future: Future[Any] = Future()
-        self._work.put((future, partial(function, *args)))
-        return future
-
-    def __call__(self, function: Callable[..., Any], *args: Any) -> Any:
-        """The same, waiting for what it returns or raises."""
-        return self.start(function, *args).result()
-
-    def _run(self) -> None:
-        while True:
-            future, work = self._work.get()
-            try:
-                future.set_result(work())
-            except BaseException as error:
-                future.set_exception(error)
-            del future, work  # what was computed with mustn't be held until the next work comes
 
 
 @dataclass
@@ -393,17 +253,13 @@ class Session:
         cache = DynamicCache(config=model.config)
         watch = _Watch(stop, patched)
         started = time.perf_counter()
-        done = 0
-        # The last token is generate()'s: it needs one that the cache doesn't hold.
-        for chunk in ids[:, :-1].split(PREFILL_CHUNK, dim=1):
+        done: int | None = 0
+        reading = read(model, cache, ids[:, :-1])  # the last token is generate()'s: it needs one that isn't read yet
+        while done is not None and not stop.is_set():
             yield Update("Reading", done, length, "tokens")
-            if stop.is_set():
-                break
-            self._computing(_read, model, chunk, cache)
-            done += chunk.shape[1]
+            done = self._computing(next, reading, None)
         answer, new_tokens = "", 0
         if not stop.is_set():
-            yield Update("Reading", done, length, "tokens")
             for answer in self._generate(ids, cache, max_new_tokens, watch):
                 yield Update("Answering", watch.new_tokens, max_new_tokens, "tokens", answer.strip())
             new_tokens = watch.new_tokens
@@ -488,27 +344,6 @@ def model_name(settings: Settings) -> str:
     return settings.model_id or DEFAULT_MODEL_NAME
 
 
-def whole_number(name: str, value: Any) -> int:
-    """A number from a slider or from JSON as an int.
-
-    Raises
-    ------
-    AskError
-        If it isn't a whole number.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value or value % 1:
-        raise AskError(f"{name} must be a whole number, not {value!r}.")
-    return int(value)
-
-
-def too_long(text: str) -> str:
-    """Why a text isn't even counted."""
-    return (
-        f"The text has {len(text):,} characters; more than {MAX_CHARACTERS:,} are not counted here. Nothing was cut: "
-        "take a shorter part of it."
-    )
-
-
 class _Watch(StoppingCriteria):
     """Looks in after each token: counts it, notes its attention and the first one's time, and passes on a Stop."""
 
@@ -549,40 +384,3 @@ def _enough_memory(tokens: int) -> Iterator[None]:
 
 def _hidden(needle: Needles, straw: Straw, cell: Cell) -> Prompt:
     return hide(straw, needle, cell.length, cell.depth, cell.rng())
-
-
-@torch.inference_mode()
-def _read(model: Any, chunk: torch.Tensor, cache: DynamicCache) -> None:
-    model(chunk, past_key_values=cache, use_cache=True, logits_to_keep=1)
-
-
-def with_progress(work: Callable[..., Any], stop: threading.Event | None = None) -> Iterator[Update]:
-    """Run ``work(progress=…)`` in a thread and yield what it reports; its exception is raised here.
-
-    A Stop ends the waiting, not the work: what is fetched or loaded will be wanted again.
-    """
-    reports: queue.Queue[Progress | None] = queue.Queue()
-    failure: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            work(progress=reports.put)
-        except BaseException as error:
-            failure.append(error)
-        finally:
-            reports.put(None)
-
-    threading.Thread(target=run, daemon=True).start()
-    update = Update("Getting the model ready")
-    while not (stop and stop.is_set()):
-        try:
-            report = reports.get(timeout=0.5)
-        except queue.Empty:
-            yield update  # somebody else's load is under way, or this stage has nothing to count
-            continue
-        if report is None:
-            break
-        update = Update(report.stage, report.done, report.total, report.unit)
-        yield update
-    if failure:
-        raise failure[0]

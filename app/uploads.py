@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 from pathlib import Path
 
-from app.session import MAX_CHARACTERS, AskError
+from app.checks import MAX_CHARACTERS, AskError
 
 MAX_BYTES = MAX_CHARACTERS
 EXTENSIONS = (".txt", ".md")

@@ -8,9 +8,10 @@ from html import escape
 
 import torch
 
-from app.figures import BINS, Frame, formula
+from app.figures import Frame, formula
+from app.map_figures import BINS
 from app.map_view import MAX_MAP_LENGTH, MapView
-from app.session import Attention, Method, RunReport, Update
+from app.reports import Attention, Method, RunReport, Update
 from lampe.positions import LampeConfig, PositionMap, ScaledSigmoid
 
 DEVICE = "GPU" if torch.cuda.is_available() else "CPU"

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 import lampe
-from app.session import PREFILL_CHUNK
 from benchmarks.measure import Rows, arguments, paired, prefill, random_ids, seconds, variants
 from benchmarks.prefill import LENGTHS, SLOW
+from lampe.reading import CHUNK
 
 
 def main() -> None:
@@ -44,7 +44,7 @@ def _measured(models: dict[int, Any], runs: dict[str, tuple[int, str]], length: 
         with variants(models[bits])[way]() as patched:
             if patched is not None:
                 patched.plan(length)
-            caches[name] = prefill(models[bits], random_ids(models[bits], length), PREFILL_CHUNK)
+            caches[name] = prefill(models[bits], random_ids(models[bits], length), CHUNK)
 
     def token(name: str) -> float:
         bits, way = runs[name]

@@ -19,7 +19,8 @@ from transformers import DynamicCache
 
 import lampe
 from app.examples import EXAMPLES
-from app.session import METHODS, Session
+from app.reports import METHODS
+from app.session import Session
 from app.settings import Settings
 from benchmarks.measure import machine
 from lampe.needle import HAYSTACKS

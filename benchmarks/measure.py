@@ -20,6 +20,7 @@ from transformers import DynamicCache
 
 import lampe
 from benchmarks.three_pass import three_pass
+from lampe.reading import read
 
 
 def machine() -> dict[str, Any]:
@@ -161,12 +162,11 @@ def yarn(model: Any) -> Iterator[None]:
         model.model.rotary_emb = own
 
 
-@torch.inference_mode()
 def prefill(model: Any, ids: torch.Tensor, chunk: int | None = None) -> DynamicCache:
     """Read a text, without logits for all but its last token."""
     cache = DynamicCache(config=model.config)
-    for part in ids.split(chunk or ids.shape[1], 1):
-        model(part, past_key_values=cache, logits_to_keep=1)
+    for _ in read(model, cache, ids, chunk=chunk or ids.shape[1]):
+        pass
     return cache
 
 

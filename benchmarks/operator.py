@@ -22,7 +22,7 @@ from playwright.sync_api import sync_playwright
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
-from app.figures import COLOURS
+from app.sheet import COLOURS
 from benchmarks.measure import Rows, arguments, paired, seconds
 from benchmarks.prefill import SLOW
 from benchmarks.screenshots import FLAGS, chromium

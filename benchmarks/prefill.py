@@ -12,8 +12,8 @@ from functools import partial
 from typing import Any
 
 import lampe
-from app.session import PREFILL_CHUNK
 from benchmarks.measure import Rows, arguments, paired, prefill, random_ids, seconds, turns_at, variants
+from lampe.reading import CHUNK
 
 LENGTHS = [1024, 4096, 8192, 16_384]
 SLOW = 4096
@@ -38,7 +38,7 @@ def main() -> None:
 
     tables: list[tuple[str, dict[str, Any]]] = [
         ("16 bits", {name: partial(run, 16, name) for name in variants(models[16])}),
-        ("16 bits, chunks", {name: partial(run, 16, name, chunk=PREFILL_CHUNK) for name in ("plain", "LaMPE")}),
+        ("16 bits, chunks", {name: partial(run, 16, name, chunk=CHUNK) for name in ("plain", "LaMPE")}),
         ("LaMPE", {f"{bits} bits": partial(run, bits, "LaMPE") for bits in (16, 4)}),
     ]
     for length in lengths:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
-from functools import partial
 from typing import Any
 
 import torch
@@ -18,9 +18,7 @@ from lampe.needle.haystacks import Straw
 from lampe.patch import Patched, patch
 from lampe.positions import LampeConfig, PositionMap, plain_map
 from lampe.prompt import decode, encode
-
-CHUNK = 512
-"""Tokens read at once. Prompts that begin alike share whole chunks, so that each result is that of its cell alone."""
+from lampe.reading import CHUNK, read
 
 _AROUND = 40  # tokens of the excerpt before and after the needle
 
@@ -110,7 +108,7 @@ def run(
     config : LampeConfig, optional
         What "lampe" runs with; the model's own by default.
     stop : callable
-        Asked before each chunk and token; True ends the run without a result for the cell under way.
+        Asked after each chunk and token; True ends the run without a result for the cell under way.
     progress : callable
         Told how many tokens of the present cell have been read.
     make : callable
@@ -121,16 +119,13 @@ def run(
     NeedleError
         If a cell can't be made.
     """
-    groups: dict[tuple[int, str], list[Cell]] = {}
-    for cell in cells:
-        groups.setdefault((cell.length, cell.method), []).append(cell)
-    for (length, method), group in groups.items():
+    for (length, method), group in _groups(cells).items():
         with patch(model, config) if method == "lampe" else nullcontext() as patched:
             position_map = patched.plan(length) if patched else plain_map(length)
             assert position_map is not None
             cache: Any = None
             held: list[int] = []
-            for cell in sorted(group, key=lambda cell: -cell.depth):
+            for cell in group:
                 started = time.perf_counter()
                 prompt = make(straw, cell)
                 kept = _shared(held, prompt.ids)
@@ -138,13 +133,34 @@ def run(
                     cache.crop(kept - cache.get_seq_length())  # so many tokens less
                 else:
                     cache = DynamicCache(config=model.config)
-                if not _read(model, cache, prompt.ids, kept, stop, partial(progress, cell)):
+                ids = torch.tensor([prompt.ids], device=model.device)
+                # The last token is generate()'s: it needs one that isn't read yet.
+                for done in itertools.takewhile(lambda _: not stop(), read(model, cache, ids[:, :-1], kept)):
+                    progress(cell, done)
+                if stop():
                     return
-                answer, attention = _answer(model, straw.tokenizer, cache, prompt, stop, patched)
+                answer, attention = _answer(model, straw.tokenizer, cache, ids, prompt, stop, patched)
                 if stop():
                     return
                 held = prompt.ids[:-1]
                 yield _result(cell, straw, prompt, position_map, answer, attention, len(prompt.ids) - kept, started)
+
+
+def _groups(cells: Sequence[Cell]) -> dict[tuple[int, str], list[Cell]]:
+    """The cells by length and method, each group the deepest first."""
+    groups: dict[tuple[int, str], list[Cell]] = {}
+    for cell in sorted(cells, key=lambda cell: -cell.depth):
+        groups.setdefault((cell.length, cell.method), []).append(cell)
+    return {key: groups[key] for key in dict.fromkeys((cell.length, cell.method) for cell in cells)}
+
+
+def to_read(cells: Sequence[Cell]) -> dict[Cell, int]:
+    """From which token each cell will be read, in the order of `run`; about, for the first needle makes it exact."""
+    return {
+        cell: round(cell.depth * cell.length) // CHUNK * CHUNK if number else 0
+        for group in _groups(cells).values()
+        for number, cell in enumerate(group)
+    }
 
 
 def _shared(held: list[int], ids: list[int]) -> int:
@@ -154,31 +170,11 @@ def _shared(held: list[int], ids: list[int]) -> int:
 
 
 @torch.inference_mode()
-def _read(
-    model: Any,
-    cache: DynamicCache,
-    ids: list[int],
-    first: int,
-    stop: Callable[[], bool],
-    progress: Callable[[int], None],
-) -> bool:
-    """Read a prompt, but for its last token, from `first` on; False if it was stopped."""
-    tokens = torch.tensor([ids], device=model.device)
-    for start in range(first, len(ids) - 1, CHUNK):
-        if stop():
-            return False
-        part = tokens[:, start : min(start + CHUNK, len(ids) - 1)]
-        model(part, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        progress(start + part.shape[1])
-    return True
-
-
-@torch.inference_mode()
 def _answer(
-    model: Any, tokenizer: Any, cache: DynamicCache, prompt: Prompt, stop: Callable[[], bool], patched: Patched | None
-) -> tuple[str, float | None]:
+    model: Any, tokenizer: Any, cache: DynamicCache, ids: Tensor, prompt: Prompt, stop: Callable[[], bool],
+    patched: Patched | None,
+) -> tuple[str, float | None]:  # fmt: skip
     longest = encode(tokenizer, " and ".join(prompt.needles.expected))
-    ids = torch.tensor([prompt.ids], device=model.device)
     watch = _Watch(stop, patched, prompt.spans[0])
     made = model.generate(
         ids,

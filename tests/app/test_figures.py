@@ -15,26 +15,20 @@ from hypothesis import strategies as st
 import lampe
 from app.examples import EXAMPLES
 from app.figures import (
-    BINS,
     Frame,
     area,
-    as_plot,
-    curve_figure,
     curves,
     distance_figure,
     formula,
     frames,
-    lengths_along,
-    matrix,
-    matrix_figure,
     polygon,
     regions_figure,
-    row_figure,
-    shares_figure,
 )
+from app.map_figures import BINS, curve_figure, lengths_along, matrix, matrix_figure, row_figure, shares_figure
 from app.map_page import draw
 from app.map_view import MapView
-from app.session import Attention, RunReport
+from app.reports import Attention, RunReport
+from app.sheet import as_plot
 from app.views import (
     length_readout,
     map_sentence,

@@ -9,9 +9,9 @@ from dataclasses import asdict, replace
 import pytest
 
 import lampe
+from app.checks import AskError
 from app.needle_page import READY, as_csv, as_jsonl, checked_grid, given_haystack, numbers, own_needle
 from app.needle_views import card, details, heat, place, table, verdict
-from app.session import AskError
 from lampe.needle import Cell, NeedleError, Result, read_results
 
 RESULT = Result(

@@ -11,8 +11,11 @@ import torch
 from torch.nn.modules.module import register_module_forward_hook
 
 import lampe
+from app.checks import AskError
+from app.computing import with_progress
 from app.examples import EXAMPLES
-from app.session import AskError, Session, Update, with_progress
+from app.reports import Update
+from app.session import Session
 from app.settings import Settings
 from lampe.load import Progress
 

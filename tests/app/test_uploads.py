@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.session import AskError
+from app.checks import AskError
 from app.uploads import MAX_BYTES, read_text
 
 

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 import lampe
 from lampe import __main__ as cli
 from lampe.needle import (
-    CHUNK,
     HAYSTACKS,
     TASKS,
     Cell,
@@ -29,6 +28,7 @@ from lampe.needle import (
     wilson,
 )
 from lampe.prompt import around
+from lampe.reading import CHUNK
 
 FACTS = "Water boils. The tide turns twice a day! Is the lamp lit? Nobody knows. " * 40
 

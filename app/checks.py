@@ -1,0 +1,32 @@
+"""What requests are held against, and the sentence for one that fails."""
+
+from __future__ import annotations
+
+from typing import Any
+
+MAX_CHARACTERS = 5_000_000
+
+
+class AskError(ValueError):
+    """Something about the request that the person can mend; the message says what and how."""
+
+
+def whole_number(name: str, value: Any) -> int:
+    """A number from a slider or from JSON as an int.
+
+    Raises
+    ------
+    AskError
+        If it isn't a whole number.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value or value % 1:
+        raise AskError(f"{name} must be a whole number, not {value!r}.")
+    return int(value)
+
+
+def too_long(text: str) -> str:
+    """Why a text isn't even counted."""
+    return (
+        f"The text has {len(text):,} characters; more than {MAX_CHARACTERS:,} are not counted here. Nothing was cut: "
+        "take a shorter part of it."
+    )

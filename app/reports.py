@@ -1,0 +1,86 @@
+"""What running requests tell: their progress, their figures, where their attention went."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from lampe.positions import PositionMap
+
+Method = Literal["lampe", "rope"]
+METHODS: tuple[Method, ...] = ("lampe", "rope")
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """The figures of one answer.
+
+    Parameters
+    ----------
+    method, model, bits
+        What ran.
+    input_length, window, mapping_length : int
+        In tokens; the mapping length in positions.
+    calibrated : bool
+        Whether the mapping length was chosen by measurements on this model.
+    regions : list of dict
+        name, keys (how many the last prompt token meets there) and share (of its attention, the mean over
+        layers and heads; None for a model that ran unpatched).
+    layer_shares : list of list of float
+        The same share for each layer, regions in order.
+    prefill_seconds, decode_seconds : float
+    new_tokens : int
+    stopped : bool
+        By the person, before the model had ended.
+    """
+
+    method: Method
+    model: str
+    bits: int
+    input_length: int
+    window: int
+    mapping_length: int
+    calibrated: bool
+    regions: list[dict[str, Any]]
+    layer_shares: list[list[float]]
+    prefill_seconds: float
+    decode_seconds: float
+    new_tokens: int
+    stopped: bool
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Where the attention of one answer went, for each query token that was run.
+
+    Parameters
+    ----------
+    position_map : PositionMap
+        What the run was mapped by.
+    calibrated : bool
+        As in `RunReport`.
+    queries : tuple of str
+        The query tokens as text: the prompt's last, then the answer's.
+    shares : Tensor, shape (queries, layers, heads, regions), float16
+        Share of each region in a query's attention.
+    """
+
+    position_map: PositionMap
+    calibrated: bool
+    queries: tuple[str, ...]
+    shares: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Update:
+    """What a running request shows: a stage with its progress, then the answer as it grows, then its figures."""
+
+    stage: str
+    done: int = 0
+    total: int = 0
+    unit: str = ""
+    answer: str = ""
+    report: RunReport | None = None
+    attention: Attention | None = None
