@@ -76,7 +76,7 @@ def _rotation(index_map: Any, index: str) -> str:
 # 1. Relative distance → mapped position
 
 
-def distance_figure(position_map: PositionMap, window: int, big: bool = False) -> go.Figure:
+def distance_figure(position_map: PositionMap, window: int, big: bool = False, needle: int | None = None) -> go.Figure:
     """Relative distance → mapped position, by region, beside plain RoPE.
 
     Parameters
@@ -86,6 +86,8 @@ def distance_figure(position_map: PositionMap, window: int, big: bool = False) -
         The model's pretraining window in tokens; plain RoPE beyond it is marked as never seen in training.
     big : bool
         To be read from the back row.
+    needle : int, optional
+        A token to mark, as the last one sees it.
     """
     farthest = position_map.length - 1
     seen = min(farthest, window - 1)
@@ -122,6 +124,9 @@ def distance_figure(position_map: PositionMap, window: int, big: bool = False) -
         sheet.level(position_map.mapping_length, f"mapping length {position_map.mapping_length:,}")
     else:
         sheet.label(seen * 0.62, seen * 0.62, "every distance exact ", xanchor="right", yanchor="bottom")
+    if needle is not None:
+        y = position_map.relative(farthest, needle)
+        sheet.mark("needle", farthest - needle, y, f"{farthest - needle:,} tokens back<br>mapped position {y:,}")
     x_axis = {"title": "Relative distance (tokens)", "range": [0, farthest * 1.01 + 1], "rangemode": "tozero"}
     return sheet.figure(x_axis, {"title": "Mapped position", "range": [0, top], "rangemode": "tozero"})
 
@@ -231,8 +236,8 @@ def area(corners: Sequence[tuple[float, float]]) -> float:
     return abs(sum(x * v - u * y for (x, y), (u, v) in zip(corners, following, strict=True))) / 2
 
 
-def regions_figure(position_map: PositionMap, frame: Frame, big: bool = False) -> go.Figure:
-    """The attention regions over query × key, as exact polygons to the frame's scale."""
+def regions_figure(position_map: PositionMap, frame: Frame, big: bool = False, needle: int | None = None) -> go.Figure:
+    """The attention regions over query × key, as exact polygons to the frame's scale; a needle's token is marked."""
     sheet = Sheet(big)
     whole = (frame.queries[1] - frame.queries[0]) * (frame.keys[1] - frame.keys[0])
     for region in position_map.regions:
@@ -262,6 +267,9 @@ def regions_figure(position_map: PositionMap, frame: Frame, big: bool = False) -
                 bgcolor=_UNDER,
             )  # fmt: skip
     _hover_points(sheet, position_map, frame)
+    if needle is not None:
+        last = position_map.length - 1
+        sheet.mark("needle", needle, last, f"query i = {last:,}, key j = {needle:,}")
     return sheet.figure(*plane_axes(frame), height=330)
 
 

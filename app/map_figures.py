@@ -10,7 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from app.figures import Frame, binned, curves, formula, plain_line, plane_axes, region_line
-from app.sheet import COLOURS, DASHES, GREY, UNSEEN, Sheet, faint
+from app.sheet import COLOURS, DASHES, GREY, Sheet, faint
 from lampe.positions import PositionMap
 
 BINS = 144
@@ -119,15 +119,7 @@ def curve_figure(
     sheet.level(window, f"window {window:,}", log=True)
     cap = max(1, round(0.75 * window))
     sheet.level(cap, f"¾ of the window {cap:,}", log=True, below=True)
-    x, y = [position_map.length], [position_map.mapping_length]
-    sheet.traces.append(
-        {
-            "type": "scatter", "mode": "markers", "x": x, "y": y, "name": "this input",
-            "marker": {"size": 20 if big else 14, "color": UNSEEN, "symbol": "diamond",
-                       "line": {"width": 2, "color": "#fff"}},
-            "hovertemplate": f"{hover}<extra>this input</extra>",
-        }
-    )  # fmt: skip
+    sheet.mark("this input", position_map.length, position_map.mapping_length, hover)
     ticks = [10**power for power in range(7)]
     log = {"type": "log", "tickvals": ticks, "ticktext": ["1", "10", "100", "1k", "10k", "100k", "1M"]}
     low, high = math.log10(shortest), math.log10(longest)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -20,6 +18,7 @@ import lampe
 from app import figures, map_figures, views
 from app.checks import AskError
 from app.computing import with_progress
+from app.downloads import QUIET, saves
 from app.map_view import CUSTOM, KINDS, MAX_MAP_LENGTH, POINTS, SENTENCE, MapView, Point, as_csv, as_json
 from app.reports import Attention
 from app.session import Session
@@ -35,7 +34,6 @@ MODELS = {
     "Llama-3.1": "llama3.1",
     "custom": CUSTOM,
 }
-_QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 _SHORT_TEXT_TOKENS = 400
 
 
@@ -121,7 +119,7 @@ FILES = {"CSV": ("csv", as_csv), "JSON": ("json", as_json), "One HTML file": ("h
 
 
 def build_map_tab(
-    session: Session, demo: gr.Blocks, tabs: gr.Tabs, document_tokens: gr.State, attention: gr.State
+    session: Session, demo: gr.Blocks, tabs: gr.Tabs, tokens: gr.State, attention: gr.State, pair: gr.State
 ) -> None:
     """The tab's components and events, within the page's `Blocks`.
 
@@ -131,10 +129,12 @@ def build_map_tab(
         For the tokenizer of the short text, and the loaded model's settings.
     demo, tabs
         The page and its tabs: a link opens this one.
-    document_tokens : gr.State of int
-        Tokens of the text in "Ask a document"; 0 without one.
+    tokens : gr.State of int
+        Tokens of the prompt in another tab; 0 without one.
     attention : gr.State of Attention or None
         Where the last answer's attention went.
+    pair : gr.State of (length, query, key) or None
+        A pair of tokens to be shown, in the map of the loaded model.
     """
     start = MapView()
 
@@ -152,7 +152,7 @@ def build_map_tab(
                     elem_classes="bare", buttons=[],
                 )  # fmt: skip
                 length = gr.Number(start.length, label="Input length (tokens)", elem_id="map-length")
-                follow = gr.Checkbox(True, label='Follow the text in "Ask a document"', elem_id="map-follow")
+                follow = gr.Checkbox(True, label="Follow the prompt of the other tabs", elem_id="map-follow")
             with gr.Group():
                 model = gr.Radio(
                     list(MODELS.items()), value=start.model, label="Model: window and curve", elem_id="map-model"
@@ -172,7 +172,7 @@ def build_map_tab(
                 )  # fmt: skip
             big = gr.Checkbox(False, label="Presentation size", elem_id="map-big")
             with gr.Row(elem_classes="points"):
-                saves = {name: gr.Button(name, size="sm") for name in FILES}
+                save_buttons = {name: gr.Button(name, size="sm") for name in FILES}
             link = gr.HTML(elem_id="map-link")
             file = gr.DownloadButton(visible="hidden", elem_id="map-file")
         with gr.Column(scale=6, min_width=320):
@@ -280,7 +280,7 @@ def build_map_tab(
 
         return take
 
-    def follow_document(tokens: int, on: bool) -> Any:
+    def follow_prompt(tokens: int, on: bool) -> Any:
         if not on:
             return gr.skip(), gr.skip()
         tokens = min(tokens or start.length, MAX_MAP_LENGTH)
@@ -332,21 +332,23 @@ def build_map_tab(
         view = replace(own_view(session.config()), length=run.position_map.length, big=size)
         return [*set_controls(view), False]
 
-    def save(name: str) -> Any:
+    def show_pair(pair: tuple[int, int, int] | None, size: bool) -> list[Any]:
+        """The part of the plane around a pair, under the loaded model's settings."""
+        if pair is None:
+            return [gr.skip()] * (len(controls) + 4)
+        length, query, key = pair
+        across = min(length, 4096)
+        view = replace(own_view(session.config()), length=length, across=across, at_query=query, at_key=key, big=size)
+        return [*set_controls(view), False, gr.Tabs(selected="map"), None]
+
+    def in_file(name: str) -> Any:
         ending, content = FILES[name]
 
-        def make(*values: Any) -> Iterator[Any]:
-            try:
-                view = MapView.checked(**dict(zip(controls, values, strict=True)))
-                if content is standalone:
-                    _count_large_file()
-            except ValueError as error:
-                yield None, views.message(str(error))
-                return
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / f"lampe-map-{view.model}-{view.length}.{ending}"
-                path.write_text(content(view), encoding="utf-8")
-                yield str(path), ""  # gradio takes a copy, which it deletes after a while
+        def make(*values: Any) -> tuple[str, str]:
+            view = MapView.checked(**dict(zip(controls, values, strict=True)))
+            if content is standalone:
+                _count_large_file()
+            return f"lampe-map-{view.model}-{view.length}.{ending}", content(view)
 
         return make
 
@@ -365,33 +367,33 @@ def build_map_tab(
 
     settings = list(controls.values())
     set_by = [slider, *settings]
-    draws: dict[str, Any] = {"fn": redraw, "inputs": settings, "outputs": drawn_in, **_QUIET}
+    draws: dict[str, Any] = {"fn": redraw, "inputs": settings, "outputs": drawn_in, **QUIET}
     gr.on([control.change for control in settings], **draws, trigger_mode="always_last", queue=False)
-    stripped: dict[str, Any] = {"fn": show_strip, "inputs": [short, *settings], "outputs": strip, **_QUIET}
+    stripped: dict[str, Any] = {"fn": show_strip, "inputs": [short, *settings], "outputs": strip, **QUIET}
     gr.on([short.change, *(c.change for c in settings)], **stripped, trigger_mode="always_last", queue=False)
-    demo.load(from_link, None, [*set_by, follow, look, tabs], **_QUIET).then(**draws, queue=False)
+    demo.load(from_link, None, [*set_by, follow, look, tabs], **QUIET).then(**draws, queue=False)
     # The last of quick changes counts; what a point or a link said doesn't hold any more.
-    moved: dict[str, Any] = {"queue": False, "trigger_mode": "always_last", **_QUIET}
+    moved: dict[str, Any] = {"queue": False, "trigger_mode": "always_last", **QUIET}
     slider.input(lambda x: (round(2**x), False, ""), slider, [length, follow, look], **moved)
     length.input(lambda n: (_slider(n), False, ""), length, [slider, follow, look], **moved)
     model.input(choose_model, model, [window, head, tail, mapping, look], **moved)
-    followed = {"fn": follow_document, "inputs": [document_tokens, follow], "outputs": [length, slider], **_QUIET}
-    gr.on([document_tokens.change, follow.input], **followed, queue=False)
+    followed = {"fn": follow_prompt, "inputs": [tokens, follow], "outputs": [length, slider], **QUIET}
+    gr.on([tokens.change, follow.input], **followed, queue=False)
     outputs = [*set_by, follow, short, look]
     slow: list[Any] = []  # the point that has to wait for a tokenizer; another one ends it
     for button, point in sorted(zip(points, POINTS, strict=True), key=lambda pair: "length" in pair[1].changes):
-        taken = button.click(take_point(point), big, outputs, cancels=slow, **_QUIET)
+        taken = button.click(take_point(point), big, outputs, cancels=slow, **QUIET)
         slow = slow or [taken]
-    short.input(short_text, [short, *settings], [length, slider, follow, strip], trigger_mode="always_last", **_QUIET)
+    short.input(short_text, [short, *settings], [length, slider, follow, strip], trigger_mode="always_last", **QUIET)
     for button, name in zip(zooms, ZOOMS, strict=True):
-        button.click(_zoom(name, list(controls)), settings, [across, at_query, at_key], queue=False, **_QUIET)
-    for name, button in saves.items():
-        made = button.click(save(name), settings, [file, message], concurrency_limit=1, **_QUIET)
-        made.then(js="() => setTimeout(() => document.querySelector('#map-file')?.click(), 300)", **_QUIET)
-    attention.change(new_run, [attention, big], [measured, measured_query, shares, shares_table], queue=False, **_QUIET)
+        button.click(_zoom(name, list(controls)), settings, [across, at_query, at_key], queue=False, **QUIET)
+    for name, button in save_buttons.items():
+        saves(button, settings, in_file(name), file, message)
+    attention.change(new_run, [attention, big], [measured, measured_query, shares, shares_table], queue=False, **QUIET)
     measures = {"fn": show_attention, "inputs": [attention, measured_query, big], "outputs": [shares, shares_table]}
     gr.on([measured_query.input, big.change], **measures, **moved)
-    open_run.click(run_settings, [attention, big], [*set_by, follow], **_QUIET)
+    pair.change(show_pair, [pair, big], [*set_by, follow, tabs, pair], **QUIET)
+    open_run.click(run_settings, [attention, big], [*set_by, follow], **QUIET)
 
 
 _LARGE_FILES_AN_HOUR = 60  # each is 6 MB, and gradio keeps its copy for an hour

@@ -1,14 +1,9 @@
-"""The tab "Needle test": one test, a grid of them, and their files."""
+"""The tab "Needle test": one test, a grid of them, and what came of each."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import tempfile
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,139 +11,47 @@ import gradio as gr
 
 import lampe
 from app import needle_views, views
-from app.checks import MAX_CHARACTERS, AskError, too_long, whole_number
+from app.checks import AskError, whole_number
+from app.downloads import QUIET, saves
+from app.figures import Frame, distance_figure, regions_figure
+from app.map_view import MAX_MAP_LENGTH
+from app.needle_forms import (
+    FILES,
+    METHODS,
+    READY,
+    SOURCES,
+    checked_grid,
+    haystack_of,
+    numbers,
+    opened,
+    own_needle,
+)
 from app.reports import Update
 from app.session import Session
 from app.sheet import as_plot
-from lampe.needle import HAYSTACKS, TASKS, Cell, Haystack, Needles, Result, file_needles, grid, read_results
+from lampe.needle import TASKS, Cell, Result
 from lampe.positions import plain_map
 
-SOURCES = {
-    "Python's language reference": "reference",
-    "Filler sentences": "filler",
-    'The text in "Ask a document"': "document",
-}
-METHODS = {"Plain RoPE": "rope", "LaMPE": "lampe"}
-MOST_TESTS = 400
-MOST_ROWS_BYTES = 5_000_000
-_QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+# Plotly tells of clicks by an event of its own, on an element that is made anew with each result.
+_CLICKS = """
+element.addEventListener('click', (event) => {
+  const button = event.target.closest('button[data-point]');
+  if (button) trigger('select', {point: button.dataset.point});
+});
+document.addEventListener('pointerover', (event) => {
+  const plot = event.target.closest && event.target.closest('#plot-needle .js-plotly-plot');
+  if (plot && !plot.dataset.clicks) {
+    plot.dataset.clicks = 'told';
+    plot.on('plotly_click', (click) => trigger('select', {point: click.points[0].customdata}));
+  }
+});
+"""
 
 
-@dataclass(frozen=True)
-class Ready:
-    """A grid worth running, ready made."""
-
-    label: str
-    lengths: str
-    depths: str
-    trials: int
-
-
-READY = (
-    Ready("Inside the window, 4k", "4096", "0.1, 0.5, 0.9", 1),
-    Ready("Past the window, 12k", "12288", "0.1, 0.9", 1),
-    Ready("A full grid", "2048, 4096, 8192, 12288", "0.1, 0.5, 0.9", 1),
-)
-
-
-def numbers(name: str, text: str, kind: Any) -> list[Any]:
-    """A list of numbers as people type it.
-
-    Raises
-    ------
-    AskError
-        If a part is no number.
-    """
-    found = []
-    for part in str(text or "").replace(";", ",").split(","):
-        if part.strip():
-            try:
-                found.append(kind(part.strip()))
-            except ValueError:
-                raise AskError(f"{name}: {part.strip()!r:.40} is not a number. Write them as 0.1, 0.5, 0.9.") from None
-    return found
-
-
-def own_needle(key: str, value: str) -> Needles | None:
-    """A needle that a person wrote; None where both are empty.
-
-    Raises
-    ------
-    AskError
-        If only one of them is given, or one is too long.
-    """
-    key, value = (key or "").strip(), (value or "").strip()
-    if not key and not value:
-        return None
-    if not key or not value:
-        raise AskError("A needle of your own needs both: what the number belongs to, and the number.")
-    if len(key) > 200 or len(value) > 200:
-        raise AskError("The needle is too long: at most 200 characters for each part.")
-    return file_needles({key: [value]})
-
-
-def checked_grid(task: str, lengths: Any, depths: Any, methods: Any, trials: Any, seed: Any) -> list[Cell]:
-    """The cells of a grid as a person or a program asks for it.
-
-    Raises
-    ------
-    AskError, NeedleError
-        If it is none, or too large.
-    """
-    if not (isinstance(lengths, list) and isinstance(depths, list) and isinstance(methods, list)):
-        raise AskError("Lengths, depths and methods must be lists.")
-    tokens = [whole_number("A prompt length", length) for length in lengths]
-    for depth in depths:
-        if isinstance(depth, bool) or not isinstance(depth, int | float):
-            raise AskError(f"A depth must be a number from 0 to 1, not {depth!r:.40}.")
-    count = whole_number("The number of trials", trials)
-    tests = len(set(tokens)) * len(depths) * len(methods) * count
-    if tests > MOST_TESTS:
-        raise AskError(
-            f"This grid has {tests:,} tests; at most {MOST_TESTS} are run here. The command line has no limit."
-        )
-    return grid(task, tokens, [float(depth) for depth in depths], methods, count, whole_number("The seed", seed))
-
-
-def given_haystack(text: Any) -> Haystack:
-    """A text of the visitor's own to hide in.
-
-    Raises
-    ------
-    AskError, NeedleError
-        If it is no text, or longer than is counted here.
-    """
-    if not isinstance(text, str):
-        raise AskError("The haystack must be text.")
-    if len(text) > MAX_CHARACTERS:
-        raise AskError(too_long(text))
-    return Haystack.named("document", text)
-
-
-def haystack_of(source: str, document: str) -> Haystack:
-    """The text to hide in."""
-    return given_haystack(document) if source == "document" else HAYSTACKS[source]()
-
-
-def as_jsonl(results: Sequence[Result]) -> str:
-    return "".join(json.dumps(asdict(result), ensure_ascii=False) + "\n" for result in results)
-
-
-def as_csv(results: Sequence[Result]) -> str:
-    text = io.StringIO()
-    lines = csv.writer(text)
-    names = [field.name for field in fields(Result)]
-    lines.writerow(names)
-    for result in results:
-        values = (getattr(result, name) for name in names)
-        lines.writerow([" | ".join(value) if isinstance(value, tuple) else value for value in values])
-    return text.getvalue()
-
-
-FILES = {"CSV": ("csv", as_csv), "JSONL": ("jsonl", as_jsonl)}
-
-
-def build_needle_tab(session: Session, stops: dict[str, threading.Event], document: gr.Textbox, visitors: int) -> None:
+def build_needle_tab(
+    session: Session, stops: dict[str, threading.Event], document: gr.Textbox, tokens: gr.State, pair: gr.State,
+    visitors: int,
+) -> None:  # fmt: skip
     """The tab's components and events, within the page's `Blocks`.
 
     Parameters
@@ -158,13 +61,17 @@ def build_needle_tab(session: Session, stops: dict[str, threading.Event], docume
         Each visitor's Stop, by session hash.
     document : gr.Textbox
         The text of "Ask a document".
+    tokens : gr.State of int
+        Set to the prompt's length: the map follows it.
+    pair : gr.State of (length, query, key) or None
+        Set to the needle whose place the map is to show.
     visitors : int
         How many may wait in the session's line at once, where they see their place.
     """
 
     # Layout
 
-    kept = gr.State([])
+    kept, placed = gr.State([]), gr.State()
     with gr.Row(elem_classes="columns"):
         with gr.Column(scale=3, min_width=300):
             with gr.Group():
@@ -175,7 +82,7 @@ def build_needle_tab(session: Session, stops: dict[str, threading.Event], docume
                 )
                 seed = gr.Number(0, label="Seed", elem_id="needle-seed")
             with gr.Tabs():
-                with gr.Tab("One test"):
+                with gr.Tab("One test") as single:
                     length = gr.Number(4096, label="Prompt length (tokens)", elem_id="needle-length")
                     depth = gr.Slider(0, 1, 0.5, step=0.05, label="Depth of the needle", elem_id="needle-depth")
                     with gr.Row():
@@ -184,28 +91,40 @@ def build_needle_tab(session: Session, stops: dict[str, threading.Event], docume
                         )
                         value = gr.Textbox(label="is", placeholder="drawn by the seed", min_width=140)
                     one = gr.Button("Hide it and ask", variant="primary", elem_id="needle-one")
-                with gr.Tab("A grid"):
+                with gr.Tab("A grid") as several:
                     with gr.Row(elem_classes="points"):
                         ready = [gr.Button(choice.label, size="sm") for choice in READY]
                     lengths = gr.Textbox("2048, 4096", label="Prompt lengths (tokens)", elem_id="needle-lengths")
                     depths = gr.Textbox("0.1, 0.5, 0.9", label="Depths", elem_id="needle-depths")
                     trials = gr.Number(1, label="Trials for each", elem_id="needle-trials")
+                    time = gr.HTML(elem_id="needle-time")
                     many = gr.Button("Run the grid, or go on with it", variant="primary", elem_id="needle-grid")
-                    clear = gr.Button("Forget its results", size="sm")
+                    with gr.Row(elem_classes="points"):
+                        estimate = gr.Button("How long will it take?", size="sm")
+                        clear = gr.Button("Forget its results", size="sm")
             halt = gr.Button("Stop", variant="stop", elem_id="needle-stop")
         with gr.Column(scale=5, min_width=320):
             status = gr.HTML(elem_id="needle-status")
-            with gr.Row(elem_classes="answers"):
-                answers = [gr.HTML(elem_id=f"needle-answer-{method}") for method in METHODS.values()]
-            place = gr.HTML(elem_id="needle-place")
-            heat = gr.Plot(
-                show_label=False, label="Share found by length and depth", elem_id="plot-needle", visible=False
-            )
-            table = gr.HTML(elem_id="needle-table")
-            details = gr.HTML(elem_id="needle-details")
-            with gr.Row(elem_classes="points"):
-                saves = {name: gr.Button(name, size="sm") for name in FILES}
-                opened = gr.UploadButton("Open a result file", size="sm", file_types=[".jsonl"], type="filepath")
+            with gr.Column() as of_one:
+                with gr.Row(elem_classes="answers"):
+                    answers = [gr.HTML(elem_id=f"needle-answer-{method}") for method in METHODS.values()]
+                place = gr.HTML(elem_id="needle-place")
+                to_map = gr.Button("See its place in the position map", size="sm", visible=False)
+                with gr.Row(elem_classes="planes"):
+                    distance = gr.Plot(
+                        show_label=False, label="The needle's distance and mapped position", min_width=320
+                    )
+                    plane = gr.Plot(show_label=False, label="The needle among the attention regions", min_width=280)
+            with gr.Column(visible=False) as of_many:
+                heat = gr.Plot(
+                    show_label=False, label="Share found by length and depth", elem_id="plot-needle", visible=False
+                )
+                details = gr.HTML(elem_id="needle-details")
+                table = gr.HTML(elem_id="needle-table")
+                points = gr.HTML(elem_id="needle-points", js_on_load=_CLICKS)
+                with gr.Row(elem_classes="points"):
+                    save_buttons = {name: gr.Button(name, size="sm") for name in FILES}
+                    upload = gr.UploadButton("Open a result file", size="sm", file_types=[".jsonl"], type="filepath")
             file = gr.DownloadButton(visible="hidden", elem_id="needle-file")
 
     # Handlers
@@ -223,6 +142,15 @@ def build_needle_tab(session: Session, stops: dict[str, threading.Event], docume
     ) -> Iterator[list[Any]]:  # fmt: skip
         shown: dict[str, str] = {}
         where = ""
+        found: Result | None = None
+
+        def now(words: str) -> list[Any]:
+            cards = [shown.get(method, "") for method in METHODS.values()]
+            if found is None:
+                return [words, *cards, where, gr.Button(visible=False), None, gr.skip(), gr.skip()]
+            pair = found.length, found.length - 1, found.place
+            return [words, *cards, where, gr.Button(visible=True), pair, *maps(found.length, found.place)]
+
         try:
             stop = started(request)
             try:
@@ -235,17 +163,44 @@ def build_needle_tab(session: Session, stops: dict[str, threading.Event], docume
                 haystack, needle = haystack_of(source, text), own_needle(key, value)
                 for event in session.needles(haystack, cells, needle, stop):
                     if isinstance(event, Update):
-                        yield [views.status(event), *_cards(shown), where]
+                        yield [views.status(event), *[gr.skip()] * (len(tested) - 1)]
                         continue
+                    found = event
                     shown[event.method] = needle_views.card(event)
                     plain = event.method == "rope"
                     ran = plain_map(event.length) if plain else session.config().position_map(event.length)
                     where += needle_views.place(event, ran)
-                yield [views.note("Stopped." if stop.is_set() else "Done."), *_cards(shown), where]
+                    yield now("")
+                yield now(views.note("Stopped." if stop.is_set() else "Done."))
             finally:
                 stop.set()
         except (ValueError, lampe.LoadError) as error:
-            yield [views.message(str(error)), *_cards(shown), where]
+            yield now(views.message(str(error)))
+
+    def maps(length: int, needle: int) -> list[Any]:
+        """Figures 1 and 2 of LaMPE's map of a prompt, with the needle in them."""
+        config = session.config()
+        position_map = config.position_map(length)
+        return [
+            as_plot(distance_figure(position_map, config.window, needle=needle), "lampe-needle-distance"),
+            as_plot(regions_figure(position_map, Frame.whole(position_map), needle=needle), "lampe-needle-regions"),
+        ]
+
+    def moved(length: float, depth: float) -> list[Any]:
+        """The same before the test: about where the needle will be."""
+        try:
+            tokens = _tokens(length)
+            if not 1 <= tokens <= MAX_MAP_LENGTH:
+                raise AskError(f"The prompt length is from 1 to {MAX_MAP_LENGTH:,} tokens.")
+            return ["", *maps(tokens, round(depth * (tokens - 1))), tokens]
+        except (ValueError, lampe.LoadError) as error:
+            return [views.message(str(error)), gr.skip(), gr.skip(), gr.skip()]
+
+    def wanted_cells(
+        lengths: str, depths: str, trials: float, methods: list[str], task: str, seed: float
+    ) -> list[Cell]:
+        places = numbers("Prompt lengths", lengths, int), numbers("Depths", depths, float)
+        return checked_grid(task, *places, methods, trials, seed)
 
     def run_grid(
         results: list[Result], source: str, task: str, methods: list[str], seed: float, lengths: str, depths: str,
@@ -255,8 +210,7 @@ def build_needle_tab(session: Session, stops: dict[str, threading.Event], docume
         try:
             stop = started(request)
             try:
-                places = numbers("Prompt lengths", lengths, int), numbers("Depths", depths, float)
-                wanted = checked_grid(task, *places, methods, trials, seed)
+                wanted = wanted_cells(lengths, depths, trials, methods, task, seed)
                 haystack = haystack_of(source, text)
                 done = {result.cell for result in results if result.haystack == haystack.name}
                 missing = [cell for cell in wanted if cell not in done]
@@ -268,18 +222,42 @@ def build_needle_tab(session: Session, stops: dict[str, threading.Event], docume
                         continue
                     ran += 1
                     results.append(event)
-                    yield ["", *shown(results)]
+                    yield [gr.skip(), *shown(results, wanted)]
                 words = "Stopped: run it again to go on." if stop.is_set() else f"Done: {len(wanted)} tests."
-                yield [views.note(words), *shown(results)]
+                yield [views.note(words), *shown(results, wanted)]
             finally:
                 stop.set()
         except (ValueError, lampe.LoadError) as error:
             yield [views.message(str(error)), *[gr.skip()] * 4]
 
-    def shown(results: list[Result]) -> list[Any]:
-        cells = [result.cell for result in results]
+    def shown(results: list[Result], wanted: list[Cell] | None = None) -> list[Any]:
+        """The heat maps, with a blank for what is still to come, the buttons of their points, and the table."""
+        cells = [*(result.cell for result in results), *(wanted or [])]
         plot = gr.Plot(as_plot(needle_views.heat(results, cells), "lampe-needles"), visible=bool(results))
-        return [results, plot, needle_views.table(results), needle_views.details(results)]
+        return [results, plot, needle_views.point_buttons(results), needle_views.table(results)]
+
+    def tell_time(lengths: str, depths: str, trials: float, methods: list[str], task: str, seed: float) -> str:
+        """How many tests the settings make, and how long they take here, as far as it is known."""
+        try:
+            cells = wanted_cells(lengths, depths, trials, methods, task, seed)
+            return needle_views.time(len(cells), session.time_for(cells))
+        except (ValueError, lampe.LoadError) as error:
+            return views.message(str(error))
+
+    def measure_time(*values: Any) -> Iterator[str]:
+        try:
+            for update in session.measured():
+                yield views.status(update)
+        except (ValueError, lampe.LoadError) as error:
+            yield views.message(str(error))
+            return
+        yield tell_time(*values)
+
+    def look(results: list[Result], event: gr.EventData) -> str:
+        """What came of the point that was clicked."""
+        asked = event._data.get("point") if isinstance(event._data, dict) else None
+        tests = (tests for point, tests in needle_views.by_point(results).items() if str(point) == asked)
+        return needle_views.details(next(tests, []))
 
     def stop_run(request: gr.Request) -> None:
         if event := stops.get(request.session_hash or ""):
@@ -287,56 +265,50 @@ def build_needle_tab(session: Session, stops: dict[str, threading.Event], docume
 
     def open_file(path: str) -> list[Any]:
         try:
-            if Path(path).stat().st_size > MOST_ROWS_BYTES:
-                raise AskError(
-                    f"This file is larger than {MOST_ROWS_BYTES / 1e6:.0f} MB; no grid here makes such a one."
-                )
-            try:
-                results = read_results(Path(path))
-            except UnicodeDecodeError:
-                raise AskError("This file isn't text, so it holds no results.") from None
-            if not results:
-                raise AskError("This file is empty: it holds no results.")
+            results = opened(Path(path))
             return [views.note(f"{len(results)} results opened."), *shown(results)]
         except ValueError as error:
             return [views.message(str(error)), *[gr.skip()] * 4]
         finally:
             Path(path).unlink(missing_ok=True)
 
-    def save(name: str) -> Any:
+    def in_file(name: str) -> Any:
         ending, content = FILES[name]
 
-        def make(results: list[Result]) -> Iterator[Any]:
+        def make(results: list[Result]) -> tuple[str, str]:
             if not results:
-                yield None, views.message("There are no results yet: run a grid first.")
-                return
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / f"lampe-needles.{ending}"
-                path.write_text(content(results), encoding="utf-8")
-                yield str(path), gr.skip()
+                raise AskError("There are no results yet: run a grid first.")
+            return f"lampe-needles.{ending}", content(results)
 
         return make
 
     # Events
 
     common = [source, task, methods, seed]
-    runs: dict[str, Any] = {"concurrency_limit": visitors, **_QUIET}
-    one.click(run_one, [*common, length, depth, key, value, document], [status, *answers, place], **runs)
-    filled = [status, kept, heat, table, details]
+    runs: dict[str, Any] = {"concurrency_limit": visitors, **QUIET}
+    tested = [status, *answers, place, to_map, placed, distance, plane]
+    one.click(run_one, [*common, length, depth, key, value, document], tested, **runs)
+    moves: dict[str, Any] = {"queue": False, "trigger_mode": "always_last", **QUIET}
+    gr.on([length.change, depth.change], moved, [length, depth], [status, distance, plane, tokens], **moves)
+    to_map.click(lambda placed: placed, placed, pair, **QUIET)
+    filled = [status, kept, heat, points, table]
     many.click(run_grid, [kept, *common, lengths, depths, trials, document], filled, **runs)
-    halt.click(stop_run, queue=False, **_QUIET)
-    clear.click(lambda: ["", [], gr.Plot(visible=False), "", ""], None, filled, queue=False, **_QUIET)
-    opened.upload(open_file, opened, filled, **_QUIET)
+    asked: list[Any] = [lengths, depths, trials, methods, task, seed]
+    gr.on([part.change for part in asked], tell_time, asked, time, **moves)
+    estimate.click(measure_time, asked, time, **runs)
+    for tab, one_too in ((single, True), (several, False)):
+        seen = [gr.Column(visible=one_too), gr.Column(visible=not one_too)]
+        tab.select(lambda seen=seen: seen, None, [of_one, of_many], queue=False, **QUIET)
+    halt.click(stop_run, queue=False, **QUIET)
+    clear.click(lambda: ["", [], gr.Plot(visible=False), "", ""], None, filled, queue=False, **QUIET)
+    points.select(look, kept, details, queue=False, **QUIET)
+    kept.change(lambda results: gr.skip() if results else "", kept, details, queue=False, **QUIET)
+    upload.upload(open_file, upload, filled, **QUIET)
     for button, choice in zip(ready, READY, strict=True):
         values = (choice.lengths, choice.depths, choice.trials)
-        button.click(lambda values=values: values, None, [lengths, depths, trials], queue=False, **_QUIET)
-    for name, button in saves.items():
-        made = button.click(save(name), kept, [file, status], **_QUIET)
-        made.then(js="() => setTimeout(() => document.querySelector('#needle-file')?.click(), 300)", **_QUIET)
-
-
-def _cards(shown: dict[str, str]) -> list[str]:
-    return [shown.get(method, "") for method in METHODS.values()]
+        button.click(lambda values=values: values, None, [lengths, depths, trials], queue=False, **QUIET)
+    for name, button in save_buttons.items():
+        saves(button, [kept], in_file(name), file, status)
 
 
 def _tokens(length: Any) -> int:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from statistics import mean
+from typing import NamedTuple
 
 import plotly.graph_objects as go
 
-from app.views import METHOD_NAMES
+from app.sheet import GREY
+from app.views import METHOD_NAMES, about, note
 from lampe.needle import Cell, Result, summary_rows
 from lampe.positions import PositionMap
 
@@ -23,8 +25,8 @@ def verdict(result: Result) -> str:
     return f"{round(result.score * len(result.expected))} of {len(result.expected)} found, of {wanted}"
 
 
-def _mark(result: Result) -> str:
-    return "✓" if result.score == 1 else "◐" if result.score else "✗"
+def _mark(score: float) -> str:
+    return "✓" if score == 1 else "◐" if score else "✗"
 
 
 def card(result: Result) -> str:
@@ -33,7 +35,7 @@ def card(result: Result) -> str:
     return (
         f'<section class="answer {result.method}" aria-label="Answer of {name}" tabindex="0"><h3>{name}</h3>'
         f"<p>{escape(result.answer) or '(no answer)'}</p>"
-        f'<p class="verdict"><b>{_mark(result)} {escape(verdict(result))}</b></p>'
+        f'<p class="verdict"><b>{_mark(result.score)} {escape(verdict(result))}</b></p>'
         f"<small>{escape(result.question)} {_read(result)}</small></section>"
     )
 
@@ -64,23 +66,43 @@ def place(result: Result, position_map: PositionMap) -> str:
     )
 
 
+class Point(NamedTuple):
+    """A place in the heat maps."""
+
+    method: str
+    length: int
+    depth: float
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.length} {self.depth!r}"
+
+
+def by_point(results: Iterable[Result]) -> dict[Point, list[Result]]:
+    """The tests of each point."""
+    found: dict[Point, list[Result]] = {}
+    for result in results:
+        found.setdefault(Point(result.method, result.length, result.depth), []).append(result)
+    return found
+
+
 def heat(results: Sequence[Result], cells: Sequence[Cell], big: bool = False) -> go.Figure:
     """The mean score of each length and depth, a map for each method, side by side; blank until it is there."""
     methods = list(dict.fromkeys(cell.method for cell in cells))
     lengths, depths = sorted({cell.length for cell in cells}), sorted({cell.depth for cell in cells})
-    found = scores(results)
+    found = {point: mean(r.score for r in tests) for point, tests in by_point(results).items()}
     size = 18 if big else 13
     figure = go.Figure()
     width = 1 / max(1, len(methods))
     layout: dict = {"annotations": []}
     for number, method in enumerate(methods):
-        z = [[mean(s) if (s := found.get((method, n, d))) else None for n in lengths] for d in depths]
-        text = [["" if cell is None else f"{cell:.0%}" for cell in row] for row in z]
+        points = [[Point(method, n, d) for n in lengths] for d in depths]
+        z = [[found.get(point) for point in row] for row in points]
+        text = [["" if share is None else f"{share:.0%}" for share in row] for row in z]
         axis = "" if not number else str(number + 1)
         figure.add_heatmap(
             x=[f"{n:,}" for n in lengths], y=[f"{d:g}" for d in depths], z=z, text=text, texttemplate="%{text}",
             zmin=0, zmax=1, colorscale="Cividis", xgap=2, ygap=2, xaxis=f"x{axis}", yaxis=f"y{axis}",
-            name=METHOD_NAMES[method],
+            name=METHOD_NAMES[method], customdata=[[str(point) for point in row] for row in points],
             showscale=number == len(methods) - 1, colorbar={"tickformat": ".0%", "thickness": 12}, hoverongaps=False,
             hovertemplate="%{x} tokens, depth %{y}<br>found %{z:.0%}<extra>" + METHOD_NAMES[method] + "</extra>",
         )  # fmt: skip
@@ -98,17 +120,15 @@ def heat(results: Sequence[Result], cells: Sequence[Cell], big: bool = False) ->
     figure.update_layout(
         template="none", height=340, margin={"l": 64, "r": 14, "t": 40, "b": 56}, dragmode=False, **layout,
         paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(128,128,128,0.12)",
-        font={"family": "system-ui, sans-serif", "size": size, "color": "#7a7f87"},
+        font={"family": "system-ui, sans-serif", "size": size, "color": GREY},
     )  # fmt: skip
     return figure
 
 
-def scores(results: Sequence[Result]) -> dict[tuple[str, int, float], list[float]]:
-    """The scores of each method, length and depth."""
-    found: dict[tuple[str, int, float], list[float]] = {}
-    for result in results:
-        found.setdefault((result.method, result.length, result.depth), []).append(result.score)
-    return found
+def time(tests: int, seconds: float | None) -> str:
+    """How long a grid takes."""
+    long = "how long they take is known once the model is loaded" if seconds is None else f"{about(seconds)} here"
+    return note(f"{tests:,} test{'s' * (tests != 1)}: {long}.")
 
 
 def table(results: Sequence[Result]) -> str:
@@ -126,13 +146,31 @@ def table(results: Sequence[Result]) -> str:
     )
 
 
+def point_buttons(results: Sequence[Result]) -> str:
+    """A button for each point of the heat maps: what a click there shows, for keyboards and screen readers."""
+    buttons = "".join(
+        f'<button type="button" data-point="{point}">{_mark(mean(r.score for r in tests))} '
+        f"{METHOD_NAMES[point.method]}, {point.length:,} tokens, depth {point.depth:g}: "
+        f"{mean(r.score for r in tests):.0%} of {len(tests)}</button>"
+        for point, tests in sorted(by_point(results).items(), key=lambda item: (item[0].length, item[0].depth))
+    )
+    return buttons and f'<p class="caption">Each point, to be looked into:</p><div class="tests">{buttons}</div>'
+
+
 def details(results: Sequence[Result]) -> str:
-    """Each test, to be opened: its prompt around the needle, the answer, the score."""
-    return "".join(
-        f'<details class="test"><summary>{_mark(r)} {METHOD_NAMES[r.method]}, '
-        f"{r.length:,} tokens, depth {r.depth:g}, trial {r.trial + 1}: {r.score:.0%}</summary>"
-        f"<p>…{escape(r.excerpt)}…</p><p><b>{escape(r.question)}</b></p><p>{escape(r.answer) or '(no answer)'}</p>"
-        f"<small>{escape(verdict(r))}. Region {escape(r.region)}, {r.distance:,} tokens back, mapped position "
-        f"{r.mapped_position:,}. {_read(r)}</small></details>"
-        for r in sorted(results, key=lambda r: (r.length, r.depth, r.trial, r.method))
+    """The tests of one point: the prompt around the needle, the answer, the score."""
+    if not results:
+        return ""
+    first = results[0]
+    tests = "".join(
+        f'<li><p class="excerpt">…{escape(r.excerpt)}…</p><p><b>{escape(r.question)}</b> '
+        f"{escape(r.answer) or '(no answer)'}</p>"
+        f'<p class="verdict"><b>{_mark(r.score)} {escape(verdict(r))}</b></p>'
+        f"<small>Trial {r.trial + 1}, seed {r.seed}. Region {escape(r.region)}, {r.distance:,} tokens back, mapped "
+        f"position {r.mapped_position:,}. {_read(r)}</small></li>"
+        for r in sorted(results, key=lambda r: (r.seed, r.trial))
+    )
+    return (
+        f'<section class="answer {first.method}" role="status"><h3>{METHOD_NAMES[first.method]}, {first.length:,} '
+        f"tokens, depth {first.depth:g}</h3><ol>{tests}</ol></section>"
     )

@@ -18,7 +18,8 @@ from app.examples import EXAMPLES, Example
 from app.figures import Frame, curves, distance_figure, regions_figure
 from app.map_page import build_map_tab
 from app.map_view import MAX_MAP_LENGTH, MapView, check
-from app.needle_page import build_needle_tab, checked_grid, given_haystack
+from app.needle_forms import checked_grid, given_haystack
+from app.needle_page import build_needle_tab
 from app.reports import Method, RunReport, Update
 from app.session import MAX_NEW_TOKENS, Session, model_name
 from app.settings import Settings
@@ -245,7 +246,7 @@ def build(settings: Settings) -> gr.Blocks:
 
     with gr.Blocks(title="LaMPE Lab", analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600)) as demo:
         gr.HTML(views.header(model_name(settings), settings.bits))
-        tokens, attention = gr.State(0), gr.State(None)
+        tokens, attention, pair = gr.State(0), gr.State(None), gr.State(None)
         with gr.Tabs() as tabs:
             with gr.Tab("Ask a document", id="ask"):
                 with gr.Row(elem_classes="columns"):
@@ -284,9 +285,9 @@ def build(settings: Settings) -> gr.Blocks:
                     rope_answer = gr.HTML(elem_id="rope-answer")
                 report = gr.HTML("", elem_id="report")
             with gr.Tab("Needle test", id="needle"):
-                build_needle_tab(session, needle_stops, text, _VISITORS)
+                build_needle_tab(session, needle_stops, text, tokens, pair, _VISITORS)
             with gr.Tab("Position map", id="map"):
-                build_map_tab(session, demo, tabs, tokens, attention)
+                build_map_tab(session, demo, tabs, tokens, attention, pair)
 
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         counted = {"fn": count, "inputs": [text, question], "outputs": [length, sentence, plot, plane, tokens], **quiet}

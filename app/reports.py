@@ -84,3 +84,4 @@ class Update:
     answer: str = ""
     report: RunReport | None = None
     attention: Attention | None = None
+    seconds_left: float | None = None

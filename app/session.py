@@ -20,14 +20,16 @@ from app.checks import MAX_CHARACTERS, AskError, too_long, whole_number
 from app.computing import Computing, Line, with_progress
 from app.reports import METHODS, Attention, Method, RunReport, Update
 from app.settings import Settings
+from app.speed import Speed, measure
 from lampe.load import DEFAULT_MODEL_NAME, Progress, load, load_config, load_tokenizer
-from lampe.needle import Cell, Haystack, Needles, Prompt, Result, Straw, hide, prompt_of, run
+from lampe.needle import Cell, Haystack, Needles, Prompt, Result, Straw, hide, prompt_of, run, to_read
 from lampe.positions import PositionMap, plain_map
 from lampe.prompt import build_prompt
 from lampe.reading import read
 
 MAX_NEW_TOKENS = 512
 _NO_MEMORY = ("not enough memory", "out of memory", "can't allocate memory", "alloc_failed")
+_SETTLED = 3.0  # seconds after which a run's own pace says more than what was measured before
 _STREAM_TIMEOUT = 600.0  # seconds for one token, after which the run is taken for dead
 
 
@@ -40,6 +42,7 @@ class Session:
     _model: Any = None
     _decoder: Any = None  # a tokenizer of its own: one that decodes can't be set to encode special tokens as text
     _lampe_config: lampe.LampeConfig | None = None
+    speed: Speed | None = None
     _line: Line = field(default_factory=Line)
     _computing: Computing = field(default_factory=Computing)
     _model_lock: threading.Lock = field(default_factory=threading.Lock)
@@ -133,7 +136,7 @@ class Session:
         max_new_tokens : int
             A whole number from 1 to `MAX_NEW_TOKENS`.
         stop : threading.Event
-            Set it, and the run ends within a prefill chunk or a token, with what it has; before the prefill it
+            Set it, and the run ends within a layer's prefill or a token, with what it has; before the prefill it
             ends without an update.
 
         Raises
@@ -183,7 +186,7 @@ class Session:
         needle : Needles, optional
             Hidden in all cells in place of one that each draws.
         stop : threading.Event
-            Set it, and the run ends within a prefill chunk or a token, without a result for the cell under way.
+            Set it, and the run ends within a layer's prefill or a token, without a result for the cell under way.
 
         Raises
         ------
@@ -213,10 +216,13 @@ class Session:
             yield from self._until_ready(before, stop)
             if stop.is_set():
                 return
+            yield from self._speed_known()
+            assert self.speed
+            left = Countdown(self.speed, cells)
             events: queue.SimpleQueue[Update | Result | None] = queue.SimpleQueue()
 
             def told(cell: Cell, tokens: int) -> None:
-                events.put(Update("Reading", tokens, cell.length, "tokens"))
+                events.put(Update("Reading", tokens, cell.length, "tokens", seconds_left=left(cell, tokens)))
 
             def work() -> None:
                 try:
@@ -234,6 +240,26 @@ class Session:
                     stop.set()
                     raise
                 running.result()
+
+    def time_for(self, cells: Sequence[Cell]) -> float | None:
+        """About how many seconds these tests will take here; None before this machine's speed was measured."""
+        return Countdown(self.speed, cells).total if self.speed else None
+
+    def measured(self) -> Iterator[Update]:
+        """Have the model loaded and this machine's speed measured, if that hasn't been done yet.
+
+        Raises
+        ------
+        lampe.LoadError, lampe.UnsupportedModelError
+        """
+        with self._line.place() as before:
+            yield from self._until_ready(before, threading.Event())
+            yield from self._speed_known()
+
+    def _speed_known(self) -> Iterator[Update]:
+        if self.speed is None:
+            yield Update("Measuring this machine's speed")
+            self.speed = self._computing(measure, self._model)
 
     def _until_ready(self, before: Callable[[float], int], stop: threading.Event) -> Iterator[Update]:
         """Wait for one's turn, and for the model."""
@@ -254,7 +280,8 @@ class Session:
         watch = _Watch(stop, patched)
         started = time.perf_counter()
         done: int | None = 0
-        reading = read(model, cache, ids[:, :-1])  # the last token is generate()'s: it needs one that isn't read yet
+        # The last token is generate()'s: it needs one that isn't read yet.
+        reading = read(model, cache, ids[:, :-1], stop=stop.is_set)
         while done is not None and not stop.is_set():
             yield Update("Reading", done, length, "tokens")
             done = self._computing(next, reading, None)
@@ -342,6 +369,28 @@ def region_rows(position_map: PositionMap, length: int, shares: torch.Tensor | N
 def model_name(settings: Settings) -> str:
     """What to call the model on the page."""
     return settings.model_id or DEFAULT_MODEL_NAME
+
+
+class Countdown:
+    """The time left of a run of needle tests: what was measured before, at the pace of this run so far."""
+
+    _ANSWER = 24  # tokens, about: a number and a few words
+
+    def __init__(self, speed: Speed, cells: Sequence[Cell]) -> None:
+        self._speed = speed
+        self._after: dict[Cell, float] = {}
+        self.total = 0.0
+        for cell, start in reversed(to_read(cells).items()):
+            self._after[cell] = self.total
+            self.total += speed.reading(start, cell.length) + self._ANSWER * speed.answer
+        self._started = time.perf_counter()
+
+    def __call__(self, cell: Cell, tokens: int) -> float:
+        """Seconds left when so many tokens of a cell are read."""
+        speed = self._speed
+        left = speed.reading(tokens, cell.length) + self._ANSWER * speed.answer + self._after[cell]
+        done, took = self.total - left, time.perf_counter() - self._started
+        return left * (took / done if took > _SETTLED and done > 0 else 1)
 
 
 class _Watch(StoppingCriteria):

@@ -48,6 +48,17 @@ class Sheet:
     def label(self, x: float, y: float, text: str, **place: Any) -> None:
         self.labels.append({"x": x, "y": y, "text": text, "showarrow": False, "font": {"size": self.size}, **place})
 
+    def mark(self, name: str, x: float, y: float, hover: str) -> None:
+        """The one point that a figure is about."""
+        self.traces.append(
+            {
+                "type": "scatter", "mode": "markers", "x": [x], "y": [y], "name": name, "cliponaxis": False,
+                "marker": {"size": 20 if self.big else 14, "color": UNSEEN, "symbol": "diamond",
+                           "line": {"width": 2, "color": "#fff"}},
+                "hovertemplate": f"{hover}<extra>{name}</extra>",
+            }
+        )  # fmt: skip
+
     def level(self, y: float, text: str, log: bool = False, below: bool = False) -> None:
         """A line across, with its name at the right end."""
         line = {"color": GREY, "width": 1, "dash": "dot"}

@@ -39,11 +39,21 @@ def status(update: Update) -> str:
         if update.unit == "bytes"
         else f"{update.done:,} of {update.total:,} {escape(update.unit)}"
     )
+    if update.seconds_left is not None:
+        amount += f", {about(update.seconds_left)} left"
     return (
         f'<div class="status" role="status"><span>{escape(update.stage)}</span><span>{amount}</span>'
         f'<div class="bar" role="progressbar" aria-label="{escape(update.stage)}" aria-valuemin="0" '
         f'aria-valuemax="100" aria-valuenow="{share * 100:.0f}"><i style="width:{share:.1%}"></i></div></div>'
     )
+
+
+def about(seconds: float) -> str:
+    """A duration as people say it."""
+    if seconds < 90:
+        return f"about {max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"about {minutes} min" if minutes < 90 else f"about {seconds / 3600:.1f} hours"
 
 
 def note(text: str) -> str:

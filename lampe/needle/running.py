@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -108,7 +107,7 @@ def run(
     config : LampeConfig, optional
         What "lampe" runs with; the model's own by default.
     stop : callable
-        Asked after each chunk and token; True ends the run without a result for the cell under way.
+        Asked before each layer and after each token; True ends the run without a result for the cell under way.
     progress : callable
         Told how many tokens of the present cell have been read.
     make : callable
@@ -135,7 +134,7 @@ def run(
                     cache = DynamicCache(config=model.config)
                 ids = torch.tensor([prompt.ids], device=model.device)
                 # The last token is generate()'s: it needs one that isn't read yet.
-                for done in itertools.takewhile(lambda _: not stop(), read(model, cache, ids[:, :-1], kept)):
+                for done in read(model, cache, ids[:, :-1], kept, stop=stop):
                     progress(cell, done)
                 if stop():
                     return

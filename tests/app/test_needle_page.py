@@ -10,8 +10,8 @@ import pytest
 
 import lampe
 from app.checks import AskError
-from app.needle_page import READY, as_csv, as_jsonl, checked_grid, given_haystack, numbers, own_needle
-from app.needle_views import card, details, heat, place, table, verdict
+from app.needle_forms import READY, as_csv, as_jsonl, checked_grid, given_haystack, numbers, opened, own_needle
+from app.needle_views import Point, by_point, card, details, heat, place, point_buttons, table, time, verdict
 from lampe.needle import Cell, NeedleError, Result, read_results
 
 RESULT = Result(
@@ -56,7 +56,7 @@ def test_results_survive_their_files(tmp_path):
     rows = [RESULT, replace(RESULT, method="rope", score=0.0, answer='a,\n"b"', attention=None)]
     path = tmp_path / "rows.jsonl"
     path.write_text(as_jsonl(rows), encoding="utf-8")
-    assert read_results(path) == rows
+    assert opened(path) == read_results(path) == rows
     table = list(csv.DictReader(as_csv(rows).splitlines(keepends=True)))
     assert [row["answer"] for row in table] == [row.answer for row in rows]
 
@@ -69,6 +69,14 @@ def test_a_file_that_isnt_a_result_names_its_line(tmp_path, change):
     path.write_text(as_jsonl([RESULT]) + json.dumps(asdict(RESULT) | change) + "\n", encoding="utf-8")
     with pytest.raises(NeedleError, match="Line 2 of rows"):
         read_results(path)
+
+
+@pytest.mark.parametrize(("content", "reason"), [(b"", "empty"), (b"\xff\x00", "isn't text"), (b"[]\n", "Line 1")])
+def test_a_file_of_something_else_is_refused_in_words(tmp_path, content, reason):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=reason):
+        opened(path)
 
 
 def test_what_is_shown_is_escaped_and_says_what_came_of_it():
@@ -93,5 +101,25 @@ def test_the_heat_map_holds_the_means_and_blanks():
     assert (rope.name, ours.name) == ("Plain RoPE", "LaMPE")
     assert [list(row) for row in ours.z] == [[None, None], [0.5, None]]
     assert [list(row) for row in rope.z] == [[0.0, None], [None, None]]
+    assert ours.customdata[1][0] == str(Point("lampe", 4096, 0.5)), "a click there says which point it was"
     assert "50%" in table(rows)
     assert table([]) == ""
+
+
+def test_each_point_can_be_looked_into():
+    rows = [RESULT, replace(RESULT, trial=1, score=0.0), replace(RESULT, method="rope", depth=0.1, score=0.0)]
+    tests = by_point(rows)
+    buttons = point_buttons(rows)
+    for point in tests:
+        assert f'data-point="{point}"' in buttons
+    assert "◐ LaMPE, 4,096 tokens, depth 0.5: 50% of 2" in buttons
+    shown = details(tests[Point("lampe", 4096, 0.5)])
+    assert (shown.count("<li>"), "Trial 2" in shown) == (2, True)
+    assert details([]) == point_buttons([]) == ""
+
+
+def test_the_time_of_a_grid_in_words():
+    assert "1 test: how long they take is known" in time(1, None)
+    assert "20 tests: about 75 s here." in time(20, 75.2)
+    assert "about 10 min" in time(20, 600)
+    assert "about 2.5 hours" in time(20, 9000)

@@ -205,7 +205,7 @@ def test_moving_the_slider_redraws_every_figure(page):
         assert line["y"] == [position_map.relative(length - 1, key) for key in keys]
     assert trace(page, "plot-curve", "this input") == {"x": [length], "y": [2048]}
     expect(page.locator("#map-numbers")).to_contain_text(f"1,336/{length - 712:,}")
-    expect(page.get_by_label("Follow the text")).not_to_be_checked()
+    expect(page.get_by_label("Follow the prompt")).not_to_be_checked()
 
 
 def test_the_map_follows_the_document_until_the_person_moves_it(page):
@@ -221,7 +221,7 @@ def test_the_map_follows_the_document_until_the_person_moves_it(page):
     box.fill("30000")
     expect(page.locator("#map-sentence")).to_contain_text("At 30,000 tokens")
     expect(page.locator("#map-table")).to_contain_text("29,800 – 29,999")
-    page.get_by_label("Follow the text").check()
+    page.get_by_label("Follow the prompt").check()
     expect(page.locator("#map-sentence")).to_contain_text(f"At {counted} tokens")
 
 
@@ -330,7 +330,7 @@ def test_after_a_run_its_attention_is_on_the_map(page):
     page.locator("#plot-shares .js-plotly-plot .xtitle").wait_for()
     assert trace(page, "plot-shares", "All")["y"] == pytest.approx([1] * 30, abs=0.01)
     page.get_by_role("button", name="Open the map of this run").click()
-    expect(page.get_by_label("Follow the text")).not_to_be_checked()
+    expect(page.get_by_label("Follow the prompt")).not_to_be_checked()
     expect(page.locator("#map-sentence")).to_contain_text("nothing is compressed")
 
 

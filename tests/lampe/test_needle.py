@@ -25,6 +25,7 @@ from lampe.needle import (
     read_results,
     run,
     summary,
+    to_read,
     wilson,
 )
 from lampe.prompt import around
@@ -148,6 +149,13 @@ def test_bad_cells_are_a_sentence(straw):
         Haystack("picture", "PNG\x00")
     with pytest.raises(NeedleError, match="no cells"):
         grid("single", [], [0.5], ["rope"], 1)
+
+
+def test_what_will_be_read_is_known_before():
+    cells = grid("single", [4096, 1000], [0, 0.5, 1], ["rope", "lampe"], 2)
+    starts = to_read(cells)
+    assert list(starts) == sorted(cells, key=lambda cell: (cell.length, cell.method == "lampe", -cell.depth))
+    assert [start for cell, start in starts.items() if cell.length == 4096] == [0, 4096, 2048, 2048, 0, 0] * 2
 
 
 @pytest.mark.parametrize("method", ["rope", "lampe"])
