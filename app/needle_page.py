@@ -49,7 +49,7 @@ document.addEventListener('pointerover', (event) => {
 
 
 def build_needle_tab(
-    session: Session, stops: dict[str, threading.Event], document: gr.Textbox, tokens: gr.State, pair: gr.State,
+    session: Session, demo: gr.Blocks, stops: dict[str, threading.Event], document: gr.Textbox, tokens: gr.State, pair: gr.State,
     visitors: int,
 ) -> None:  # fmt: skip
     """The tab's components and events, within the page's `Blocks`.
@@ -57,6 +57,8 @@ def build_needle_tab(
     Parameters
     ----------
     session : Session
+    demo : gr.Blocks
+        The page.
     stops : dict
         Each visitor's Stop, by session hash.
     document : gr.Textbox
@@ -112,9 +114,16 @@ def build_needle_tab(
                 to_map = gr.Button("See its place in the position map", size="sm", visible=False)
                 with gr.Row(elem_classes="planes"):
                     distance = gr.Plot(
-                        show_label=False, label="The needle's distance and mapped position", min_width=320
+                        show_label=False,
+                        label="The needle's distance and mapped position",
+                        min_width=320,
+                        elem_id="plot-needle-distance",
                     )
                     plane = gr.Plot(show_label=False, label="The needle among the attention regions", min_width=280)
+                gr.HTML(
+                    "<p class=\"caption\">LaMPE's map of this prompt. The diamond is the needle, as the prompt's last "
+                    "token sees it.</p>"
+                )
             with gr.Column(visible=False) as of_many:
                 heat = gr.Plot(
                     show_label=False, label="Share found by length and depth", elem_id="plot-needle", visible=False
@@ -289,6 +298,7 @@ def build_needle_tab(
     tested = [status, *answers, place, to_map, placed, distance, plane]
     one.click(run_one, [*common, length, depth, key, value, document], tested, **runs)
     moves: dict[str, Any] = {"queue": False, "trigger_mode": "always_last", **QUIET}
+    demo.load(lambda *values: moved(*values)[:3], [length, depth], [status, distance, plane], **QUIET)
     gr.on([length.change, depth.change], moved, [length, depth], [status, distance, plane, tokens], **moves)
     to_map.click(lambda placed: placed, placed, pair, **QUIET)
     filled = [status, kept, heat, points, table]

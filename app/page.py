@@ -285,7 +285,7 @@ def build(settings: Settings) -> gr.Blocks:
                     rope_answer = gr.HTML(elem_id="rope-answer")
                 report = gr.HTML("", elem_id="report")
             with gr.Tab("Needle test", id="needle"):
-                build_needle_tab(session, needle_stops, text, tokens, pair, _VISITORS)
+                build_needle_tab(session, demo, needle_stops, text, tokens, pair, _VISITORS)
             with gr.Tab("Position map", id="map"):
                 build_map_tab(session, demo, tabs, tokens, attention, pair)
 

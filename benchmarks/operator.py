@@ -18,14 +18,13 @@ from typing import Any
 
 import plotly.graph_objects as go
 import torch
-from playwright.sync_api import sync_playwright
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
 from app.sheet import COLOURS
 from benchmarks.measure import Rows, arguments, paired, seconds
 from benchmarks.prefill import SLOW
-from benchmarks.screenshots import FLAGS, chromium
+from benchmarks.screenshots import picture
 from benchmarks.three_pass import ThreePass
 from lampe.engine import Step, Table, resting_map
 from lampe.positions import IndexMap
@@ -121,17 +120,6 @@ def plot(rows: list[dict[str, Any]]) -> go.Figure:
     figure.update_xaxes(title="Input length (tokens)", type="log", tickvals=GROWTH, ticktext=[f"{n:,}" for n in GROWTH])
     figure.update_yaxes(title="Seconds", type="log", dtick=1)
     return figure
-
-
-def picture(figure: go.Figure, file: Path) -> None:
-    """Draw a figure in Chromium, as the page does, and keep it as PNG."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
-        page = browser.new_page(viewport={"width": 960, "height": 540})
-        page.set_content(figure.to_html(include_plotlyjs=True, config={"displayModeBar": False}))
-        page.wait_for_timeout(2000)
-        page.screenshot(path=file)
-        browser.close()
 
 
 if __name__ == "__main__":

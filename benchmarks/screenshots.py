@@ -2,7 +2,8 @@
 
     python -m benchmarks.screenshots [--folder assets/screenshots]
 
-Starts the app, asks the 12,000-token example for real, and photographs both tabs: wide, on a phone, in the dark.
+Starts the app, asks the 12,000-token example for real, and runs a needle test, opens the rows of `benchmarks.needle`,
+and photographs all tabs: wide, on a phone, in the dark.
 Needs requirements-dev.txt and Chromium (named in `CHROMIUM` if it isn't on the path).
 """
 
@@ -13,6 +14,7 @@ import os
 import shutil
 from pathlib import Path
 
+import plotly.graph_objects as go
 from playwright.sync_api import Page, sync_playwright
 
 from app.examples import EXAMPLES
@@ -30,6 +32,17 @@ def chromium() -> str | None:
     return os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
 
+def picture(figure: go.Figure, file: Path) -> None:
+    """Draw a figure in Chromium, as the page does, and keep it as PNG."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+        page = browser.new_page(viewport={"width": 960, "height": 540})
+        page.set_content(figure.to_html(include_plotlyjs=True, config={"displayModeBar": False}))
+        page.wait_for_timeout(2000)
+        page.screenshot(path=file)
+        browser.close()
+
+
 def ask_example(page: Page) -> None:
     """Take the long example, ask, and wait for both answers."""
     page.get_by_role("button", name=EXAMPLES[1].label).click()
@@ -41,6 +54,14 @@ def ask_example(page: Page) -> None:
 
 def dark(page: Page, on: bool) -> None:
     page.evaluate("on => document.body.classList.toggle('dark', on)", on)
+
+
+def shoot(page: Page, folder: Path, pictures: dict[str, int]) -> None:
+    """The whole page at several widths."""
+    for name, width in pictures.items():
+        page.set_viewport_size({"width": width, "height": 900})
+        page.wait_for_timeout(1500)
+        page.screenshot(path=folder / f"{name}.png", full_page=True)
 
 
 def main() -> None:
@@ -55,14 +76,9 @@ def main() -> None:
         page = browser.new_page(viewport={"width": 1440, "height": 900})
         page.goto(f"{url}?__theme=light")
         ask_example(page)
-        for name, width in (("ask", 1440), ("ask-phone", 390)):
-            page.set_viewport_size({"width": width, "height": 900})
-            page.wait_for_timeout(1500)
-            page.screenshot(path=folder / f"{name}.png", full_page=True)
+        shoot(page, folder, {"ask": 1440, "ask-phone": 390})
         dark(page, True)
-        page.set_viewport_size({"width": 1440, "height": 900})
-        page.wait_for_timeout(1500)
-        page.screenshot(path=folder / "ask-dark.png", full_page=True)
+        shoot(page, folder, {"ask-dark": 1440})
         page.get_by_role("tab", name="Position map").click()
         page.locator("#plot-shares .js-plotly-plot .xtitle").wait_for()
         for name, width in (("map-dark", 1440), ("map", 1440), ("map-phone", 390)):
@@ -74,6 +90,18 @@ def main() -> None:
         page.locator("#map-shares").scroll_into_view_if_needed()
         page.wait_for_timeout(1500)
         page.screenshot(path=folder / "map-attention.png")
+        dark(page, False)
+        page.get_by_role("tab", name="Needle test").click()
+        page.get_by_role("button", name="Hide it and ask").click()
+        page.locator("#needle-status", has_text="Done").wait_for(timeout=600_000)
+        shoot(page, folder, {"needle": 1440, "needle-phone": 390})
+        page.get_by_role("tab", name="A grid").click()
+        rows = page.locator("input[type=file][accept*=jsonl]")
+        rows.set_input_files(Path(__file__).with_name("needle.jsonl"))
+        page.locator("#needle-points button", has_text="LaMPE, 12,288 tokens, depth 0.25").click()
+        page.locator("#needle-details li").first.wait_for()
+        dark(page, True)
+        shoot(page, folder, {"needle-dark": 1440})
         browser.close()
     demo.close()
 

@@ -348,6 +348,15 @@ def test_a_needle_is_hidden_asked_for_and_shown_in_its_place(page):
         expect(card).to_contain_text("<b>blue</b> door")
         assert ("✓ Found" in card.inner_text()) == ("4711" in card.inner_text().split("Missed")[0])
     expect(page.locator("#needle-place")).to_contain_text("of the last token's attention fell on it")
+    marked = page.locator("#plot-needle-distance .js-plotly-plot").evaluate(
+        "gd => gd._fullData.filter(trace => trace.name === 'needle').map(trace => [trace.x[0], trace.y[0]])"
+    )
+    assert len(marked) == 1
+    assert f"{marked[0][0]:,} tokens before" in page.locator("#needle-place").inner_text()
+    page.get_by_role("button", name="See its place").click()
+    expect(page.get_by_label("Input length (tokens)")).to_have_value("900")
+    expect(page.get_by_label("Key in the middle")).to_have_value(str(899 - marked[0][0]))
+    page.get_by_role("tab", name="Needle test").click()
     page.get_by_label("Prompt length (tokens)").fill("21000")
     page.get_by_role("button", name="Hide it and ask").click()
     expect(page.locator("#needle-status")).to_contain_text("The limit here is 20,000 tokens")
@@ -357,7 +366,10 @@ def test_a_grid_stops_goes_on_and_can_be_taken_home(page):
     page.get_by_role("tab", name="Needle test").click()
     page.get_by_role("tab", name="A grid").click()
     page.get_by_label("Prompt lengths (tokens)").fill("600, 6000")
+    page.get_by_label("Depths").fill("half")
+    expect(page.locator("#needle-time")).to_contain_text("'half' is not a number")
     page.get_by_label("Depths").fill("0.5")
+    expect(page.locator("#needle-time")).to_contain_text("4 tests: ")
     page.get_by_role("button", name="Run the grid").click()
     expect(page.locator("#needle-table")).to_contain_text("600 tokens", timeout=120_000)
     page.get_by_role("button", name="Stop", exact=True).click()
@@ -365,21 +377,29 @@ def test_a_grid_stops_goes_on_and_can_be_taken_home(page):
     page.get_by_label("Prompt lengths (tokens)").fill("600, 700")
     page.get_by_role("button", name="Run the grid").click()
     expect(page.locator("#needle-status")).to_contain_text("Done: 4 tests", timeout=120_000)
-    expect(page.locator("#needle-details details")).to_have_count(4)
-    page.locator("#needle-details summary").first.press("Enter")
-    expect(page.locator("#needle-details details").first).to_contain_text("What is the secret number")
+    expect(page.locator("#needle-time")).to_contain_text(" here.")
+    expect(page.locator("#needle-points button")).to_have_count(4)
+    page.locator("#needle-points button", has_text="LaMPE, 700 tokens").press("Enter")
+    expect(page.locator("#needle-details")).to_contain_text("What is the secret number")
+    expect(page.locator("#needle-details h3")).to_have_text("LaMPE, 700 tokens, depth 0.5")
     page.locator("#plot-needle .js-plotly-plot .xtitle").first.wait_for()
+    first = page.locator("#plot-needle .nsewdrag").first
+    box = first.bounding_box()
+    first.hover(position={"x": box["width"] / 4, "y": box["height"] / 2})
+    first.click(position={"x": box["width"] / 4, "y": box["height"] / 2})
+    expect(page.locator("#needle-details h3")).to_have_text("Plain RoPE, 600 tokens, depth 0.5")
     with page.expect_download() as waiting:
         page.get_by_role("button", name="JSONL").click()
     rows = waiting.value.path()
     assert len(rows.read_text(encoding="utf-8").splitlines()) == 4
     page.get_by_role("button", name="Forget its results").click()
-    expect(page.locator("#needle-details details")).to_have_count(0)
+    expect(page.locator("#needle-points button")).to_have_count(0)
+    expect(page.locator("#needle-details h3")).to_have_count(0)
     inputs = page.locator("input[type=file][accept*=jsonl]")
     inputs.set_input_files({"name": "r.jsonl", "mimeType": "text/plain", "buffer": b'{"x": 1}'})
     expect(page.locator("#needle-status")).to_contain_text("is no result of a needle test")
     inputs.set_input_files({"name": "r.jsonl", "mimeType": "text/plain", "buffer": rows.read_bytes()})
-    expect(page.locator("#needle-details details")).to_have_count(4)
+    expect(page.locator("#needle-points button")).to_have_count(4)
 
 
 PHONE, PROJECTOR = {"width": 390, "height": 844}, {"width": 1920, "height": 1080}
@@ -391,7 +411,7 @@ PHONE, PROJECTOR = {"width": 390, "height": 844}, {"width": 1920, "height": 1080
     indirect=True,
     ids=["phone", "wide", "dark"],
 )
-@pytest.mark.parametrize("tab", ["Ask a document", "Position map"])
+@pytest.mark.parametrize("tab", ["Ask a document", "Needle test", "Position map"])
 def test_nothing_is_cut_off_and_the_plot_can_be_read(page, tab):
     page.get_by_role("tab", name=tab).click()
     page.locator(".js-plotly-plot .xtitle:visible").first.wait_for()
@@ -404,8 +424,9 @@ def test_nothing_is_cut_off_and_the_plot_can_be_read(page, tab):
                 const [r, g, b] = colour.match(/[\\d.]+/g).map(v => channel(v / 255));
                 return 0.2126 * r + 0.7152 * g + 0.0722 * b;
             };
-            const ink = light(getComputedStyle(document.querySelector('.js-plotly-plot .xtitle')).fill);
-            let ground = document.querySelector('.js-plotly-plot');
+            const plot = [...document.querySelectorAll('.js-plotly-plot')].find(plot => plot.checkVisibility());
+            const ink = light(getComputedStyle(plot.querySelector('.xtitle')).fill);
+            let ground = plot;
             while (/, 0\\)$|transparent/.test(getComputedStyle(ground).backgroundColor)) ground = ground.parentElement;
             const paper = light(getComputedStyle(ground).backgroundColor);
             return (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);
