@@ -49,8 +49,8 @@ document.addEventListener('pointerover', (event) => {
 
 
 def build_needle_tab(
-    session: Session, demo: gr.Blocks, stops: dict[str, threading.Event], document: gr.Textbox, tokens: gr.State, pair: gr.State,
-    visitors: int,
+    session: Session, demo: gr.Blocks, stops: dict[str, threading.Event], document: gr.Textbox, tokens: gr.State,
+    pair: gr.State, visitors: int,
 ) -> None:  # fmt: skip
     """The tab's components and events, within the page's `Blocks`.
 
