@@ -9,11 +9,10 @@ prompt on any machine; the language reference is the Python version's own. The k
 from lampe.needle.cells import METHODS, Cell, Prompt, grid, hide, prompt_of
 from lampe.needle.haystacks import HAYSTACKS, Haystack, Straw
 from lampe.needle.results import read_results, summary, summary_rows, wilson
-from lampe.needle.running import CHUNK, Result, run
+from lampe.needle.running import Result, run
 from lampe.needle.tasks import TASKS, NeedleError, Needles, Task, file_needles
 
 __all__ = [
-    "CHUNK",
     "HAYSTACKS",
     "METHODS",
     "TASKS",

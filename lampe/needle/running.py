@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, StoppingCriteria, StoppingCriteriaList
+from transformers import StoppingCriteria, StoppingCriteriaList
 
 from lampe.needle.cells import Cell, Prompt, prompt_of
 from lampe.needle.haystacks import Straw
+from lampe.needle.prefix import PromptReader
 from lampe.patch import Patched, patch
 from lampe.positions import LampeConfig, PositionMap, plain_map
 from lampe.prompt import decode, encode
-
-CHUNK = 512
-"""Tokens read at once. Prompts that begin alike share whole chunks, so that each result is that of its cell alone."""
 
 _AROUND = 40  # tokens of the excerpt before and after the needle
 
@@ -110,7 +108,7 @@ def run(
     config : LampeConfig, optional
         What "lampe" runs with; the model's own by default.
     stop : callable
-        Asked before each chunk and token; True ends the run without a result for the cell under way.
+        Asked after each chunk and token; True ends the run without a result for the cell under way.
     progress : callable
         Told how many tokens of the present cell have been read.
     make : callable
@@ -128,62 +126,32 @@ def run(
         with patch(model, config) if method == "lampe" else nullcontext() as patched:
             position_map = patched.plan(length) if patched else plain_map(length)
             assert position_map is not None
-            cache: Any = None
-            held: list[int] = []
+            reader = PromptReader(model)
             for cell in sorted(group, key=lambda cell: -cell.depth):
                 started = time.perf_counter()
                 prompt = make(straw, cell)
-                kept = _shared(held, prompt.ids)
-                if kept:
-                    cache.crop(kept - cache.get_seq_length())  # so many tokens less
-                else:
-                    cache = DynamicCache(config=model.config)
-                if not _read(model, cache, prompt.ids, kept, stop, partial(progress, cell)):
-                    return
-                answer, attention = _answer(model, straw.tokenizer, cache, prompt, stop, patched)
+                for done in itertools.takewhile(lambda _: not stop(), reader.read(prompt.ids)):
+                    progress(cell, done)
                 if stop():
                     return
-                held = prompt.ids[:-1]
-                yield _result(cell, straw, prompt, position_map, answer, attention, len(prompt.ids) - kept, started)
-
-
-def _shared(held: list[int], ids: list[int]) -> int:
-    """Tokens in whole chunks that both begin with."""
-    same = next((k for k, (a, b) in enumerate(zip(held, ids, strict=False)) if a != b), min(len(held), len(ids)))
-    return same // CHUNK * CHUNK
-
-
-@torch.inference_mode()
-def _read(
-    model: Any,
-    cache: DynamicCache,
-    ids: list[int],
-    first: int,
-    stop: Callable[[], bool],
-    progress: Callable[[int], None],
-) -> bool:
-    """Read a prompt, but for its last token, from `first` on; False if it was stopped."""
-    tokens = torch.tensor([ids], device=model.device)
-    for start in range(first, len(ids) - 1, CHUNK):
-        if stop():
-            return False
-        part = tokens[:, start : min(start + CHUNK, len(ids) - 1)]
-        model(part, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        progress(start + part.shape[1])
-    return True
+                answer, attention = _answer(reader, straw.tokenizer, prompt, stop, patched)
+                if stop():
+                    return
+                read = len(prompt.ids) - reader.kept
+                yield _result(cell, straw, prompt, position_map, answer, attention, read, started)
 
 
 @torch.inference_mode()
 def _answer(
-    model: Any, tokenizer: Any, cache: DynamicCache, prompt: Prompt, stop: Callable[[], bool], patched: Patched | None
+    reader: PromptReader, tokenizer: Any, prompt: Prompt, stop: Callable[[], bool], patched: Patched | None
 ) -> tuple[str, float | None]:
     longest = encode(tokenizer, " and ".join(prompt.needles.expected))
-    ids = torch.tensor([prompt.ids], device=model.device)
+    ids = reader.ids
     watch = _Watch(stop, patched, prompt.spans[0])
-    made = model.generate(
+    made = reader.model.generate(
         ids,
         attention_mask=torch.ones_like(ids),
-        past_key_values=cache,
+        past_key_values=reader.cache,
         max_new_tokens=len(longest) + 16,
         do_sample=False,
         stopping_criteria=StoppingCriteriaList([watch]),

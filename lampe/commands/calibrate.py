@@ -1,0 +1,103 @@
+"""`python -m lampe calibrate`: from a model to its curve."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from lampe.calibration import (
+    OBJECTIVES,
+    SWEPT,
+    Sweep,
+    check_memory,
+    library_docstrings,
+    read_rows,
+    table,
+    weights_hash,
+    write_row,
+)
+from lampe.commands.arguments import add_model, list_of, text_named
+from lampe.load import DEFAULT_MODEL_NAME, load
+from lampe.needle import Straw
+from lampe.positions import LampeConfig
+
+TEXTS = {"docstrings": library_docstrings}
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "For each input length, try mapping lengths on text and needles. Each result is appended to the sweep file as "
+        "it comes; the same command goes on where it was stopped."
+    )
+    add_model(parser)
+    parser.add_argument("--lengths", type=list_of(int), default=[2048, 4096, 8192, 12288, 16384], help="tokens")
+    parser.add_argument("--objective", choices=OBJECTIVES, default="both")
+    parser.add_argument("--weight", type=float, default=0.5, help="the needles' weight in both, 0 to 1")
+    parser.add_argument("--windows", type=int, default=2, help="windows of the text for each point")
+    parser.add_argument("--needles", type=int, default=3, help="needles for each point, over as many depths")
+    parser.add_argument("--seed", type=int, default=1000, help="the needles' chance")
+    parser.add_argument("--steps", type=int, default=7, help="mapping lengths from an eighth of the window to it")
+    parser.add_argument("--refine", type=int, default=1, help="how often the best one's neighbourhood is refined")
+    parser.add_argument("--head", type=int, help="tokens (default: the model's preset)")
+    parser.add_argument("--tail", type=int, help="tokens (default: the model's preset)")
+    parser.add_argument("--attention-scale", type=float, help="(default: the model's preset)")
+    parser.add_argument("--sweep-over", choices=SWEPT, help="sweep this one instead, under the model's preset")
+    parser.add_argument("--values", type=list_of(float), default=[], help="what it is swept over, as 256,512,1024")
+    parser.add_argument("--text", default="docstrings", help="docstrings of the standard library, or a text file")
+    parser.add_argument("--sweep", type=Path, help="the sweep file (default: beside the preset, .jsonl)")
+    parser.add_argument("--out", type=Path, default=Path("preset.json"))
+    parser.set_defaults(run=run)
+
+
+def run(given: argparse.Namespace) -> int:
+    """Measure what is missing of a sweep, and print the table of it."""
+    text = text_named(given.text, TEXTS)
+    model, tokenizer = load(given.model, bits=given.bits)
+    straw = Straw(text, tokenizer)
+    chosen = {name: getattr(given, name) for name in SWEPT if getattr(given, name) is not None}
+    sweep = Sweep(
+        base=replace(LampeConfig.for_model(model), **chosen),
+        lengths=tuple(given.lengths),
+        text_tokens=len(straw.ids),
+        objective=given.objective,
+        weight=given.weight,
+        windows=given.windows,
+        needles=given.needles,
+        seed=given.seed,
+        steps=given.steps,
+        refine=given.refine,
+        over=given.sweep_over,
+        values=tuple(given.values),
+    )
+    check_memory(model, sweep.lengths)
+    source = {
+        "model": given.model or DEFAULT_MODEL_NAME, "bits": given.bits, "weights": weights_hash(model),
+        "text": text.name,
+    }  # fmt: skip
+    path = given.sweep or given.out.with_suffix(".jsonl")
+    rows = read_rows(path, source)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    done = 0.0
+    with (
+        path.open("a", encoding="utf-8") as file,
+        tqdm(total=sweep.work_left(rows), bar_format="{l_bar}{bar}| {elapsed}, {remaining} left{postfix}") as bar,
+    ):
+        try:
+            for row in sweep.run(model, straw, rows):
+                write_row(file, row, source)
+                rows.append(row)
+                done += sweep.work(row)
+                bar.total = done + sweep.work_left(rows)
+                bar.update(done - bar.n)
+                result = f"loss {row.loss:.3f}" if row.loss is not None else "found" if row.found else "missed"
+                bar.set_postfix_str(f"{row.length:,} tokens, m = {row.mapping_length:,}: {result}")
+        except KeyboardInterrupt:
+            bar.close()
+            print(f"Stopped. {len(rows)} results are kept in {path}; the same command goes on.", file=sys.stderr)
+            return 130
+    print(table(sweep.measured(rows), sweep.objective, sweep.weight))
+    return 0
