@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from lampe.positions import LampeConfig
@@ -63,6 +64,23 @@ class Evaluation(Point):
     def point(self) -> Point:
         """The point that this belongs to."""
         return Point(self.length, self.mapping_length, self.head, self.tail, self.attention_scale)
+
+
+def check_lengths(lengths: Iterable[int]) -> None:
+    """Refuse lengths that no curve can be fitted to.
+
+    Raises
+    ------
+    CalibrationError
+        If there are fewer than three different ones.
+    """
+    different = sorted(set(lengths))
+    if len(different) < 3:
+        named = " and ".join(f"{length:,}" for length in different) or "none"
+        raise CalibrationError(
+            f"A curve needs at least three different input lengths, and there is {named}: name more, as in "
+            "2048,4096,8192."
+        )
 
 
 OBJECTIVES = ("perplexity", "needle", "both")

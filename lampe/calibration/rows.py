@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any, TextIO
+from typing import Any
 
+from lampe.calibration.checked import checked
 from lampe.calibration.measure import Row
 from lampe.calibration.points import CalibrationError, Point
 
 
-def write_row(file: TextIO, row: Row, source: dict[str, Any]) -> None:
-    """Append a row, and what it was measured on, and see to it that it is kept."""
-    file.write(json.dumps({**asdict(row), **source}, ensure_ascii=False) + "\n")
-    file.flush()
+def write_row(path: Path, row: Row, source: dict[str, Any]) -> None:
+    """Append a row, and what it was measured on."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({**asdict(row), **source}, ensure_ascii=False) + "\n")
 
 
 def read_rows(path: Path, source: dict[str, Any]) -> list[Row]:
@@ -51,26 +51,9 @@ def read_rows(path: Path, source: dict[str, Any]) -> list[Row]:
     return found
 
 
-_KINDS: dict[str, Any] = {
-    "int": int,
-    "int | None": int | None,
-    "float": float | int,
-    "float | None": float | int | None,
-    "bool | None": bool | None,
-    "str": str,
-}
-
-
 def _row(given: Any) -> Row:
-    """A row of a file, checked: somebody may have written it."""
-    values = {field.name: given[field.name] for field in fields(Row)}
-    for field in fields(Row):
-        value, kind = values[field.name], str(field.type)
-        if not isinstance(value, _KINDS[kind]) or (isinstance(value, bool) and "bool" not in kind):
-            raise TypeError(f"{field.name} must be {kind}")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"{field.name} must be finite")
-    row = Row(**values)
+    """A row of a file, checked."""
+    row = checked(Row, given)
     measured = (row.loss is not None, row.found is not None, row.log_likelihood is not None)
     if (row.kind, measured) not in (("loss", (True, False, False)), ("needle", (False, True, True))):
         raise ValueError("a row holds a loss, or a needle that was found or not with its log-likelihood")

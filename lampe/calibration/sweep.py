@@ -74,9 +74,9 @@ class Sweep:
             raise CalibrationError(f"The objective is one of {', '.join(OBJECTIVES)}, not {self.objective!r}.")
         if not 0 <= self.weight <= 1:  # not a number neither
             raise CalibrationError(f"The needles' weight is from 0 to 1, not {self.weight}.")
-        for name, least in (("windows", 1), ("needles", 1), ("steps", 2), ("refine", 0)):
+        for name, least in (("windows", 1), ("needles", 1), ("steps", 2), ("refine", 0), ("seed", 0)):
             if getattr(self, name) < least:
-                raise CalibrationError(f"The number of {name} is at least {least}, not {getattr(self, name)}.")
+                raise CalibrationError(f"{name.capitalize()} must be at least {least}, not {getattr(self, name)}.")
         if self.over is not None and (self.over not in SWEPT or not self.values):
             raise CalibrationError(f"Name one of {', '.join(SWEPT)} to sweep over, and at least one value of it.")
         lengths = tuple(sorted(set(self.lengths)))

@@ -12,26 +12,27 @@ from tqdm import tqdm
 from lampe.calibration import (
     OBJECTIVES,
     SWEPT,
+    Row,
     Sweep,
-    check_memory,
+    check_lengths,
+    keep_measuring,
     library_docstrings,
-    read_rows,
+    make_preset,
+    report,
+    source_of,
     table,
-    weights_hash,
-    write_row,
+    write_preset,
 )
 from lampe.commands.arguments import add_model, list_of, text_named
 from lampe.load import DEFAULT_MODEL_NAME, load
 from lampe.needle import Straw
 from lampe.positions import LampeConfig
 
-TEXTS = {"docstrings": library_docstrings}
-
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "For each input length, try mapping lengths on text and needles. Each result is appended to the sweep file as "
-        "it comes; the same command goes on where it was stopped."
+        "At each input length, try mapping lengths on text and needles, and fit a curve to the best. Each result is "
+        "appended to the sweep file as it comes; the same command goes on where it was stopped."
     )
     add_model(parser)
     parser.add_argument("--lengths", type=list_of(int), default=[2048, 4096, 8192, 12288, 16384], help="tokens")
@@ -45,17 +46,19 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--head", type=int, help="tokens (default: the model's preset)")
     parser.add_argument("--tail", type=int, help="tokens (default: the model's preset)")
     parser.add_argument("--attention-scale", type=float, help="(default: the model's preset)")
-    parser.add_argument("--sweep-over", choices=SWEPT, help="sweep this one instead, under the model's preset")
+    parser.add_argument("--sweep-over", choices=SWEPT, help="sweep this under the model's preset, and fit nothing")
     parser.add_argument("--values", type=list_of(float), default=[], help="what it is swept over, as 256,512,1024")
-    parser.add_argument("--text", default="docstrings", help="docstrings of the standard library, or a text file")
-    parser.add_argument("--sweep", type=Path, help="the sweep file (default: beside the preset, .jsonl)")
-    parser.add_argument("--out", type=Path, default=Path("preset.json"))
+    parser.add_argument("--text", default="docstrings", help="docstrings (of the standard library), or a text file")
+    parser.add_argument("--out", type=Path, default=Path("preset.json"), help="the preset's file")
+    parser.add_argument("--sweep", type=Path, help="the sweep's file (default: beside the preset, .jsonl)")
     parser.set_defaults(run=run)
 
 
 def run(given: argparse.Namespace) -> int:
-    """Measure what is missing of a sweep, and print the table of it."""
-    text = text_named(given.text, TEXTS)
+    """Measure what is missing of a sweep, fit, and print both."""
+    if not given.sweep_over:
+        check_lengths(given.lengths)
+    text = text_named(given.text, {"docstrings": library_docstrings})
     model, tokenizer = load(given.model, bits=given.bits)
     straw = Straw(text, tokenizer)
     chosen = {name: getattr(given, name) for name in SWEPT if getattr(given, name) is not None}
@@ -73,31 +76,26 @@ def run(given: argparse.Namespace) -> int:
         over=given.sweep_over,
         values=tuple(given.values),
     )
-    check_memory(model, sweep.lengths)
-    source = {
-        "model": given.model or DEFAULT_MODEL_NAME, "bits": given.bits, "weights": weights_hash(model),
-        "text": text.name,
-    }  # fmt: skip
+    source = source_of(model, straw, given.model or DEFAULT_MODEL_NAME)
     path = given.sweep or given.out.with_suffix(".jsonl")
-    rows = read_rows(path, source)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    done = 0.0
-    with (
-        path.open("a", encoding="utf-8") as file,
-        tqdm(total=sweep.work_left(rows), bar_format="{l_bar}{bar}| {elapsed}, {remaining} left{postfix}") as bar,
-    ):
-        try:
-            for row in sweep.run(model, straw, rows):
-                write_row(file, row, source)
-                rows.append(row)
-                done += sweep.work(row)
-                bar.total = done + sweep.work_left(rows)
-                bar.update(done - bar.n)
+    with tqdm(bar_format="{l_bar}{bar}| {elapsed}, {remaining} left{postfix}") as bar:
+
+        def show(row: Row | None, done: float, left: float) -> None:
+            bar.total = done + left
+            bar.update(done - bar.n)
+            if row:
                 result = f"loss {row.loss:.3f}" if row.loss is not None else "found" if row.found else "missed"
                 bar.set_postfix_str(f"{row.length:,} tokens, m = {row.mapping_length:,}: {result}")
+
+        try:
+            rows = keep_measuring(model, straw, sweep, source, path, show)
         except KeyboardInterrupt:
             bar.close()
-            print(f"Stopped. {len(rows)} results are kept in {path}; the same command goes on.", file=sys.stderr)
+            print(f"Stopped. What was measured is kept in {path}; the same command goes on.", file=sys.stderr)
             return 130
     print(table(sweep.measured(rows), sweep.objective, sweep.weight))
+    if not given.sweep_over:
+        preset = make_preset(sweep, rows, source)
+        write_preset(preset, given.out)
+        print(f"\n{report(preset)}\nWritten to {given.out}.")
     return 0

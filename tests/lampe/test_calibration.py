@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from lampe import __main__ as cli
-from lampe import calibration, patch
-from lampe.calibration import Point, Row, Sweep, measure, put_together, read_rows
-from lampe.calibration.points import coarse_mappings, refined_mappings, work
+from lampe import patch
+from lampe.calibration import Evaluation, Point, Row, Sweep, measure
+from lampe.calibration.points import coarse_mappings, evaluations, refined_mappings, work
+from lampe.calibration.rows import put_together, read_rows, write_row
 from lampe.commands import calibrate as command
 from lampe.load import load_tokenizer
 from lampe.needle import Cell, Haystack, Straw, prompt_of
@@ -119,9 +120,9 @@ def test_mappings_reach_from_an_eighth_of_the_window_to_no_mapping():
 
 
 def test_work_counts_what_is_read():
-    loss = calibration.Evaluation(1000, 500, 16, 8, kind="loss", start=0)
+    loss = Evaluation(1000, 500, 16, 8, kind="loss", start=0)
     needles = sorted(
-        (e for e in calibration.points.evaluations(Point(1000, 500, 16, 8), "needle", 1, 2, 0, 0)),
+        (e for e in evaluations(Point(1000, 500, 16, 8), "needle", 1, 2, 0, 0)),
         key=lambda e: -e.depth,
     )
     assert [e.depth for e in needles] == [0.75, 0.25]
@@ -178,7 +179,7 @@ def test_an_interrupted_sweep_goes_on_to_the_same_file(calls, monkeypatch, capsy
 
     monkeypatch.setattr(Sweep, "run", interrupted)
     assert cli.main(arguments) == 130
-    assert "7 results are kept" in capsys.readouterr().err
+    assert "is kept in" in capsys.readouterr().err
     assert without_seconds(path) == whole[:7]
     assert cli.main(arguments) == 130, "what is there isn't measured again"
     monkeypatch.setattr(Sweep, "run", run)
@@ -192,24 +193,23 @@ def test_an_interrupted_sweep_goes_on_to_the_same_file(calls, monkeypatch, capsy
 
 def test_rows_of_another_model_or_text_are_left_alone(calls, model):
     _, path = calls
-    source = {"model": "x", "weights": calibration.weights_hash(model)}
+    source = {"model": "x", "weights": measure.weights_hash(model)}
     row = Row(160, 32, 16, 8, kind="loss", start=0, loss=1.0)
     path.parent.mkdir()
-    with path.open("w", encoding="utf-8") as file:
-        calibration.write_row(file, row, source)
+    write_row(path, row, source)
     assert read_rows(path, source) == [row]
     assert read_rows(path, {**source, "weights": "other"}) == []
     assert read_rows(path.with_name("none"), source) == []
 
 
 def test_the_hash_tells_weights_apart(model):
-    before = calibration.weights_hash(model)
-    assert calibration.weights_hash(copy.deepcopy(model)) == before
+    before = measure.weights_hash(model)
+    assert measure.weights_hash(copy.deepcopy(model)) == before
     other = copy.deepcopy(model)
     with torch.no_grad():
         other.model.norm.weight[3] += 0.1
-    assert calibration.weights_hash(other) != before
-    assert calibration.weight_bits(model) == 32
+    assert measure.weights_hash(other) != before
+    assert measure.weight_bits(model) == 32
 
 
 @pytest.mark.parametrize(
@@ -227,8 +227,7 @@ def test_the_hash_tells_weights_apart(model):
 def test_a_broken_sweep_file_is_a_sentence_and_stays(calls, capsys, line, words):
     arguments, path = calls
     path.parent.mkdir()
-    with path.open("w", encoding="utf-8") as file:
-        calibration.write_row(file, Row(160, 32, 16, 8, kind="loss", start=0, loss=1.0), {})
+    write_row(path, Row(160, 32, 16, 8, kind="loss", start=0, loss=1.0), {})
     first = path.read_text(encoding="utf-8")
     if line.startswith("changed"):
         name, value = line.removeprefix("changed: ").split(" = ")
@@ -245,9 +244,9 @@ def test_what_cannot_be_measured_is_a_sentence(calls, capsys, monkeypatch):
     arguments, path = calls
     for change, words in (
         (["--lengths", "160,20,300"], "fewer than 26 tokens"),
-        (["--lengths", ""], "at least one length"),
+        (["--lengths", "160,400,160"], "three different input lengths, and there is 160 and 400"),
         (["--windows", "80"], "80 windows of 400 need 32,000"),
-        (["--windows", "0"], "at least 1"),
+        (["--windows", "0"], "Windows must be at least 1"),
         (["--weight", "nan"], "from 0 to 1"),
         (["--sweep-over", "head"], "at least one value"),
         (["--text", str(path)], "No such file"),
