@@ -34,9 +34,10 @@ class PromptReader:
 
     def __init__(self, model: Any) -> None:
         self.model, self.kept = model, 0
-        self.cache = DynamicCache(config=model.config)
+        self.cache: Any = DynamicCache(config=model.config)
         self.ids = torch.empty(1, 0, dtype=torch.long, device=model.device)
         self._held: list[int] = []
+        self._plan: Any = None
 
     def read(self, ids: list[int]) -> Iterator[int]:
         """Read a prompt but for its last token, which whoever goes on needs as an unread one.
@@ -50,12 +51,15 @@ class PromptReader:
         self.kept = min(same, len(ids) - 1) // CHUNK * CHUNK
         if self.kept:
             self.cache.crop(self.kept - self.cache.get_seq_length())  # so many tokens less
+            # An answer that reached the window had a plan of its own, which isn't the next prompt's.
+            self.cache.lampe_plan = self._plan
         else:
             self.cache = DynamicCache(config=self.model.config)
         self._held = ids[: self.kept]  # no more, should somebody stop before the end
         self.ids = torch.tensor([ids], device=self.model.device)
         yield from read(self.model, self.cache, self.ids[:, :-1], self.kept)
         self._held = ids[:-1]
+        self._plan = getattr(self.cache, "lampe_plan", None)  # none for a model that isn't patched
 
     @property
     def last(self) -> Tensor:

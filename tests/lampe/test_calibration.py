@@ -18,7 +18,8 @@ from lampe.calibration.points import coarse_mappings, evaluations, refined_mappi
 from lampe.calibration.rows import put_together, read_rows, write_row
 from lampe.commands import calibrate as command
 from lampe.load import load_tokenizer
-from lampe.needle import Cell, Haystack, Straw, prompt_of
+from lampe.needle import Cell, Haystack, Straw, prefix, prompt_of
+from lampe.needle.prefix import PromptReader
 from lampe.positions import LampeConfig
 from tests.lampe import tiny
 
@@ -73,9 +74,26 @@ def test_the_figures_are_those_of_whole_forwards(model, straw):
             assert row.found == (logits.argmax(-1).tolist() == answer)
 
 
-def test_found_is_what_greedy_decoding_begins_with(model, straw):
-    from lampe.needle.prefix import PromptReader
+def test_needles_that_share_what_they_begin_with_score_as_alone(model, straw, monkeypatch):
+    wanted = sweep(straw, lengths=(300,), objective="needle", needles=3).missing(300, [])
+    alone = [next(measure.evaluate(model, straw, [evaluation], 256)) for evaluation in wanted]
+    monkeypatch.setattr(prefix, "CHUNK", 32)
+    read, kept = PromptReader.read, []
 
+    def watched(reader, ids):
+        yield from read(reader, ids)
+        kept.append(reader.kept)
+
+    monkeypatch.setattr(PromptReader, "read", watched)
+    together = list(measure.evaluate(model, straw, wanted, 256))
+    assert kept[0] == 0
+    assert kept[1] > kept[2] > 0
+    for one, other in zip(together, alone, strict=True):
+        assert one.evaluation == other.evaluation
+        assert one.log_likelihood == pytest.approx(other.log_likelihood, abs=1e-4)
+
+
+def test_found_is_what_greedy_decoding_begins_with(model, straw):
     prompt = prompt_of(straw, Cell("single", 200, 0.5, "rope"))
     reader = PromptReader(model)
     list(reader.read(prompt.ids))
@@ -219,6 +237,7 @@ def test_the_hash_tells_weights_apart(model):
         ("{}\n", "Line 2"),
         ('{"length": 160', "Line 2"),
         ("[" * 100_000 + "\n", "Line 2"),
+        ("changed: seconds = 2", "ends before its end"),
         ("changed: loss = NaN", "finite"),
         ("changed: loss = null", "holds a loss"),
         ("changed: length = true", "must be int"),
@@ -231,7 +250,7 @@ def test_a_broken_sweep_file_is_a_sentence_and_stays(calls, capsys, line, words)
     first = path.read_text(encoding="utf-8")
     if line.startswith("changed"):
         name, value = line.removeprefix("changed: ").split(" = ")
-        line = json.dumps({**json.loads(first), name: json.loads(value)}) + "\n"
+        line = json.dumps({**json.loads(first), name: json.loads(value)}) + "\n" * (name != "seconds")
     path.write_text(first + line, encoding="utf-8")
     assert cli.main(arguments) == 2
     said = capsys.readouterr().err
