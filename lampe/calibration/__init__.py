@@ -8,7 +8,7 @@ needles are ours.
 from lampe.calibration.calibrating import Report, calibrate, keep_measuring, source_of
 from lampe.calibration.fit import Best, Costs, Priced
 from lampe.calibration.measure import Row
-from lampe.calibration.points import OBJECTIVES, CalibrationError, Evaluation, Point, check_lengths
+from lampe.calibration.points import OBJECTIVES, CalibrationError, Evaluation, Point, check_lengths, default_lengths
 from lampe.calibration.preset import Preset, Source, load_preset, make_preset, read_preset, report, write_preset
 from lampe.calibration.rows import Measured, table
 from lampe.calibration.sweep import SWEPT, Sweep
@@ -31,6 +31,7 @@ __all__ = [
     "Sweep",
     "calibrate",
     "check_lengths",
+    "default_lengths",
     "keep_measuring",
     "library_docstrings",
     "load_preset",

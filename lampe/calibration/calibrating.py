@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lampe.calibration.measure import Row, check_memory, weight_bits, weights_hash
-from lampe.calibration.points import check_lengths
+from lampe.calibration.points import check_lengths, default_lengths
 from lampe.calibration.preset import Source, make_preset, write_preset
 from lampe.calibration.rows import read_rows, write_row
 from lampe.calibration.sweep import Sweep
@@ -24,7 +24,7 @@ Report = Callable[[Row | None, float, float], None]
 def calibrate(
     model: Any,
     tokenizer: Any,
-    lengths: Sequence[int] = (2048, 4096, 8192, 12288, 16384),
+    lengths: Sequence[int] | None = None,
     objective: str = "both",
     *,
     base: LampeConfig | None = None,
@@ -46,8 +46,8 @@ def calibrate(
     model : transformers model
         Not patched.
     tokenizer : transformers tokenizer
-    lengths : sequence of int
-        Input lengths in tokens; at least three different ones, all beyond Head + Tail.
+    lengths : sequence of int, optional
+        Input lengths in tokens; at least three different ones, all beyond Head + Tail. By default `default_lengths`.
     objective : str
         "perplexity" is the loss of each window's last tokens, "needle" the share of hidden numbers found, "both" a
         weighted sum: see `Measured.cost`.
@@ -74,10 +74,11 @@ def calibrate(
     CalibrationError
         If the lengths, the text, the memory or a file won't do; the message says what to change.
     """
+    base = base or LampeConfig.for_model(model)
+    lengths = default_lengths(base.window) if lengths is None else tuple(lengths)
     check_lengths(lengths)
     straw = Straw(text or library_docstrings(), tokenizer)
-    base = base or LampeConfig.for_model(model)
-    sweep = Sweep(base, tuple(lengths), len(straw.ids), objective, **settings)
+    sweep = Sweep(base, lengths, len(straw.ids), objective, **settings)
     source = source_of(model, straw, name)
     found = keep_measuring(model, straw, sweep, source, Path(rows) if rows else None, progress)
     preset = make_preset(sweep, found, source)

@@ -40,6 +40,11 @@ class Row(Evaluation):
     tokens : int
         Tokens that were scored.
     seconds : float
+
+    Raises
+    ------
+    ValueError
+        If it is neither a loss nor a needle.
     """
 
     loss: float | None = None
@@ -47,6 +52,13 @@ class Row(Evaluation):
     log_likelihood: float | None = None
     tokens: int = 0
     seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        given = (self.loss is not None, self.found is not None, self.log_likelihood is not None)
+        if (self.kind, given) not in (("loss", (True, False, False)), ("needle", (False, True, True))):
+            raise ValueError("a row holds a loss, or whether a needle was found and its log-likelihood")
+        if (self.log_likelihood or 0) > 0:
+            raise ValueError("a log-likelihood must be at most 0")
 
     @property
     def evaluation(self) -> Evaluation:

@@ -83,6 +83,11 @@ def check_lengths(lengths: Iterable[int]) -> None:
         )
 
 
+def default_lengths(window: int) -> tuple[int, ...]:
+    """Input lengths from a quarter of the window to twice the window, in tokens."""
+    return tuple(window * quarters // 4 for quarters in (1, 2, 4, 6, 8))
+
+
 OBJECTIVES = ("perplexity", "needle", "both")
 
 

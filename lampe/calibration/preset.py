@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import time
@@ -149,7 +150,8 @@ def make_preset(sweep: Sweep, rows: Iterable[Row], source: Source) -> Preset:
         costs.append(Costs(length, tuple(tried), tuple(tried.values())))
     base = replace(sweep.base, calibrated=True)
     points = [best_of(one) for one in costs]
-    curve = fit_curve(points, base.window, base.head + base.tail + 1)
+    least = base.head + base.tail + 1
+    curve = fit_curve(points, base.window, least)
     fitted = replace(base, mapping=curve)
     constant = replace(base, mapping=best_constant(base, costs))
     curve_costs, constant_costs = price(fitted, costs), price(constant, costs)
@@ -161,7 +163,12 @@ def make_preset(sweep: Sweep, rows: Iterable[Row], source: Source) -> Preset:
         + ("the curve is used." if better else "the fit is no success, and the constant is used.")
     )
     if curve.slope < 0:
-        why += " The curve falls as inputs grow: the longest lengths were best with smaller mapping lengths."
+        # Where it has come down to Head + Tail it maps nothing, and positions are plain RoPE's.
+        end = (-math.log(max(curve.maximum / least - 1, 1e-9)) - curve.intercept) / curve.slope
+        why += (
+            " The curve falls: longer inputs were best with smaller mapping lengths. Beyond about "
+            f"{round(max(end, 0), -2):,.0f} tokens it would map nothing."
+        )
     return Preset(
         config=fitted if better else constant,
         why=why,
@@ -278,6 +285,8 @@ def _preset(given: dict[str, Any]) -> Preset:
         source=checked(Source, given["source"]),
         made=checked(Made, given["made"]),
     )
+    for one in preset.measured:
+        one.cost(preset.how.objective, preset.how.weight)  # refuses what can't be drawn
     for costs in (preset.curve_costs, preset.constant_costs, preset.llama3_costs):
         if [one.length for one in costs] != [point.length for point in points]:
             raise ValueError("its costs are of other lengths than its points")

@@ -17,7 +17,7 @@ from lampe.calibration.points import CalibrationError, Point
 def write_row(path: Path, row: Row, source: dict[str, Any]) -> None:
     """Append a row, and what it was measured on."""
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({**asdict(row), **source}, ensure_ascii=False) + "\n")
+        file.write(json.dumps({**asdict(row), **source}) + "\n")
 
 
 def read_rows(path: Path, source: dict[str, Any]) -> list[Row]:
@@ -40,7 +40,7 @@ def read_rows(path: Path, source: dict[str, Any]) -> list[Row]:
             if not line.endswith("\n"):
                 raise ValueError("it ends before its end")
             given = json.loads(line)
-            row = _row(given)
+            row = checked(Row, given)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise CalibrationError(
                 f"Line {number} of {path.name} is no row of a sweep ({error!r:.120}). Remove that line, or name "
@@ -49,15 +49,6 @@ def read_rows(path: Path, source: dict[str, Any]) -> list[Row]:
         if source.items() <= given.items():
             found.append(row)
     return found
-
-
-def _row(given: Any) -> Row:
-    """A row of a file, checked."""
-    row = checked(Row, given)
-    measured = (row.loss is not None, row.found is not None, row.log_likelihood is not None)
-    if (row.kind, measured) not in (("loss", (True, False, False)), ("needle", (False, True, True))):
-        raise ValueError("a row holds a loss, or a needle that was found or not with its log-likelihood")
-    return row
 
 
 @dataclass(frozen=True)
@@ -71,6 +62,11 @@ class Measured(Point):
     found, log_likelihood : float or None
         Share and mean (nats a token) over `needles` needles; None if there are none.
     windows, needles : int
+
+    Raises
+    ------
+    ValueError
+        If the figures can't be.
     """
 
     loss: float | None = None
@@ -78,6 +74,15 @@ class Measured(Point):
     log_likelihood: float | None = None
     windows: int = 0
     needles: int = 0
+
+    def __post_init__(self) -> None:
+        measured = (self.loss is not None, self.found is not None, self.log_likelihood is not None)
+        if measured != (self.windows > 0, self.needles > 0, self.needles > 0):
+            raise ValueError(
+                "a point has a loss where it has windows, and found and log-likelihood where it has needles"
+            )
+        if not 0 <= (self.found or 0) <= 1 or (self.log_likelihood or 0) > 0:
+            raise ValueError("found must be a share, and a log-likelihood at most 0")
 
     @property
     def point(self) -> Point:
@@ -93,16 +98,20 @@ class Measured(Point):
         - needle: (1 − found) + N / (1 + N) / n: the share missed. What follows decides between equal shares, and is
           always less than one needle more.
         - both: weight · needle + (1 − weight) · perplexity.
+
+        Raises
+        ------
+        ValueError
+            If what it takes wasn't measured.
         """
-        if objective == "perplexity":
-            assert self.loss is not None
+        if objective == "both":
+            return weight * self.cost("needle", weight) + (1 - weight) * self.cost("perplexity", weight)
+        if objective == "perplexity" and self.loss is not None:
             return self.loss
-        if objective == "needle":
-            assert self.found is not None
-            assert self.log_likelihood is not None
+        if objective == "needle" and self.found is not None and self.log_likelihood is not None:
             surprise = -self.log_likelihood
             return 1 - self.found + surprise / (1 + surprise) / self.needles
-        return weight * self.cost("needle", weight) + (1 - weight) * self.cost("perplexity", weight)
+        raise ValueError(f"at {self.length} tokens nothing was measured for the objective {objective!r}")
 
 
 def put_together(rows: Iterable[Row]) -> list[Measured]:

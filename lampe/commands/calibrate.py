@@ -15,6 +15,7 @@ from lampe.calibration import (
     Row,
     Sweep,
     check_lengths,
+    default_lengths,
     keep_measuring,
     library_docstrings,
     make_preset,
@@ -35,14 +36,18 @@ def add(parser: argparse.ArgumentParser) -> None:
         "appended to the sweep file as it comes; the same command goes on where it was stopped."
     )
     add_model(parser)
-    parser.add_argument("--lengths", type=list_of(int), default=[2048, 4096, 8192, 12288, 16384], help="tokens")
-    parser.add_argument("--objective", choices=OBJECTIVES, default="both")
-    parser.add_argument("--weight", type=float, default=0.5, help="the needles' weight in both, 0 to 1")
-    parser.add_argument("--windows", type=int, default=2, help="windows of the text for each point")
-    parser.add_argument("--needles", type=int, default=3, help="needles for each point, over as many depths")
-    parser.add_argument("--seed", type=int, default=1000, help="the needles' chance")
-    parser.add_argument("--steps", type=int, default=7, help="mapping lengths from an eighth of the window to it")
-    parser.add_argument("--refine", type=int, default=1, help="how often the best one's neighbourhood is refined")
+    parser.add_argument("--lengths", type=list_of(int), help="tokens, as 2048,4096 (default: ¼ to 2 windows)")
+    parser.add_argument("--objective", choices=OBJECTIVES, default=Sweep.objective)
+    for name, kind, about in (
+        ("weight", float, "the needles' weight in both, 0 to 1"),
+        ("windows", int, "windows of the text for each point"),
+        ("needles", int, "needles for each point, over as many depths"),
+        ("seed", int, "the needles' chance"),
+        ("steps", int, "mapping lengths from an eighth of the window to the window"),
+        ("refine", int, "how often the best one's neighbourhood is refined"),
+    ):
+        default = getattr(Sweep, name)
+        parser.add_argument(f"--{name}", type=kind, default=default, help=f"{about} (default: {default})")
     parser.add_argument("--head", type=int, help="tokens (default: the model's preset)")
     parser.add_argument("--tail", type=int, help="tokens (default: the model's preset)")
     parser.add_argument("--attention-scale", type=float, help="(default: the model's preset)")
@@ -56,15 +61,16 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Measure what is missing of a sweep, fit, and print both."""
-    if not given.sweep_over:
-        check_lengths(given.lengths)
+    if given.lengths is not None and not given.sweep_over:
+        check_lengths(given.lengths)  # before a model is loaded
     text = text_named(given.text, {"docstrings": library_docstrings})
     model, tokenizer = load(given.model, bits=given.bits)
     straw = Straw(text, tokenizer)
     chosen = {name: getattr(given, name) for name in SWEPT if getattr(given, name) is not None}
+    base = replace(LampeConfig.for_model(model), **chosen)
     sweep = Sweep(
-        base=replace(LampeConfig.for_model(model), **chosen),
-        lengths=tuple(given.lengths),
+        base=base,
+        lengths=default_lengths(base.window) if given.lengths is None else tuple(given.lengths),
         text_tokens=len(straw.ids),
         objective=given.objective,
         weight=given.weight,

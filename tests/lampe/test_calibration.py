@@ -240,6 +240,7 @@ def test_the_hash_tells_weights_apart(model):
         ("changed: seconds = 2", "ends before its end"),
         ("changed: loss = NaN", "finite"),
         ("changed: loss = null", "holds a loss"),
+        ('changed: kind = "needle"', "holds a loss"),
         ("changed: length = true", "must be int"),
     ],
 )

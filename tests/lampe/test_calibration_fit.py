@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -182,7 +183,10 @@ def test_a_falling_fit_says_so():
     sweep = loss_sweep()
     preset = make_preset(sweep, rows_of(sweep, along(ScaledSigmoid(6000.0, -0.0002, 0.5))), SOURCE)
     assert preset.curve.slope < 0
-    assert "falls as inputs grow" in preset.why
+    end = int(re.search(r"Beyond about ([\d,]+) tokens", preset.why)[1].replace(",", ""))
+    fitted = replace(BASE, mapping=preset.curve)
+    assert fitted.position_map(end - 500).compresses
+    assert not fitted.position_map(end + 500).compresses
 
 
 def test_too_few_lengths_are_a_sentence():
@@ -251,6 +255,10 @@ def change(path, value):
         (change(["points"], []), "other lengths"),
         (change(["measured", 0], None), "no object with fields"),
         (change(["measured", 0, "found"], "all"), "found must be float"),
+        (change(["measured", 0, "found"], 0.5), "where it has needles"),
+        (change(["measured", 0, "loss"], None), "where it has windows"),
+        (change(["how", "objective"], "both"), "nothing was measured for the objective"),
+        (change(["how", "objective"], "fame"), "nothing was measured for the objective"),
         (change(["source", "model"], "x" * 2000), "at most 1,000 characters"),
         (change(["how", "seed"], 1.5), "seed must be int"),
         (change(["made"], KeyError), "made is missing"),
