@@ -7,13 +7,15 @@ import itertools
 import json
 import math
 from dataclasses import replace
+from pydoc_data.topics import topics
 
 import pytest
 import torch
 
+import lampe
 from lampe import __main__ as cli
 from lampe import patch
-from lampe.calibration import Evaluation, Point, Row, Sweep, measure
+from lampe.calibration import Evaluation, Point, Row, Sweep, library_docstrings, measure, read_preset
 from lampe.calibration.points import coarse_mappings, evaluations, refined_mappings, work
 from lampe.calibration.rows import put_together, read_rows, write_row
 from lampe.commands import calibrate as command
@@ -182,10 +184,12 @@ def without_seconds(path):
     return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
 
 
-def test_an_interrupted_sweep_goes_on_to_the_same_file(calls, monkeypatch, capsys):
+def test_an_interrupted_sweep_goes_on_to_the_same_file(calls, tmp_path, monkeypatch, capsys):
     arguments, path = calls
     assert cli.main(arguments) == 0
     whole, shown = without_seconds(path), capsys.readouterr().out
+    assert "best m" in shown
+    assert lampe.load_preset(tmp_path / "preset.json").head == 16
     path.unlink()
     run, measured = Sweep.run, []
 
@@ -288,3 +292,33 @@ def test_head_and_tail_can_be_swept_too(calls, capsys):
     }
     assert math.isfinite(rows[0]["log_likelihood"])
     assert capsys.readouterr().out.count("\n") == 7
+
+
+def test_calibrate_gives_what_its_file_says(model, straw, tmp_path, monkeypatch):
+    out, rows, reports = tmp_path / "preset.json", tmp_path / "rows.jsonl", []
+
+    def again():
+        return lampe.calibrate(
+            model, straw.tokenizer, (160, 300, 400), base=BASE, text=straw.haystack, name="tiny", out=out, rows=rows,
+            windows=1, needles=1, steps=3, progress=lambda *report: reports.append(report),
+        )  # fmt: skip
+
+    config = again()
+    assert config == lampe.load_preset(out)
+    assert (config.window, config.head, config.tail, config.calibrated) == (256, 16, 8, True)
+    preset = read_preset(out)
+    assert {row["text"] for row in without_seconds(rows)} == {preset.source.text} == {"tides"}
+    assert [point.length for point in preset.points] == [160, 300, 400]
+    assert reports[0][:2] == (None, 0)
+    assert reports[-1][2] == 0
+    assert [done for _, done, _ in reports] == sorted(done for _, done, _ in reports)
+    monkeypatch.setattr(measure, "patch", None)  # all is in the file
+    assert again() == config
+    assert replace(read_preset(out), made=preset.made) == preset
+
+
+def test_the_text_is_long_and_always_the_same(tokenizer):
+    text = library_docstrings()
+    assert text == library_docstrings()
+    assert len(Straw(text, tokenizer).ids) > 200_000
+    assert not any(topic in text.text for topic in topics.values()), "what the README's figures use"
