@@ -1,5 +1,6 @@
 """LaMPE for Hugging Face models: length-aware multi-grained positional encoding (arXiv 2508.02308)."""
 
+from lampe.calibration import CalibrationError, calibrate, load_preset
 from lampe.load import LoadError, load
 from lampe.patch import Patched, patch
 from lampe.positions import IndexMap, LampeConfig, PositionMap, Region, ScaledSigmoid, position_map
@@ -9,6 +10,7 @@ from lampe.probe import UnsupportedModelError
 __all__ = [
     "PRESETS",
     "REFERENCE_ATTENTION_SCALE",
+    "CalibrationError",
     "IndexMap",
     "LampeConfig",
     "LoadError",
@@ -17,7 +19,9 @@ __all__ = [
     "Region",
     "ScaledSigmoid",
     "UnsupportedModelError",
+    "calibrate",
     "load",
+    "load_preset",
     "patch",
     "position_map",
 ]

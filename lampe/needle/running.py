@@ -10,14 +10,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, StoppingCriteria, StoppingCriteriaList
+from transformers import StoppingCriteria, StoppingCriteriaList
 
 from lampe.needle.cells import Cell, Prompt, prompt_of
 from lampe.needle.haystacks import Straw
+from lampe.needle.prefix import PromptReader
 from lampe.patch import Patched, patch
 from lampe.positions import LampeConfig, PositionMap, plain_map
 from lampe.prompt import decode, encode
-from lampe.reading import CHUNK, read
+from lampe.reading import CHUNK
 
 _AROUND = 40  # tokens of the excerpt before and after the needle
 
@@ -122,27 +123,19 @@ def run(
         with patch(model, config) if method == "lampe" else nullcontext() as patched:
             position_map = patched.plan(length) if patched else plain_map(length)
             assert position_map is not None
-            cache: Any = None
-            held: list[int] = []
+            reader = PromptReader(model)
             for cell in group:
                 started = time.perf_counter()
                 prompt = make(straw, cell)
-                kept = _shared(held, prompt.ids)
-                if kept:
-                    cache.crop(kept - cache.get_seq_length())  # so many tokens less
-                else:
-                    cache = DynamicCache(config=model.config)
-                ids = torch.tensor([prompt.ids], device=model.device)
-                # The last token is generate()'s: it needs one that isn't read yet.
-                for done in read(model, cache, ids[:, :-1], kept, stop=stop):
+                for done in reader.read(prompt.ids, stop):
                     progress(cell, done)
                 if stop():
                     return
-                answer, attention = _answer(model, straw.tokenizer, cache, ids, prompt, stop, patched)
+                answer, attention = _answer(reader, straw.tokenizer, prompt, stop, patched)
                 if stop():
                     return
-                held = prompt.ids[:-1]
-                yield _result(cell, straw, prompt, position_map, answer, attention, len(prompt.ids) - kept, started)
+                read = len(prompt.ids) - reader.kept
+                yield _result(cell, straw, prompt, position_map, answer, attention, read, started)
 
 
 def _groups(cells: Sequence[Cell]) -> dict[tuple[int, str], list[Cell]]:
@@ -162,23 +155,17 @@ def to_read(cells: Sequence[Cell]) -> dict[Cell, int]:
     }
 
 
-def _shared(held: list[int], ids: list[int]) -> int:
-    """Tokens in whole chunks that both begin with."""
-    same = next((k for k, (a, b) in enumerate(zip(held, ids, strict=False)) if a != b), min(len(held), len(ids)))
-    return same // CHUNK * CHUNK
-
-
 @torch.inference_mode()
 def _answer(
-    model: Any, tokenizer: Any, cache: DynamicCache, ids: Tensor, prompt: Prompt, stop: Callable[[], bool],
-    patched: Patched | None,
-) -> tuple[str, float | None]:  # fmt: skip
+    reader: PromptReader, tokenizer: Any, prompt: Prompt, stop: Callable[[], bool], patched: Patched | None
+) -> tuple[str, float | None]:
     longest = encode(tokenizer, " and ".join(prompt.needles.expected))
+    ids = reader.ids
     watch = _Watch(stop, patched, prompt.spans[0])
-    made = model.generate(
+    made = reader.model.generate(
         ids,
         attention_mask=torch.ones_like(ids),
-        past_key_values=cache,
+        past_key_values=reader.cache,
         max_new_tokens=len(longest) + 16,
         do_sample=False,
         stopping_criteria=StoppingCriteriaList([watch]),

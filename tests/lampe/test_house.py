@@ -14,7 +14,7 @@ import lampe
 LIBRARY = Path(lampe.__file__).parent
 
 
-@pytest.mark.parametrize("file", sorted(LIBRARY.glob("*.py")), ids=lambda f: f.name)
+@pytest.mark.parametrize("file", sorted(LIBRARY.rglob("*.py")), ids=lambda f: f.name)
 def test_the_library_doesnt_know_the_page(file):
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import lampe
 from lampe import __main__ as cli
+from lampe.commands import needle as needle_command
 from lampe.needle import (
     HAYSTACKS,
     TASKS,
@@ -209,11 +210,11 @@ def test_the_command_appends_resumes_and_survives_an_interrupt(default_folder, t
         yield from (result for _, result in zip(range(3), run(*args, **kwargs), strict=False))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "run", interrupted)
+    monkeypatch.setattr(needle_command.needle, "run", interrupted)
     assert cli.main(command) == 130
     assert len(read_results(out)) == 3
     assert "the same command goes on" in capsys.readouterr().err
-    monkeypatch.setattr(cli, "run", run)
+    monkeypatch.setattr(needle_command.needle, "run", run)
     assert cli.main(command) == 0
     rows = read_results(out)
     assert len(rows) == 8
@@ -221,7 +222,7 @@ def test_the_command_appends_resumes_and_survives_an_interrupt(default_folder, t
     table = capsys.readouterr().out
     assert table == summary(rows) + "\n"
     assert table.count("lampe") == 2
-    monkeypatch.setattr(cli, "load", None)  # a finished grid needs no model
+    monkeypatch.setattr(needle_command, "load", None)  # a finished grid needs no model
     assert cli.main(command) == 0
     out.write_text("not a row\n", encoding="utf-8")
     assert cli.main(command) == 2

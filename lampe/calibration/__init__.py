@@ -1,0 +1,44 @@
+"""Finding the mapping lengths that suit a model: measured on a few input lengths, and fitted with a curve.
+
+`Sweep` says what is measured, and measures it; `fit` holds the mathematics; a `Preset` is what comes of it, in a file
+with all that it rests on. The way is that of LaMPE (arXiv 2508.02308, section 3.2), which takes perplexity alone;
+needles are ours.
+"""
+
+from lampe.calibration.calibrating import Report, calibrate, keep_measuring, source_of
+from lampe.calibration.fit import Best, Costs, Priced
+from lampe.calibration.measure import Row
+from lampe.calibration.points import OBJECTIVES, CalibrationError, Evaluation, Point, check_lengths, default_lengths
+from lampe.calibration.preset import Preset, Source, load_preset, make_preset, read_preset, report, write_preset
+from lampe.calibration.rows import Measured, table
+from lampe.calibration.sweep import SWEPT, Sweep
+from lampe.calibration.text import library_docstrings
+
+__all__ = [
+    "OBJECTIVES",
+    "SWEPT",
+    "Best",
+    "CalibrationError",
+    "Costs",
+    "Evaluation",
+    "Measured",
+    "Point",
+    "Preset",
+    "Priced",
+    "Report",
+    "Row",
+    "Source",
+    "Sweep",
+    "calibrate",
+    "check_lengths",
+    "default_lengths",
+    "keep_measuring",
+    "library_docstrings",
+    "load_preset",
+    "make_preset",
+    "read_preset",
+    "report",
+    "source_of",
+    "table",
+    "write_preset",
+]

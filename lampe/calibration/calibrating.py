@@ -1,0 +1,125 @@
+"""From a model to its configuration: measure, keep every row, fit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lampe.calibration.measure import Row, check_memory, weight_bits, weights_hash
+from lampe.calibration.points import check_lengths, default_lengths
+from lampe.calibration.preset import Source, make_preset, write_preset
+from lampe.calibration.rows import read_rows, write_row
+from lampe.calibration.sweep import Sweep
+from lampe.calibration.text import library_docstrings
+from lampe.needle import Haystack, Straw
+from lampe.positions import LampeConfig
+
+Report = Callable[[Row | None, float, float], None]
+"""Told the row that came last (None at first), the work done, and the work left."""
+
+
+def calibrate(
+    model: Any,
+    tokenizer: Any,
+    lengths: Sequence[int] | None = None,
+    objective: str = "both",
+    *,
+    base: LampeConfig | None = None,
+    text: Haystack | None = None,
+    name: str | None = None,
+    out: str | os.PathLike[str] | None = None,
+    rows: str | os.PathLike[str] | None = None,
+    progress: Report = lambda row, done, left: None,
+    **settings: Any,
+) -> LampeConfig:
+    """Find the mapping lengths that suit a model, as LaMPE does (arXiv 2508.02308, section 3.2), or by needles.
+
+    At each input length mapping lengths are tried; the curve m(l) = L / (1 + e^−(a·l + b)) is fitted to the best ones.
+    Where the best constant costs less than the curve, the result has the constant. It takes a read of each length for
+    each point and window, and about as many again for the needles.
+
+    Parameters
+    ----------
+    model : transformers model
+        Not patched.
+    tokenizer : transformers tokenizer
+    lengths : sequence of int, optional
+        Input lengths in tokens; at least three different ones, all beyond Head + Tail. By default `default_lengths`.
+    objective : str
+        "perplexity" is the loss of each window's last tokens, "needle" the share of hidden numbers found, "both" a
+        weighted sum: see `Measured.cost`.
+    base : LampeConfig, optional
+        Window, Head, Tail and attention scale; by default those of the model's preset.
+    text : Haystack, optional
+        Where windows are cut from and needles hidden in; by default `library_docstrings`.
+    name : str, optional
+        What the model is called in the files; by default what it was loaded as.
+    out, rows : path, optional
+        The preset's file, and that of the sweep: a row of JSON for each evaluation, appended as it ends. Rows that are
+        there already aren't measured again.
+    progress : callable
+        See `Report`.
+    **settings
+        `weight`, `windows`, `needles`, `seed`, `steps`, `refine`: see `Sweep`.
+
+    Returns
+    -------
+    LampeConfig
+
+    Raises
+    ------
+    CalibrationError
+        If the lengths, the text, the memory or a file won't do; the message says what to change.
+    """
+    base = base or LampeConfig.for_model(model)
+    lengths = default_lengths(base.window) if lengths is None else tuple(lengths)
+    check_lengths(lengths)
+    straw = Straw(text or library_docstrings(), tokenizer)
+    sweep = Sweep(base, lengths, len(straw.ids), objective, **settings)
+    source = source_of(model, straw, name)
+    found = keep_measuring(model, straw, sweep, source, Path(rows) if rows else None, progress)
+    preset = make_preset(sweep, found, source)
+    if out:
+        write_preset(preset, Path(out))
+    return preset.config
+
+
+def source_of(model: Any, straw: Straw, name: str | None = None) -> Source:
+    """What a sweep with this model and text is measured on."""
+    loaded_as = str(model.config.name_or_path)
+    folder = Path(loaded_as)
+    name = name or (folder.name if folder.is_dir() else loaded_as)  # where it lies on this computer is nobody's concern
+    return Source(name, weight_bits(model), weights_hash(model), straw.haystack.name)
+
+
+def keep_measuring(
+    model: Any, straw: Straw, sweep: Sweep, source: Source, path: Path | None, progress: Report
+) -> list[Row]:
+    """Measure what a sweep file doesn't have yet, and append each row as it comes.
+
+    Parameters
+    ----------
+    path : Path or None
+        None keeps no file.
+
+    Returns
+    -------
+    list of Row
+        All of this sweep and source, those of the file first.
+    """
+    check_memory(model, sweep.lengths)
+    rows = read_rows(path, asdict(source)) if path else []
+    done = 0.0
+    progress(None, done, sweep.work_left(rows))
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    for row in sweep.run(model, straw, tuple(rows)):
+        rows.append(row)
+        if path:
+            write_row(path, row, asdict(source))
+        done += sweep.work(row)
+        progress(row, done, sweep.work_left(rows))
+    return rows

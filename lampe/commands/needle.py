@@ -1,0 +1,83 @@
+"""`python -m lampe needle`: a grid of needle tests."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from lampe import needle
+from lampe.commands.arguments import add_model, list_of, text_named
+from lampe.load import DEFAULT_MODEL_NAME, load
+from lampe.needle import HAYSTACKS, METHODS, TASKS, Straw, grid, read_results, summary
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Needle tests: lengths × depths × trials × methods. Each result is appended to the file as it comes; the same "
+        "command goes on where it was stopped, and ends with a table."
+    )
+    add_model(parser)
+    parser.add_argument("--task", choices=list(TASKS), default="single")
+    parser.add_argument("--haystack", default="reference", help=f"{', '.join(HAYSTACKS)}, or a text file")
+    parser.add_argument("--lengths", type=list_of(int), default=[2048, 4096], help="tokens, as 2048,4096")
+    parser.add_argument("--depths", type=list_of(float), default=[0, 0.25, 0.5, 0.75, 1], help="0 to 1, as 0,0.5,1")
+    parser.add_argument("--methods", type=list_of(str), default=list(METHODS), help=f"of {','.join(METHODS)}")
+    parser.add_argument("--trials", type=int, default=1, help="needles for each length and depth")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("needle.jsonl"))
+    parser.set_defaults(run=run)
+
+
+def run(given: argparse.Namespace) -> int:
+    """Run what is missing of a grid, and print the table of it."""
+    cells = grid(given.task, given.lengths, given.depths, given.methods, given.trials, given.seed)
+    haystack = text_named(given.haystack)
+    ran_with = {"model": given.model or DEFAULT_MODEL_NAME, "bits": given.bits}
+    kept = [
+        result
+        for result, row in _rows(given.out)
+        if result.haystack == haystack.name and ran_with.items() <= row.items()
+    ]
+    done = {result.cell for result in kept}
+    missing = [cell for cell in cells if cell not in done]
+    if missing:
+        model, tokenizer = load(given.model, bits=given.bits)
+        straw = Straw(haystack, tokenizer)
+        given.out.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            given.out.open("a", encoding="utf-8") as file,
+            tqdm(
+                total=sum(cell.length for cell in cells),
+                initial=sum(c.length for c in cells if c in done),
+                unit="token",
+            ) as bar,
+        ):
+            try:
+                for result in needle.run(model, straw, missing):
+                    file.write(json.dumps({**asdict(result), **ran_with}, ensure_ascii=False) + "\n")
+                    file.flush()
+                    kept.append(result)
+                    bar.update(result.length)
+                    bar.set_postfix_str(f"{result.method} {result.length:,} at {result.depth:g}: {result.score:g}")
+            except KeyboardInterrupt:
+                bar.close()
+                print(
+                    f"Stopped. {len(kept)} results are kept in {given.out}; the same command goes on.", file=sys.stderr
+                )
+                return 130
+    wanted = set(cells)
+    print(summary(result for result in kept if result.cell in wanted))
+    return 0
+
+
+def _rows(path: Path) -> list[tuple[Any, dict[str, Any]]]:
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return list(zip(read_results(path), map(json.loads, lines), strict=True))

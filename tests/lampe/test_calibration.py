@@ -1,0 +1,324 @@
+"""The sweep: what is measured is what a whole forward gives, and what was measured is never lost nor done twice."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+import math
+from dataclasses import replace
+from pydoc_data.topics import topics
+
+import pytest
+import torch
+
+import lampe
+from lampe import __main__ as cli
+from lampe import patch
+from lampe.calibration import Evaluation, Point, Row, Sweep, library_docstrings, measure, read_preset
+from lampe.calibration.points import coarse_mappings, evaluations, refined_mappings, work
+from lampe.calibration.rows import put_together, read_rows, write_row
+from lampe.commands import calibrate as command
+from lampe.load import load_tokenizer
+from lampe.needle import Cell, Haystack, Straw, prefix, prompt_of
+from lampe.needle.prefix import PromptReader
+from lampe.positions import LampeConfig
+from tests.lampe import tiny
+
+BASE = LampeConfig(256, 16, 8, 128)
+TEXT = " ".join(f"On day {day} the tide came at {day * 37 % 24} and the boats went out." for day in range(200))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(default_folder):
+    return load_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    config = copy.deepcopy(tiny.FAMILIES["llama"])
+    config.vocab_size, config.max_position_embeddings = len(tokenizer), 256
+    return tiny.build(config)
+
+
+@pytest.fixture(scope="module")
+def straw(tokenizer):
+    return Straw(Haystack("tides", TEXT), tokenizer)
+
+
+def sweep(straw, **changes):
+    settings = {"base": BASE, "lengths": (160, 400), "windows": 2, "needles": 2, "steps": 3, "refine": 1}
+    return Sweep(text_tokens=len(straw.ids), **{**settings, **changes})
+
+
+def test_the_figures_are_those_of_whole_forwards(model, straw):
+    """Oracle: one forward over everything, under the patch with the plan of the length."""
+    base = replace(BASE, window=512)  # an answer that passes the window would be planned anew
+    rows = list(sweep(straw, base=base, lengths=(300,), refine=0).run(model, straw))
+    assert {row.mapping_length for row in rows} == {64, 181, 300}
+    for row in rows:
+        if row.kind == "loss":
+            ids = straw.ids[row.start : row.start + 300]
+            answer, given = ids[-150:], ids[:-1]
+        else:
+            prompt = prompt_of(straw, Cell("single", 300, row.depth, "lampe", seed=1000))
+            answer = straw.tokenizer.encode(f" {prompt.needles.expected[0]}")
+            given = [*prompt.ids, *answer[:-1]]
+        with patch(model, LampeConfig(512, 16, 8, row.mapping_length)) as patched:
+            patched.plan(300)
+            logits = tiny.logits(model, torch.tensor([given]))[0, -len(answer) :]
+        likelihood = logits.log_softmax(-1)[range(len(answer)), answer].mean().item()
+        assert row.tokens == len(answer)
+        if row.kind == "loss":
+            assert row.loss == pytest.approx(-likelihood, abs=1e-4)
+        else:
+            assert row.log_likelihood == pytest.approx(likelihood, abs=1e-4)
+            assert row.found == (logits.argmax(-1).tolist() == answer)
+
+
+def test_needles_that_share_what_they_begin_with_score_as_alone(model, straw, monkeypatch):
+    wanted = sweep(straw, lengths=(300,), objective="needle", needles=3).missing(300, [])
+    alone = [next(measure.evaluate(model, straw, [evaluation], 256)) for evaluation in wanted]
+    monkeypatch.setattr(prefix, "CHUNK", 32)
+    read, kept = PromptReader.read, []
+
+    def watched(reader, ids):
+        yield from read(reader, ids)
+        kept.append(reader.kept)
+
+    monkeypatch.setattr(PromptReader, "read", watched)
+    together = list(measure.evaluate(model, straw, wanted, 256))
+    assert kept[0] == 0
+    assert kept[1] > kept[2] > 0
+    for one, other in zip(together, alone, strict=True):
+        assert one.evaluation == other.evaluation
+        assert one.log_likelihood == pytest.approx(other.log_likelihood, abs=1e-4)
+
+
+def test_found_is_what_greedy_decoding_begins_with(model, straw):
+    prompt = prompt_of(straw, Cell("single", 200, 0.5, "rope"))
+    reader = PromptReader(model)
+    list(reader.read(prompt.ids))
+    greedy = model.generate(torch.tensor([prompt.ids]), max_new_tokens=4, do_sample=False)[0, 200:].tolist()
+    assert measure.score_answer(reader, greedy)[1]
+    list(reader.read(prompt.ids))
+    assert not measure.score_answer(reader, [*greedy[:-1], greedy[-1] + 1])[1]
+
+
+def test_a_text_begins_as_the_tokenizer_begins_it(straw):
+    class Begins:
+        def encode(self, text):
+            return [7, 9]
+
+    begun = copy.copy(straw)
+    begun.tokenizer = Begins()
+    ids = measure.text_window(begun, 50, 40)
+    assert ids[:2] == [7, 9]
+    assert ids[2:] == straw.ids[52:90]
+
+
+def test_windows_end_alike_at_all_lengths_and_do_not_overlap(straw):
+    found = sweep(straw, objective="perplexity", windows=4)
+    ends = {
+        length: [e.start + length for e in found.missing(length, []) if e.mapping_length == length or length == 400]
+        for length in (160, 400)
+    }
+    assert set(ends[160]) == set(ends[400])
+    assert len(set(ends[160])) == 4
+    assert all(b - a >= 400 for a, b in itertools.pairwise(sorted(set(ends[400]))))
+    assert max(ends[400]) <= len(straw.ids)
+
+
+def test_mappings_reach_from_an_eighth_of_the_window_to_no_mapping():
+    assert coarse_mappings(16384, 8192, 512, 200) == [1024, 1448, 2048, 2896, 4096, 5793, 8192]
+    assert coarse_mappings(3072, 8192, 512, 200) == [1024, 1448, 2048, 3072]
+    assert coarse_mappings(3072, 8192, 1024, 1000) == [2048, 3072]
+    assert coarse_mappings(900, 8192, 512, 200) == [900]
+    assert refined_mappings({1024: 3.0, 2048: 1.0, 4096: 2.0}) == [1448, 2896]
+    assert refined_mappings({1024: 1.0, 2048: 1.0, 4096: 2.0}) == [1448]
+    assert refined_mappings({1000: 1.0, 1090: 2.0}) == [], "nothing worth while lies between"
+
+
+def test_work_counts_what_is_read():
+    loss = Evaluation(1000, 500, 16, 8, kind="loss", start=0)
+    needles = sorted(
+        (e for e in evaluations(Point(1000, 500, 16, 8), "needle", 1, 2, 0, 0)),
+        key=lambda e: -e.depth,
+    )
+    assert [e.depth for e in needles] == [0.75, 0.25]
+    assert work(loss, 1000, 2) == work(needles[0], 1000, 2) == 2000
+    assert work(needles[1], 1000, 2) == 2000 - 250 - 62.5
+
+
+def test_costs_are_as_documented(straw):
+    point = {"length": 9, "mapping_length": 5, "head": 1, "tail": 1}
+    rows = [
+        Row(**point, kind="loss", start=0, loss=2.0),
+        Row(**point, kind="loss", start=9, loss=3.0),
+        Row(**point, kind="needle", depth=0.2, seed=1, found=True, log_likelihood=-0.5),
+        Row(**point, kind="needle", depth=0.8, seed=1, found=False, log_likelihood=-1.5),
+    ]
+    (one,) = put_together([*rows, rows[0]])
+    assert (one.windows, one.needles, one.loss, one.found, one.log_likelihood) == (2, 2, 2.5, 0.5, -1)
+    assert one.cost("perplexity", 0.5) == 2.5
+    assert one.cost("needle", 0.5) == 0.5 + 0.5 / 2
+    assert one.cost("both", 0.25) == pytest.approx(0.25 * 0.75 + 0.75 * 2.5)
+
+
+@pytest.fixture
+def calls(model, tokenizer, monkeypatch, tmp_path):
+    """The command on the tiny model: its arguments, and its sweep file."""
+    text = tmp_path / "tides.txt"
+    text.write_text(TEXT, encoding="utf-8")
+    monkeypatch.setattr(command, "load", lambda *_, **__: (model, tokenizer))
+    path = tmp_path / "rows" / "sweep.jsonl"
+    arguments = [
+        "calibrate", "--lengths", "160,400,300", "--steps", "3", "--windows", "2", "--needles", "2", "--head", "16",
+        "--tail", "8", "--text", str(text), "--sweep", str(path), "--out", str(tmp_path / "preset.json"),
+    ]  # fmt: skip
+    return arguments, path
+
+
+def without_seconds(path):
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+def test_an_interrupted_sweep_goes_on_to_the_same_file(calls, tmp_path, monkeypatch, capsys):
+    arguments, path = calls
+    assert cli.main(arguments) == 0
+    whole, shown = without_seconds(path), capsys.readouterr().out
+    assert "best m" in shown
+    assert lampe.load_preset(tmp_path / "preset.json").head == 16
+    path.unlink()
+    run, measured = Sweep.run, []
+
+    def interrupted(*args):
+        for row in itertools.islice(run(*args), 7):
+            measured.append(row)
+            yield row
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Sweep, "run", interrupted)
+    assert cli.main(arguments) == 130
+    assert "is kept in" in capsys.readouterr().err
+    assert without_seconds(path) == whole[:7]
+    assert cli.main(arguments) == 130, "what is there isn't measured again"
+    monkeypatch.setattr(Sweep, "run", run)
+    assert cli.main(arguments) == 0
+    assert without_seconds(path) == whole
+    assert capsys.readouterr().out == shown
+    assert len({json.dumps(row) for row in whole}) == len(whole)
+    monkeypatch.setattr(measure, "patch", None)  # a finished sweep measures nothing
+    assert cli.main(arguments) == 0
+
+
+def test_rows_of_another_model_or_text_are_left_alone(calls, model):
+    _, path = calls
+    source = {"model": "x", "weights": measure.weights_hash(model)}
+    row = Row(160, 32, 16, 8, kind="loss", start=0, loss=1.0)
+    path.parent.mkdir()
+    write_row(path, row, source)
+    assert read_rows(path, source) == [row]
+    assert read_rows(path, {**source, "weights": "other"}) == []
+    assert read_rows(path.with_name("none"), source) == []
+
+
+def test_the_hash_tells_weights_apart(model):
+    before = measure.weights_hash(model)
+    assert measure.weights_hash(copy.deepcopy(model)) == before
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other.model.norm.weight[3] += 0.1
+    assert measure.weights_hash(other) != before
+    assert measure.weight_bits(model) == 32
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("not json\n", "Line 2"),
+        ("{}\n", "Line 2"),
+        ('{"length": 160', "Line 2"),
+        ("[" * 100_000 + "\n", "Line 2"),
+        ("changed: seconds = 2", "ends before its end"),
+        ("changed: loss = NaN", "finite"),
+        ("changed: loss = null", "holds a loss"),
+        ('changed: kind = "needle"', "holds a loss"),
+        ("changed: length = true", "must be int"),
+    ],
+)
+def test_a_broken_sweep_file_is_a_sentence_and_stays(calls, capsys, line, words):
+    arguments, path = calls
+    path.parent.mkdir()
+    write_row(path, Row(160, 32, 16, 8, kind="loss", start=0, loss=1.0), {})
+    first = path.read_text(encoding="utf-8")
+    if line.startswith("changed"):
+        name, value = line.removeprefix("changed: ").split(" = ")
+        line = json.dumps({**json.loads(first), name: json.loads(value)}) + "\n" * (name != "seconds")
+    path.write_text(first + line, encoding="utf-8")
+    assert cli.main(arguments) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert "Line 2 of sweep.jsonl is no row" in said
+    assert path.read_text(encoding="utf-8") == first + line
+
+
+def test_what_cannot_be_measured_is_a_sentence(calls, capsys, monkeypatch):
+    arguments, path = calls
+    for change, words in (
+        (["--lengths", "160,20,300"], "fewer than 26 tokens"),
+        (["--lengths", "160,400,160"], "three different input lengths, and there is 160 and 400"),
+        (["--windows", "80"], "80 windows of 400 need 32,000"),
+        (["--windows", "0"], "Windows must be at least 1"),
+        (["--weight", "nan"], "from 0 to 1"),
+        (["--sweep-over", "head"], "at least one value"),
+        (["--text", str(path)], "No such file"),
+    ):
+        assert cli.main([*arguments, *change]) == 2
+        assert words in capsys.readouterr().err
+    monkeypatch.setattr(measure.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 500e6}))
+    assert cli.main([*arguments, "--lengths", "160,400,3000000", "--objective", "needle"]) == 2
+    assert "GB are free: take lengths of at most" in capsys.readouterr().err
+    assert not path.exists()
+
+
+def test_head_and_tail_can_be_swept_too(calls, capsys):
+    arguments, path = calls
+    assert cli.main([*arguments, "--sweep-over", "head", "--values", "8,16", "--objective", "needle"]) == 0
+    rows = without_seconds(path)
+    assert {(row["length"], row["head"], row["tail"]) for row in rows} == {
+        (length, head, 8) for length in (160, 300, 400) for head in (8, 16)
+    }
+    assert math.isfinite(rows[0]["log_likelihood"])
+    assert capsys.readouterr().out.count("\n") == 7
+
+
+def test_calibrate_gives_what_its_file_says(model, straw, tmp_path, monkeypatch):
+    out, rows, reports = tmp_path / "preset.json", tmp_path / "rows.jsonl", []
+
+    def again():
+        return lampe.calibrate(
+            model, straw.tokenizer, (160, 300, 400), base=BASE, text=straw.haystack, name="tiny", out=out, rows=rows,
+            windows=1, needles=1, steps=3, progress=lambda *report: reports.append(report),
+        )  # fmt: skip
+
+    config = again()
+    assert config == lampe.load_preset(out)
+    assert (config.window, config.head, config.tail, config.calibrated) == (256, 16, 8, True)
+    preset = read_preset(out)
+    assert {row["text"] for row in without_seconds(rows)} == {preset.source.text} == {"tides"}
+    assert [point.length for point in preset.points] == [160, 300, 400]
+    assert reports[0][:2] == (None, 0)
+    assert reports[-1][2] == 0
+    assert [done for _, done, _ in reports] == sorted(done for _, done, _ in reports)
+    monkeypatch.setattr(measure, "patch", None)  # all is in the file
+    assert again() == config
+    assert replace(read_preset(out), made=preset.made) == preset
+
+
+def test_the_text_is_long_and_always_the_same(tokenizer):
+    text = library_docstrings()
+    assert text == library_docstrings()
+    assert len(Straw(text, tokenizer).ids) > 200_000
+    assert not any(topic in text.text for topic in topics.values()), "what the README's figures use"

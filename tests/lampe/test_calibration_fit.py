@@ -1,0 +1,299 @@
+"""The fit and its file: a known curve is found again, a bad one isn't sold, and a broken file is a sentence."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import lampe
+from lampe.calibration import Best, CalibrationError, Costs, Row, Source, Sweep, make_preset, read_preset, report
+from lampe.calibration.fit import best_constant, best_of, fit_curve, mean_cost, price, residual, weights_of
+from lampe.calibration.points import evaluations
+from lampe.calibration.preset import MOST_BYTES, write_preset
+from lampe.positions import LampeConfig, ScaledSigmoid
+from lampe.presets import rescaled
+
+WINDOW, LEAST = 8192, 713
+LENGTHS = (2048, 3072, 4096, 6144, 8192, 12288, 16384)
+BASE = LampeConfig(WINDOW, 512, 200, 2048)
+SOURCE = Source("owner/model", 4, "0123456789abcdef", "a text 01234567")
+
+
+def smooth(curve, length):
+    share = 1 / (1 + math.exp(-(curve.slope * length + curve.intercept)))
+    return curve.maximum * share
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.floats(2000, WINDOW), st.floats(0.2, 6), st.floats(0, 2), st.lists(st.floats(0, 3), min_size=7, max_size=7)
+)  # fmt: skip
+def test_a_known_curve_is_found_again(maximum, steepness, center, sharpness):
+    """Whatever the points' weights: points that lie on a curve are fitted by it."""
+    known = ScaledSigmoid(maximum, steepness / WINDOW, -steepness * center)
+    points = [
+        Best(length, round(smooth(known, length)), 0.0, sharp, False)
+        for length, sharp in zip(LENGTHS, sharpness, strict=True)
+        if smooth(known, length) > LEAST
+    ]
+    if len(points) < 3:
+        return
+    fitted = fit_curve(points, WINDOW, LEAST)
+    assert fitted.slope >= 0
+    for point in points:
+        assert smooth(fitted, point.length) == pytest.approx(point.mapping_length, rel=0.01)
+
+
+def test_the_parameters_come_back_where_the_points_tell_them():
+    known = ScaledSigmoid(5000.0, 0.0006, -4.0)
+    points = [Best(length, round(smooth(known, length)), 0.0, 1.0, False) for length in range(4096, 20000, 1024)]
+    fitted = fit_curve(points, WINDOW, LEAST)
+    assert fitted.maximum == pytest.approx(5000, rel=1e-3)
+    assert fitted.slope == pytest.approx(0.0006, rel=1e-2)
+    assert fitted.intercept == pytest.approx(-4.0, rel=1e-2)
+
+
+def test_the_best_at_no_mapping_is_a_lower_bound():
+    known = ScaledSigmoid(6000.0, 0.0003, 0.2)
+    exact = [Best(length, round(smooth(known, length)), 0.0, 1.0, False) for length in (8192, 12288, 16384)]
+    bounds = [Best(length, length, 0.0, 1.0, True) for length in (1024, 2048, 3072)]
+    assert all(smooth(known, point.length) > point.length for point in bounds)
+    fitted = fit_curve([*bounds, *exact], WINDOW, LEAST)
+    for point in exact:
+        assert smooth(fitted, point.length) == pytest.approx(point.mapping_length, rel=0.01)
+    assert [residual(point, fitted) for point in bounds] == [0, 0, 0]
+    # A curve below them is drawn up: the same points, not taken for bounds, would draw it down.
+    taken_exactly = fit_curve([*(replace(point, at_least=False) for point in bounds), *exact], WINDOW, LEAST)
+    assert taken_exactly(2048) < fitted(2048)
+    below = replace(fitted, maximum=1000.0)
+    assert residual(bounds[2], below) == below(3072) - 3072 < 0
+
+
+def test_sharp_points_count_more():
+    points = [
+        Best(length, m, 0.0, 1.0, False) for length, m in ((4096, 1500), (8192, 4000), (12288, 1500), (16384, 4000))
+    ]
+    sharp = [replace(point, sharpness=50.0) if point.mapping_length == 4000 else point for point in points]
+    even, drawn = (fit_curve(chosen, WINDOW, LEAST) for chosen in (points, sharp))
+    assert abs(residual(points[1], drawn)) < abs(residual(points[1], even))
+    assert weights_of(sharp) == pytest.approx([0.1, 50 / 25.5, 0.1, 50 / 25.5])
+    assert weights_of([replace(point, sharpness=0.0) for point in points]) == [1.0] * 4
+
+
+def test_a_curve_falls_only_where_the_data_does():
+    falling = [Best(length, m, 0.0, 1.0, False) for length, m in ((2048, 2000), (8192, 1500), (16384, 1000))]
+    assert fit_curve(falling, WINDOW, LEAST).slope < 0
+    level = [replace(point, mapping_length=1500) for point in falling]
+    curve = fit_curve(level, WINDOW, LEAST)
+    assert curve.slope >= 0
+    assert curve(8192) == pytest.approx(1500, abs=2)
+
+
+def test_sharpness_is_the_rise_half_an_octave_away():
+    costs = Costs(8192, (1024, 2048, 4096, 8192), (3.0, 1.0, 2.0, 2.5))
+    best = best_of(costs)
+    assert (best.mapping_length, best.at_least) == (2048, False)
+    assert best.sharpness == pytest.approx((1.0 + 0.5) / 2)
+    assert best_of(replace(costs, costs=(3.0, 2.0, 2.0, 1.0))).sharpness == pytest.approx(0.5), "one side"
+    assert best_of(replace(costs, costs=(3.0, 2.0, 2.0, 1.0))).at_least
+    assert not best_of(replace(costs, length=9000, costs=(3.0, 2.0, 2.0, 1.0))).at_least
+    assert best_of(Costs(8192, (1024, 1100), (1.0, 1.5))).sharpness == pytest.approx(0.5), "up to the last one tried"
+    assert best_of(Costs(2048, (2048,), (1.0,))).sharpness == 0
+
+
+def test_costs_between_are_straight_over_the_logarithm():
+    costs = Costs(8192, (1024, 2048, 4096), (3.0, 1.0, 2.0))
+    assert costs.at(2048) == 1
+    assert costs.at(math.sqrt(2) * 1024) == pytest.approx(2)
+    assert costs.at(800) == 3, "below what was tried: the nearest"
+    assert costs.at(4097) is None
+    # A configuration that maps nothing beyond the window is plain RoPE there, which nobody tried.
+    long = Costs(16384, (1024, 8192), (1.0, 2.0))
+    priced = price(replace(BASE, mapping=700), [long])
+    assert (priced[0].mapping_length, priced[0].cost) == (16384, None)
+    assert mean_cost(priced) == math.inf
+
+
+def test_the_best_constant_is_the_best_of_all():
+    sweep = [Costs(4096, (1024, 2048, 4096), (2.0, 1.0, 3.0)), Costs(16384, (1024, 3000, 8192), (5.0, 1.0, 1.5))]
+    best = best_constant(BASE, sweep)
+    least = mean_cost(price(replace(BASE, mapping=best), sweep))
+    assert all(least <= mean_cost(price(replace(BASE, mapping=m), sweep)) + 1e-12 for m in range(713, 8193, 7))
+
+
+def rows_of(sweep, cost):
+    """The rows of a sweep whose loss is a function of length and mapping length."""
+    rows = []
+    for length in sweep.lengths:
+        while missing := sweep.missing(length, rows):
+            rows += [
+                Row(**vars(e), loss=cost(e.length, e.mapping_length), tokens=512, seconds=1.0) for e in missing
+            ]  # fmt: skip
+    return rows
+
+
+def loss_sweep(lengths=LENGTHS):
+    return Sweep(BASE, lengths, 10**6, "perplexity", windows=2, refine=2)
+
+
+def along(curve):
+    """Costs whose best mapping length follows a curve: a valley over ln m."""
+    return lambda length, m: 2 + math.log(m / min(smooth(curve, length), length)) ** 2
+
+
+def test_a_sweep_along_a_curve_gives_the_curve():
+    known = ScaledSigmoid(5500.0, 0.0004, -2.6)
+    sweep = loss_sweep()
+    preset = make_preset(sweep, rows_of(sweep, along(known)), SOURCE)
+    assert preset.config.mapping == preset.curve
+    assert preset.config.calibrated
+    assert "the curve is used" in preset.why
+    for length in LENGTHS[2:]:
+        assert preset.curve(length) == pytest.approx(smooth(known, length), rel=0.15)
+    assert mean_cost(preset.curve_costs) < mean_cost(preset.constant_costs) < mean_cost(preset.llama3_costs)
+    assert preset.constant_costs[0].mapping_length <= 2048
+    llama3 = rescaled(WINDOW)
+    assert [one.mapping_length for one in preset.llama3_costs] == [
+        llama3.position_map(length).mapping_length for length in LENGTHS
+    ]
+
+
+def test_a_fit_worse_than_a_constant_is_no_success():
+    """Best points that jump, each far better than its neighbours only there: no curve follows them."""
+    best = dict(zip(LENGTHS, (1024, 3072, 1024, 5793, 1024, 5793, 1024), strict=True))
+
+    def jumping(length, m):
+        return 2.0 - 0.01 * (m == best[length]) + (0.0 if m == 2048 or m == best[length] else 1.0)
+
+    sweep = loss_sweep()
+    preset = make_preset(sweep, rows_of(sweep, jumping), SOURCE)
+    assert preset.config.mapping == 2048
+    assert "the fit is no success, and the constant is used" in preset.why
+    assert preset.why in report(preset)
+    assert mean_cost(preset.constant_costs) < mean_cost(preset.curve_costs)
+
+
+def test_a_falling_fit_says_so():
+    sweep = loss_sweep()
+    preset = make_preset(sweep, rows_of(sweep, along(ScaledSigmoid(6000.0, -0.0002, 0.5))), SOURCE)
+    assert preset.curve.slope < 0
+    end = int(re.search(r"Beyond about ([\d,]+) tokens", preset.why)[1].replace(",", ""))
+    fitted = replace(BASE, mapping=preset.curve)
+    assert fitted.position_map(end - 500).compresses
+    assert not fitted.position_map(end + 500).compresses
+
+
+def test_too_few_lengths_are_a_sentence():
+    sweep = loss_sweep((2048, 4096))
+    with pytest.raises(CalibrationError, match="three different input lengths"):
+        make_preset(sweep, rows_of(sweep, along(ScaledSigmoid(6000.0, 0.0002, 0.5))), SOURCE)
+
+
+@pytest.fixture(scope="module")
+def preset():
+    sweep = loss_sweep()
+    rows = rows_of(sweep, along(ScaledSigmoid(5500.0, 0.0004, -2.6)))
+    return make_preset(sweep, rows, SOURCE)
+
+
+@pytest.fixture
+def file(preset, tmp_path):
+    write_preset(preset, tmp_path / "new" / "preset.json")
+    return tmp_path / "new" / "preset.json"
+
+
+def test_a_preset_comes_back_from_its_file(preset, file):
+    assert read_preset(file) == preset
+    assert lampe.load_preset(str(file)) == preset.config
+    constant = replace(preset, config=replace(preset.config, mapping=2048))
+    write_preset(constant, file)
+    assert lampe.load_preset(file) == constant.config
+    assert json.loads(file.read_text(encoding="utf-8"))["residuals"] == preset.residuals
+
+
+def change(path, value):
+    def changed(given):
+        *parents, last = path
+        for name in parents:
+            given = given[name]
+        if value is KeyError:
+            del given[last]
+        else:
+            given[last] = value
+
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        (change(["format"], "other"), "doesn't begin with the format"),
+        (change(["config"], KeyError), "config is missing"),
+        (change(["config"], []), "config is no object"),
+        (change(["config", "window"], 0), "window must be at least 1"),
+        (change(["config", "window"], 10**12), "from 0 to 100,000,000"),
+        (change(["config", "window"], True), "window must be int"),
+        (change(["config", "window"], "8192"), "window must be int"),
+        (change(["config", "head"], -1), "head must be from 0"),
+        (change(["config", "head"], 9000), "leave nothing to map"),
+        (change(["config", "mapping"], 700), "leave nothing to map"),
+        (change(["config", "mapping"], 2048.5), "mapping must be"),
+        (change(["config", "mapping", "slope"], math.nan), "slope must be finite"),
+        (change(["config", "mapping", "maximum"], 1e999), "maximum must be finite"),
+        (change(["config", "mapping", "maximum"], -3.0), "at least 1 position"),
+        (change(["config", "mapping"], {}), "maximum is missing"),
+        (change(["config", "attention_scale"], 0.0), "attention scale"),
+        (change(["config", "calibrated"], 1), "calibrated must be bool"),
+        (change(["points"], {"a": 1}), "is no list"),
+        (change(["points", 0, "length"], 0), "length must be at least 1"),
+        (change(["points"], []), "other lengths"),
+        (change(["measured", 0], None), "no object with fields"),
+        (change(["measured", 0, "found"], "all"), "found must be float"),
+        (change(["measured", 0, "found"], 0.5), "where it has needles"),
+        (change(["measured", 0, "loss"], None), "where it has windows"),
+        (change(["how", "objective"], "both"), "nothing was measured for the objective"),
+        (change(["how", "objective"], "fame"), "nothing was measured for the objective"),
+        (change(["source", "model"], "x" * 2000), "at most 1,000 characters"),
+        (change(["how", "seed"], 1.5), "seed must be int"),
+        (change(["made"], KeyError), "made is missing"),
+    ],
+)
+def test_a_hostile_preset_is_a_sentence(file, changed, words):
+    given = json.loads(file.read_text(encoding="utf-8"))
+    changed(given)
+    file.write_text(json.dumps(given), encoding="utf-8")
+    with pytest.raises(CalibrationError, match=words):
+        lampe.load_preset(file)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"[]", b"not json", b"\xff\xfe", b"[" * 100_000, b"{}", b'{"format": 1' + b"1" * 9999]
+)
+def test_what_is_no_preset_is_a_sentence(tmp_path, data):
+    file = tmp_path / "x.json"
+    file.write_bytes(data)
+    with pytest.raises(CalibrationError, match=r"x\.json"):
+        lampe.load_preset(file)
+
+
+def test_a_huge_file_is_not_read(tmp_path):
+    file = tmp_path / "x.json"
+    with file.open("wb") as sparse:
+        sparse.truncate(MOST_BYTES + 1)
+    with pytest.raises(CalibrationError, match="more than 4 MB"):
+        lampe.load_preset(file)
+
+
+def test_what_is_measured_depends_on_the_objective():
+    point = loss_sweep().missing(2048, [])[0].point
+    kinds = {
+        objective: [e.kind for e in evaluations(point, objective, 2, 3, 0, 10**6)]
+        for objective in ("perplexity", "needle", "both")
+    }
+    assert kinds == {"perplexity": ["loss"] * 2, "needle": ["needle"] * 3, "both": ["loss"] * 2 + ["needle"] * 3}
