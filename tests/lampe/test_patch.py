@@ -8,6 +8,7 @@ import weakref
 
 import pytest
 import torch
+import transformers
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     AttentionInterface,
@@ -17,16 +18,21 @@ from transformers import (
 )
 
 import lampe
-from lampe.engine import Step, resting_map
-from tests.lampe.tiny import FAMILIES, SHAPE, build, logits, tokens
+from lampe.rotary import rotation
+from tests.lampe.tiny import FAMILIES, LEFT_ALONE, SHAPE, build, logits, tokens
 
 CONFIG = lampe.LampeConfig(64, 10, 6, 32)
 LENGTH = 120
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
-def model(request):
-    return build(FAMILIES[request.param])
+def family(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def model(family):
+    return build(FAMILIES[family])
 
 
 @pytest.fixture(scope="module")
@@ -70,33 +76,54 @@ def test_removing_the_patch_gives_the_original_bits(model):
     assert torch.equal(logits(model, ids), expected)
 
 
-def test_each_layer_attends_as_the_dense_reference(model, monkeypatch):
-    """With the family's own projections and rotation; scores from `PositionMap.relative` alone."""
-    attend, checked = Step.attend, []
+def test_the_model_is_the_dense_reference(family, model):
+    """The unpatched model with an attention of its own: scores from `PositionMap.relative` alone, in mapped layers."""
+    position_map, left_alone = lampe.position_map(CONFIG, LENGTH), LEFT_ALONE.get(family, {})
+    i, j = torch.arange(LENGTH)[:, None], torch.arange(LENGTH)[None]
 
-    def spy(step, query, key, value, rotate, scaling):
-        out, lse = attend(step, query, key, value, rotate, scaling)
-        i, j = torch.arange(LENGTH)[:, None], torch.arange(LENGTH)[None]
-        resting = resting_map(step.position_map)
-        turn = step.position_map.relative(i, j).clamp(min=0) - resting(i) + resting(j)
-        groups = query.shape[1] // key.shape[1]
-        turned = {int(d): rotate(query, *tables(torch.full((LENGTH,), int(d)))) for d in turn.unique()}
-        stack, place = torch.stack(list(turned.values())), {d: number for number, d in enumerate(turned)}
-        q = stack[turn.clone().apply_(place.__getitem__), :, :, i]  # (query, key, batch, heads, head_dim)
-        scores = torch.einsum("ijbhd,bhjd->bhij", q, key.repeat_interleave(groups, 1)) * scaling
-        scores = scores.masked_fill(j > i, -torch.inf)
-        close(out, scores.softmax(-1) @ value.repeat_interleave(groups, 1), 1e-5)
-        checked.append(True)
-        return out, lse
+    def attend(module, query, key, value, attention_mask, scaling=None, softcap=None, **_):
+        scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+        key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], 1) for x in (key, value))
+        q = query.movedim(2, 0)[:, None].expand(-1, LENGTH, -1, -1, -1)  # (query, key, batch, heads, head_dim)
+        if module.layer_idx not in left_alone:
+            turn = (position_map.relative(i, j) - (i - j)) * (j <= i)
+            turned = {d: rotation(module)(query, *table(d)) for d in turn.unique().tolist()}
+            place = {d: number for number, d in enumerate(turned)}
+            q = torch.stack(list(turned.values()))[turn.clone().apply_(place.__getitem__), :, :, i]
+        scores = torch.einsum("ijbhd,bhjd->bhij", q, key) * scaling
+        if softcap:
+            scores = softcap * (scores / softcap).tanh()
+        return ((scores + attention_mask).softmax(-1) @ value).transpose(1, 2), None
 
-    ids = tokens(LENGTH)
+    def table(distance):
+        kind = ("full_attention",) if "gemma3" in family else ()
+        cos, sin = rotary.forward(torch.empty(0), torch.full((1, LENGTH), distance), *kind)
+        factor = getattr(rotary, "attention_scaling", 1)  # yarn's, which rotated queries and keys have already
+        return cos / factor, sin / factor
+
+    ids, reference = tokens(LENGTH), build(copy.deepcopy(FAMILIES[family]))
+    rotary = next(m for n, m in reference.named_modules() if n.endswith("rotary_emb"))
+    if isinstance(rotary.rope_type, str):
+        rotary.rope_type = "default"  # frequencies are to stay those of short texts
+    AttentionInterface.register("dense-reference", attend)
+    AttentionMaskInterface.register("dense-reference", transformers.masking_utils.eager_mask)
+    try:
+        reference.set_attn_implementation("dense-reference")
+        expected = logits(reference, ids)
+    finally:
+        for registry in (AttentionInterface, AttentionMaskInterface):
+            registry._global_mapping.pop("dense-reference")
     with lampe.patch(model, CONFIG):
-        rotary = next(m for n, m in model.named_modules() if n.endswith("rotary_emb"))
-        factor = rotary.attention_scaling  # yarn's, which rotated queries and keys have already
-        tables = lambda positions: [x / factor for x in rotary.forward(torch.empty(0), positions[None])]  # noqa: E731
-        monkeypatch.setattr(Step, "attend", spy)
-        logits(model, ids)
-    assert len(checked) == model.config.num_hidden_layers
+        close(logits(model, ids), expected, 1e-4)
+
+
+def test_each_layer_says_why_it_is_left_alone(family, model):
+    with lampe.patch(model, CONFIG) as patched:
+        logits(model, tokens(LENGTH))
+        assert {layer.index: layer.reason for layer in patched.layers if not layer.mapped} == LEFT_ALONE.get(family, {})
+        mapped = sum(layer.mapped for layer in patched.layers)
+        assert len(patched.layers) == model.config.num_hidden_layers
+        assert patched.head_shares().shape == (mapped, 4, 3)
 
 
 def test_decode_gives_the_last_row_of_prefill(model):
