@@ -54,6 +54,8 @@ class Probe:
     def watch(self, module: Any, window: int | None, query: Tensor, key: Tensor) -> Tensor | None:
         """Take down what reached a layer; gives the attention output of the run to be repeated, if any."""
         layer = module.layer_idx
+        if layer in self.arrived:
+            raise ValueError(f"layer {layer} attends more than once in a pass")
         self.modules[layer], self.windows[layer], self.arrived[layer] = module, window, (query, key)
         return self._again.outputs[layer] if self._again else None
 

@@ -96,15 +96,15 @@ def test_the_model_is_the_dense_reference(family, model):
         return ((scores + attention_mask).softmax(-1) @ value).transpose(1, 2), None
 
     def table(distance):
-        kind = ("full_attention",) if "gemma3" in family else ()
-        cos, sin = rotary.forward(torch.empty(0), torch.full((1, LENGTH), distance), *kind)
-        factor = getattr(rotary, "attention_scaling", 1)  # yarn's, which rotated queries and keys have already
-        return cos / factor, sin / factor
+        cos, sin = (rotary.forward(torch.empty(0), torch.full((1, LENGTH), d), *kind) for d in (distance, 0))
+        factor = sin[0].max()  # yarn's cosine of 0, which rotated queries and keys have already
+        return cos[0] / factor, cos[1] / factor
 
     ids, reference = tokens(LENGTH), build(copy.deepcopy(FAMILIES[family]))
     rotary = next(m for n, m in reference.named_modules() if n.endswith("rotary_emb"))
-    if isinstance(rotary.rope_type, str):
-        rotary.rope_type = "default"  # frequencies are to stay those of short texts
+    kind = ("full_attention",) if isinstance(rotary.rope_type, dict) else ()
+    # Frequencies are to stay those of short texts.
+    rotary.rope_type = dict.fromkeys(rotary.rope_type, "default") if kind else "default"
     AttentionInterface.register("dense-reference", attend)
     AttentionMaskInterface.register("dense-reference", transformers.masking_utils.eager_mask)
     try:
@@ -174,6 +174,67 @@ def test_generate_continues_as_a_fresh_prefill_would(model):
         patched.plan(LENGTH)
         expected = logits(model, made)[0, LENGTH - 1 : -1].argmax(-1)
     assert made[0, LENGTH:].tolist() == expected.tolist()
+
+
+# What families have of their own
+
+
+@pytest.mark.parametrize("family", ["llama-dynamic", "phi3-longrope", "gemma3-dynamic"])
+def test_frequencies_that_grow_with_the_length_are_held_and_given_back(family):
+    model = build(FAMILIES[family])
+    short, long = tokens(15), tokens(LENGTH)
+    logits(model, short)
+    with lampe.patch(model, CONFIG):
+        mapped, plain = logits(model, long), logits(model, short)
+    grown = logits(model, long)
+    assert not torch.equal(grown, mapped)
+    with lampe.patch(model, CONFIG):
+        assert torch.equal(logits(model, short), plain), "whatever the model read before"
+        assert torch.equal(logits(model, long), mapped)
+    fresh = build(FAMILIES[family])
+    assert torch.equal(logits(fresh, short), plain)
+    for ids in (long, tokens(80), short):
+        assert torch.equal(logits(model, ids), logits(fresh, ids))
+
+
+def test_a_window_beyond_the_models_own_is_refused_where_frequencies_would_change():
+    with pytest.raises(lampe.UnsupportedModelError, match="a window of at most 64, not 200"):
+        lampe.patch(build(FAMILIES["phi3-longrope"]), lampe.LampeConfig(200, 10, 6, 32))
+
+
+def test_a_wide_window_is_mapped_up_to_its_end():
+    """No layer sees farther, so there is nothing to map: a text that long is refused instead of cut in silence."""
+    model = build(FAMILIES["mistral-wide-window"])
+    with lampe.patch(model, CONFIG):
+        cache = DynamicCache(config=model.config)
+        logits(model, tokens(200), past_key_values=cache)
+        with pytest.raises(ValueError, match="At 201 tokens the text is longer than"):
+            logits(model, tokens(1), past_key_values=cache)
+
+
+def test_a_window_that_changes_under_the_patch_is_an_error():
+    model = build(FAMILIES["gemma2"])
+    with lampe.patch(model, CONFIG):
+        model.model.config.sliding_window = 8
+        with pytest.raises(RuntimeError, match="sliding window was changed"):
+            logits(model, tokens(30))
+
+
+@pytest.mark.parametrize("family", ["gemma2", "gemma3", "qwen2-windows", "smollm3-windows"])
+def test_windows_in_other_caches(family):
+    """A static cache and one that forgets nothing, padded rows too: all as a cache that keeps a window's keys."""
+    model = build(FAMILIES[family])
+    ids = torch.cat([tokens(LENGTH), torch.nn.functional.pad(tokens(50, seed=2), (LENGTH - 50, 0))])
+    kwargs = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None, "disable_compile": True}
+    for rows in (ids[:1], ids):
+        mask = (rows != 0).long()
+        with lampe.patch(model, CONFIG):
+            expected = model.generate(rows, attention_mask=mask, **kwargs)
+            for other in ({"cache_implementation": "static"}, {"past_key_values": DynamicCache()}):
+                got = model.generate(rows, attention_mask=mask, **kwargs, **other)
+                assert torch.equal(got, expected), other
+    with lampe.patch(model, CONFIG), pytest.raises(ValueError, match="packed"):
+        logits(model, ids[:1, :40], position_ids=torch.arange(20).repeat(2)[None], use_cache=False)
 
 
 # Plans and caches
@@ -381,13 +442,15 @@ def test_region_shares_are_the_attention_that_fell_in_each_region(llama):
         close(patched.region_shares, prefill)
 
 
-def test_key_weights_are_the_last_querys_attention_to_each_key(llama):
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_key_weights_are_the_last_querys_attention_to_each_key(family):
     """Oracles: eager attention where nothing is compressed; the shares of the regions; decode against prefill."""
     short, long = tokens(9), tokens(LENGTH)
+    llama = build(copy.deepcopy(FAMILIES[family]))
     llama.set_attn_implementation("eager")
     expected = torch.stack(llama(short, output_attentions=True).attentions)[:, 0, :, -1]
-    llama.set_attn_implementation("sdpa")
     with lampe.patch(llama, CONFIG) as patched:
+        expected = expected[[layer.mapped for layer in patched.layers]]
         logits(llama, short)
         with pytest.raises(RuntimeError, match="weren't kept"):
             patched.key_weights()
@@ -396,7 +459,7 @@ def test_key_weights_are_the_last_querys_attention_to_each_key(llama):
         close(patched.key_weights(), expected)
         logits(llama, long)
         weights, shares = patched.key_weights(), patched.head_shares()
-        assert weights.shape == (3, 4, LENGTH)
+        assert weights.shape == (len(expected), 4, LENGTH)
         first = 0
         for number, count in reversed(list(enumerate(patched.position_map.key_counts(LENGTH - 1)))):
             close(weights[:, :, first : first + count].sum(-1), shares[:, :, number])
@@ -524,8 +587,11 @@ def test_wrong_calls_are_refused_in_words(llama):
     assert llama.config._attn_implementation == "sdpa"
 
 
-def test_no_tensor_is_as_large_as_queries_times_keys(llama):
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gemma3"])
+def test_no_tensor_is_as_large_as_queries_times_keys(family, monkeypatch):
     """At any length: prefill and decode are watched, tensor by tensor."""
+    llama = build(FAMILIES[family])
+    monkeypatch.setattr("lampe.engine._SCORES", 2**17)
 
     class Largest(TorchDispatchMode):
         numbers = 0

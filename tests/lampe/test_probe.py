@@ -8,6 +8,8 @@ import types
 import pytest
 import torch
 from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
     BloomConfig,
     Cohere2Config,
     Exaone4Config,
@@ -91,6 +93,43 @@ def test_a_model_that_cant_be_patched_is_refused_with_the_reason(name):
         lampe.patch(model, CONFIG)
     assert str(error.value).startswith(f"LaMPE can't patch this {type(model).__name__}: ")
     assert torch.equal(logits(model, ids), plain), "and left as it was"
+
+
+def test_attention_that_does_more_than_the_patch_knows_is_refused(llama):
+    """The model's own output, where nothing is mapped, is not what comes out with the patch in."""
+    plain = AttentionInterface()["sdpa"]
+    AttentionInterface.register("sharper", lambda *args, scaling, **rest: plain(*args, scaling=3 * scaling, **rest))
+    AttentionMaskInterface.register("sharper", AttentionMaskInterface()["sdpa"])
+    try:
+        model = build(LlamaConfig(**SHAPE))
+        model.set_attn_implementation("sharper")
+        with pytest.raises(lampe.UnsupportedModelError, match="gives something else where nothing is mapped"):
+            lampe.patch(model, CONFIG)
+    finally:
+        for registry in (AttentionInterface, AttentionMaskInterface):
+            registry._global_mapping.pop("sharper")
+
+
+def test_a_layer_that_cant_be_left_alone_is_refused():
+    """Something between the decoder and a sliding layer hands on a copy of the mapped layers' rotation."""
+    model = build(FAMILIES["gemma2"])
+
+    def copied(module, args, kwargs):
+        return args, {**kwargs, "position_embeddings": tuple(x.clone() for x in kwargs["position_embeddings"])}
+
+    model.model.layers[2].self_attn.register_forward_pre_hook(copied, with_kwargs=True)
+    with pytest.raises(lampe.UnsupportedModelError, match="layers 0, 2 should stay unmapped"):
+        lampe.patch(model, CONFIG)
+
+
+def test_a_layer_that_attends_twice_is_refused(llama):
+    layer = llama.model.layers[1]
+    layer.register_forward_pre_hook(
+        lambda module, args, kwargs: layer.self_attn(args[0], **{**kwargs, "past_key_values": None}) and None,
+        with_kwargs=True,
+    )
+    with pytest.raises(lampe.UnsupportedModelError, match="layer 1 attends more than once"):
+        lampe.patch(llama, CONFIG)
 
 
 def test_a_model_whose_rotation_is_not_its_own_is_refused(llama, monkeypatch):

@@ -16,7 +16,9 @@ from transformers import (
     LlamaConfig,
     MistralConfig,
     MixtralConfig,
+    NemotronConfig,
     Olmo2Config,
+    Olmo3Config,
     Phi3Config,
     PhiConfig,
     Qwen2Config,
@@ -45,6 +47,18 @@ EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 
 
 def rope(rope_type, **settings):
     return {"rope_parameters": {"rope_type": rope_type, "rope_theta": 10000.0, **settings}}
+
+
+def mixed(rope_type, **settings):
+    """Two layers that slide, each type with a RoPE of its own."""
+    return {
+        "sliding_window": 16,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        "rope_parameters": {
+            "sliding_attention": rope("default")["rope_parameters"],
+            "full_attention": {**rope(rope_type, **settings)["rope_parameters"], "rope_theta": 100000.0},
+        },
+    }
 
 
 def longrope():
@@ -77,13 +91,8 @@ FAMILIES = {
     "gemma2": Gemma2Config(
         **SHAPE, head_dim=16, query_pre_attn_scalar=16, sliding_window=16, attn_logit_softcapping=3.0
     ),
-    "gemma3": Gemma3TextConfig(
-        **SHAPE,
-        head_dim=16,
-        query_pre_attn_scalar=16,
-        sliding_window=16,
-        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
-    ),
+    "gemma3": Gemma3TextConfig(**SHAPE, head_dim=16, query_pre_attn_scalar=16, **mixed("linear", factor=8.0)),
+    "gemma3-dynamic": Gemma3TextConfig(**SHAPE, head_dim=16, query_pre_attn_scalar=16, **mixed("dynamic", factor=8.0)),
     "smollm3": SmolLM3Config(**SHAPE, no_rope_layers=[1, 0, 1]),
     "smollm3-windows": SmolLM3Config(
         **SHAPE,
@@ -96,7 +105,9 @@ FAMILIES = {
     "glm": GlmConfig(**SHAPE, head_dim=16),
     "glm4": Glm4Config(**SHAPE, head_dim=16),
     "cohere": CohereConfig(**SHAPE),
+    "nemotron": NemotronConfig(**SHAPE),
     "olmo2": Olmo2Config(**SHAPE),
+    "olmo3": Olmo3Config(**SHAPE, **mixed("yarn", factor=4.0, original_max_position_embeddings=64)),
     "granite": GraniteConfig(**SHAPE),
     "starcoder2": Starcoder2Config(**SHAPE, sliding_window=None),
     "gpt-neox": GPTNeoXConfig(**SHAPE),
@@ -107,6 +118,8 @@ LEFT_ALONE = {
     "qwen2-windows": {1: _WINDOW, 2: _WINDOW},
     "gemma2": {0: _WINDOW, 2: _WINDOW},
     "gemma3": {0: _WINDOW, 2: _WINDOW},
+    "gemma3-dynamic": {0: _WINDOW, 2: _WINDOW},
+    "olmo3": {0: _WINDOW, 2: _WINDOW},
     "smollm3": {1: _NO_ROPE},
     "smollm3-windows": {0: _WINDOW, 1: _NO_ROPE},
 }
