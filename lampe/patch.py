@@ -93,6 +93,7 @@ class Patched:
         self._windows: dict[int, int | None] = {}  # of each layer
         self.keep_weights = False
         self._handles: list[Any] = []
+        self._configs: list[tuple[Any, Any]] = []  # each module's own
         self._probing: Probe | None = None
 
         self._family = type(model).__name__
@@ -128,7 +129,9 @@ class Patched:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._share_config(self._plain_config)
+        for module, config in self._configs:
+            module.config = config
+        self._configs.clear()
         self._rotary.release()
         self._unregister()
         self._pass = None
@@ -229,21 +232,25 @@ class Patched:
         transformers.AttentionMaskInterface.register(
             self._name, lambda *args, **kwargs: _alive(this)._mask(*args, **kwargs)
         )
-        patched_config = copy.copy(self._plain_config)
-        patched_config._attn_implementation = self._name
-        self._share_config(patched_config)
+        # Copies for this model's modules alone: another model may have been built from the same config object.
+        mine = copy.copy(self._plain_config)
+        mine._attn_implementation = self._name
+        for module in self.model.modules():
+            plain: Any = module.__dict__.get("config")
+            inside = [name for name, part in getattr(plain, "__dict__", {}).items() if part is self._plain_config]
+            if inside:  # the config of a model that reads more than text
+                module.config = copy.copy(plain)
+                module.config.__dict__.update(dict.fromkeys(inside, mine))
+            elif plain is self._plain_config:
+                module.config = mine
+            else:
+                continue
+            self._configs.append((module, plain))
         self._handles = [
             self._decoder.register_forward_pre_hook(self._before, with_kwargs=True),
-            self._decoder.register_forward_hook(self._after),
+            self._decoder.register_forward_hook(self._after, always_call=True),
             self._rotary.module.register_forward_hook(self._rest, with_kwargs=True),
         ]
-
-    def _share_config(self, config: Any) -> None:
-        # A copy for this model's modules alone: another model may have been built from the same config object.
-        current = self._decoder.config
-        for module in self.model.modules():
-            if module.__dict__.get("config") is current:
-                module.config = config
 
     # One forward pass
 
@@ -256,14 +263,15 @@ class Patched:
         return args, kwargs
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:
-        assert self._pass is not None
+        now, self._pass = self._pass, None
+        if now is None or output is None:  # it failed
+            return
         if not self._region_lse and self._probing is None:
             raise RuntimeError(_CHANGED)
         # The plan goes with the cache, so that several caches can be filled in turn, copied and cropped.
-        cache = self._pass.cache if self._pass.cache is not None else getattr(output, "past_key_values", None)
+        cache = now.cache if now.cache is not None else getattr(output, "past_key_values", None)
         if cache is not None:
-            cache.lampe_plan = CachePlan(self.config, self._pass.rows)
-        self._pass = None
+            cache.lampe_plan = CachePlan(self.config, now.rows)
 
     def _rest(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
         """The rotary embedding's hook: plan, and give each token's resting position instead of its own."""
@@ -317,6 +325,7 @@ class Patched:
         mask_function: Any = None,
         attention_mask: Tensor | None = None,
         config: Any = None,
+        allow_is_causal_skip: bool = True,
         **_: Any,
     ) -> Tensor | None:
         """Transformers' mask hook: takes down where each row's tokens are; the tiles do the masking.
@@ -324,16 +333,16 @@ class Patched:
         A sliding layer gets a mask of no numbers, as wide as its window.
         """
         now, window = self._pass, None
-        if now is None:  # generate() asks ahead for a static cache; the forward then asks again with this
-            return attention_mask
-        if mask_function not in (None, transformers.masking_utils.causal_mask_function):
+        causal = mask_function in (None, transformers.masking_utils.causal_mask_function)
+        if not causal:
             if self._probing is not None and sliding_window(mask_function, config) is None:
                 self._refuse("layers of it see only chunks or surroundings of a token, not all tokens before it")
             window = getattr(config, "sliding_window", None)
-            if window is None:
-                raise ValueError(_CAUSAL)
-        elif kv_offset:
+        # Of several tokens, only a mask that is nothing else may be left out.
+        if (window is None) != causal or (causal and kv_offset) or (q_length > 1 and not allow_is_causal_skip):
             raise ValueError(_CAUSAL)
+        if now is None:  # generate() asks ahead for a static cache; the forward then asks again with this
+            return attention_mask
         if now.offset is None:
             now.offset = int(q_offset)
             now.total = now.offset + q_length
@@ -442,7 +451,7 @@ class Patched:
         return layers
 
     def _run(self, probe: Probe, same: bool = False) -> Probe:
-        """Run a few tokens, or as many times the same one, through the decoder."""
+        """Run a few tokens, or as many times the same one, through the model."""
         embeddings = self._decoder.get_input_embeddings()
         tokens = torch.arange(1, PROBE_TOKENS + 1, device=embeddings.weight.device) * 7 % embeddings.num_embeddings
         if same:
@@ -452,7 +461,7 @@ class Patched:
         self._probing = probe
         try:
             with torch.no_grad():
-                probe.result = self._decoder(input_ids=tokens.unsqueeze(0), use_cache=False)[0]
+                probe.result = self.model(input_ids=tokens.unsqueeze(0), use_cache=False)[0]
         except (UnsupportedModelError, MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:

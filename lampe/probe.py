@@ -49,7 +49,7 @@ class Probe:
         self.windows: dict[int, int | None] = {}
         self.arrived: dict[int, tuple[Tensor, Tensor]] = {}
         self.outputs: dict[int, Tensor] = {}
-        self.result = torch.empty(0)  # the model's last hidden state
+        self.result = torch.empty(0)  # the model's output for each token
 
     def watch(self, module: Any, window: int | None, query: Tensor, key: Tensor) -> Tensor | None:
         """Take down what reached a layer; gives the attention output of the run to be repeated, if any."""
@@ -121,10 +121,12 @@ def examine(
     own, everything = run(Probe()), range(count)
     if missing := sorted(set(everything) - set(own.arrived)):
         raise ValueError(f"in {_named(missing)} attention doesn't go through transformers' attention interface")
+    if not plain.result.isfinite().all():
+        raise ValueError(f"its own output isn't finite in {plain.result.dtype}; load it in another dtype")
     off = (own.result - plain.result).float().norm(dim=-1) / plain.result.float().norm(dim=-1)
     if not off.median() <= _OUTPUT_TOLERANCE:  # of a few tokens, one may well go to another expert
         raise ValueError(f"it gives something else where nothing is mapped (off by {off.median():.0%})")
-    rested = {kind: run(Probe(kind, own)) for kind in own.kinds}
+    rested = {kind: run(Probe(kind, own)) for kind in dict.fromkeys(own.kinds)}
     kind_of = {layer: kind for kind, probe in rested.items() for layer in probe.moved(own, everything)}
     if still := set(everything) - set(kind_of):
         hidden = sorted(still - set(run(Probe(), same=True).positionless(still)))

@@ -14,6 +14,8 @@ from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
     DynamicCache,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
     LlamaConfig,
 )
 
@@ -179,6 +181,13 @@ def test_generate_continues_as_a_fresh_prefill_would(model):
 # What families have of their own
 
 
+def test_capped_scores_in_half_precision():
+    model, ids = build(FAMILIES["gemma2"], torch.bfloat16), tokens(20)
+    expected = logits(model, ids)
+    with lampe.patch(model, CONFIG):
+        torch.testing.assert_close(logits(model, ids), expected, atol=0.05, rtol=0.05)
+
+
 @pytest.mark.parametrize("family", ["llama-dynamic", "phi3-longrope", "gemma3-dynamic"])
 def test_frequencies_that_grow_with_the_length_are_held_and_given_back(family):
     model = build(FAMILIES[family])
@@ -210,6 +219,26 @@ def test_a_wide_window_is_mapped_up_to_its_end():
         logits(model, tokens(200), past_key_values=cache)
         with pytest.raises(ValueError, match="At 201 tokens the text is longer than"):
             logits(model, tokens(1), past_key_values=cache)
+
+
+def test_a_model_that_reads_more_than_text():
+    """Its text is mapped; images, whose tokens see one another, are refused in words."""
+    vision = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = FAMILIES["gemma3"].to_dict()
+    config = Gemma3Config(text_config=text, vision_config={**vision, "image_size": 28}, mm_tokens_per_image=4)
+    model, ids = Gemma3ForConditionalGeneration(config).eval(), tokens(LENGTH)
+    expected, kwargs = logits(model, ids[:, :60]), {"max_new_tokens": 4, "do_sample": False, "eos_token_id": None}
+    with lampe.patch(model, lampe.LampeConfig(64, 10, 6, 64)):
+        close(logits(model, ids[:, :60]), expected)
+    with lampe.patch(model, CONFIG) as patched:
+        made = model.generate(ids, **kwargs)
+        assert torch.equal(model.generate(ids, cache_implementation="static", disable_compile=True, **kwargs), made)
+        patched.plan(LENGTH)
+        assert made[0, LENGTH:].tolist() == logits(model, made)[0, LENGTH - 1 : -1].argmax(-1).tolist()
+        with pytest.raises(ValueError, match="custom masks"):
+            logits(model, ids, token_type_ids=(torch.arange(LENGTH)[None] // 4 == 5).long())
+    assert torch.equal(logits(model, ids[:, :60]), expected)
+    assert config.text_config._attn_implementation == "sdpa"
 
 
 def test_a_window_that_changes_under_the_patch_is_an_error():
@@ -528,6 +557,18 @@ def test_an_exception_in_a_forward_leaves_nothing_behind(llama):
         handle.remove()
         logits(llama, ids)
         assert patched.region_shares.shape == (3, 3)
+
+
+def test_padding_holds_after_an_exception(llama):
+    """With a static cache, generate() asks for the mask before the forward."""
+    ids = torch.cat([tokens(60), torch.nn.functional.pad(tokens(50, seed=2), (10, 0))])
+    kwargs = {"attention_mask": (ids != 0).long(), "max_new_tokens": 5, "do_sample": False, "eos_token_id": None}
+    with lampe.patch(llama, CONFIG):
+        expected = llama.generate(ids, **kwargs)
+        with pytest.raises(ValueError, match="holes"):
+            logits(llama, ids, attention_mask=torch.tensor([1, 0, 1] * 20).repeat(2, 1))
+        got = llama.generate(ids, cache_implementation="static", disable_compile=True, **kwargs)
+    assert torch.equal(got, expected)
 
 
 def test_a_patched_model_that_nobody_holds_is_freed():

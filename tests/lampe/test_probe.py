@@ -22,10 +22,12 @@ from transformers import (
     MistralConfig,
     MptConfig,
     SmolLM3Config,
+    masking_utils,
 )
 from transformers.models.deepseek_v3 import DeepseekV3Config
 
 import lampe
+from lampe.probe import sliding_window
 from tests.lampe.tiny import FAMILIES, SHAPE, build, logits, rope, tokens
 
 CONFIG = lampe.LampeConfig(64, 10, 6, 32)
@@ -93,6 +95,19 @@ def test_a_model_that_cant_be_patched_is_refused_with_the_reason(name):
         lampe.patch(model, CONFIG)
     assert str(error.value).startswith(f"LaMPE can't patch this {type(model).__name__}: ")
     assert torch.equal(logits(model, ids), plain), "and left as it was"
+
+
+def test_a_sliding_window_is_known_by_what_its_mask_lets_through():
+    config = LlamaConfig(**SHAPE)
+    config.sliding_window = 16
+    assert sliding_window(masking_utils.sliding_window_causal_mask_function(16), config) == 16
+    for other in (
+        masking_utils.sliding_window_causal_mask_function(17),
+        masking_utils.chunked_causal_mask_function(16, torch.zeros(1, dtype=torch.long)),
+        masking_utils.sliding_window_bidirectional_mask_function(16),
+        masking_utils.causal_mask_function,
+    ):
+        assert sliding_window(other, config) is None
 
 
 def test_attention_that_does_more_than_the_patch_knows_is_refused(llama):
