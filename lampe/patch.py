@@ -1,14 +1,13 @@
 """Put a position map into a loaded transformers model, and take it out again.
 
-Hooks on the instance do it. The one on its rotary embedding rotates each token to the position where most
-queries will want its key, and so it lies in the ordinary cache; another is an attention function, which turns
-queries, and the keys of the other regions, on to the positions of the map with the model's own rotation. No
-class is touched.
+Hooks on the instance do it. The one on its rotary embedding rotates each token to the position where most queries will
+want its key, and so it lies in the ordinary cache; another is an attention function, which turns queries, and the keys
+of the other regions, on to the positions of the map with the model's own rotation. Layers that see only near tokens, or
+no positions at all, get what the model would have given them. No class is touched.
 """
 
 from __future__ import annotations
 
-import copy
 import itertools
 import weakref
 from typing import Any, NoReturn
@@ -17,6 +16,7 @@ import torch
 import transformers  # its modules load when they are first named: `import lampe` stays quick
 from torch import Tensor, nn
 
+from lampe import hooks
 from lampe.engine import Step
 from lampe.plans import (
     CachePlan,
@@ -104,7 +104,7 @@ class Patched:
         if str(self._plain_config._attn_implementation).startswith("lampe-"):
             raise UnsupportedModelError(f"This {self._family} is patched already; remove that patch first.")
         self._rotary.hold(config.window)
-        self._unregister = weakref.finalize(self, _unregister, self._name)
+        self._unregister = weakref.finalize(self, hooks.unregister, self._name)
         try:
             plain = self._run(Probe())
             self._install()
@@ -224,28 +224,8 @@ class Patched:
     # Putting it in
 
     def _install(self) -> None:
-        # The registries are global: a weak reference lets a patched model that nobody holds be freed.
-        this = weakref.ref(self)
-        transformers.AttentionInterface.register(
-            self._name, lambda *args, **kwargs: _alive(this)._attention(*args, **kwargs)
-        )
-        transformers.AttentionMaskInterface.register(
-            self._name, lambda *args, **kwargs: _alive(this)._mask(*args, **kwargs)
-        )
-        # Copies for this model's modules alone: another model may have been built from the same config object.
-        mine = copy.copy(self._plain_config)
-        mine._attn_implementation = self._name
-        for module in self.model.modules():
-            plain: Any = module.__dict__.get("config")
-            inside = [name for name, part in getattr(plain, "__dict__", {}).items() if part is self._plain_config]
-            if inside:  # the config of a model that reads more than text
-                module.config = copy.copy(plain)
-                module.config.__dict__.update(dict.fromkeys(inside, mine))
-            elif plain is self._plain_config:
-                module.config = mine
-            else:
-                continue
-            self._configs.append((module, plain))
+        hooks.register(self._name, self._attention, self._mask)
+        self._configs = hooks.name_attention(self.model, self._plain_config, self._name)
         self._handles = [
             self._decoder.register_forward_pre_hook(self._before, with_kwargs=True),
             self._decoder.register_forward_hook(self._after, always_call=True),
@@ -499,14 +479,3 @@ def _cut(x: Tensor, rows: range, tokens: slice) -> Tensor:
     if (len(rows), tokens.start, tokens.stop) == (x.shape[0], 0, x.shape[2]):
         return x
     return x[rows.start : rows.stop, :, tokens]
-
-
-def _unregister(name: str) -> None:
-    transformers.AttentionInterface._global_mapping.pop(name, None)
-    transformers.AttentionMaskInterface._global_mapping.pop(name, None)
-
-
-def _alive(this: weakref.ref[Patched]) -> Patched:
-    patched = this()
-    assert patched is not None, "its hooks hold it as long as the model lives"
-    return patched

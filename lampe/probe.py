@@ -22,7 +22,7 @@ class UnsupportedModelError(ValueError):
 
 @dataclass(frozen=True)
 class Layer:
-    """Whether a layer attends at mapped positions, and if not, why: "no RoPE", "a sliding window of 4,096 tokens"."""
+    """Whether a layer attends at mapped positions, and if not, why: "no RoPE", "sliding window of 4,096 tokens"."""
 
     index: int
     mapped: bool
@@ -135,7 +135,7 @@ def examine(
     layers = tuple(_layer(index, kind_of.get(index), own.windows[index], window) for index in everything)
     mapped = [layer.index for layer in layers if layer.mapped]
     if not mapped:
-        reasons = " or ".join(sorted({layer.reason for layer in layers}))
+        reasons = " or ".join(sorted({layer.reason.replace("sliding", "a sliding") for layer in layers}))
         raise ValueError(f"each of its layers has {reasons}, so none meets a distance beyond its training")
     if len({kind_of[index] for index in mapped}) > 1:
         raise ValueError("its full layers don't all have the same RoPE")
@@ -176,7 +176,7 @@ def sliding_window(mask_function: Callable[..., Tensor], config: Any) -> int | N
 def _layer(index: int, kind: Kind | None, slides: int | None, window: int) -> Layer:
     reason = "no RoPE" if kind is None else ""
     if slides is not None and slides < window:
-        reason = f"a sliding window of {slides:,} tokens"
+        reason = f"sliding window of {slides:,} tokens"
     return Layer(index, not reason, reason)
 
 

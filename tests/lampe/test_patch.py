@@ -308,8 +308,9 @@ def test_a_static_cache_works(llama):
         assert torch.equal(got, expected)
 
 
-def test_speculative_decoding_is_lossless_under_a_plan(llama):
-    ids = tokens(LENGTH)
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_speculative_decoding_is_lossless_under_a_plan(family):
+    llama, ids = build(FAMILIES[family]), tokens(LENGTH)
     kwargs = {"max_new_tokens": 25, "do_sample": False, "eos_token_id": None}
     with lampe.patch(llama, CONFIG) as patched:
         expected = llama.generate(ids, **kwargs)
@@ -500,18 +501,14 @@ def test_key_weights_are_the_last_querys_attention_to_each_key(family):
         close(patched.key_weights(), weights)
 
 
-def test_attention_scale_is_a_factor_on_the_scores(llama):
-    ids = tokens(30)
-    with lampe.patch(llama, lampe.LampeConfig(64, 10, 6, 64, attention_scale=1.3)):
-        scaled = logits(llama, ids)
-    plain = [layer.self_attn.scaling for layer in llama.model.layers]
-    try:
-        for layer in llama.model.layers:
-            layer.self_attn.scaling *= 1.3
-        close(scaled, logits(llama, ids))
-    finally:
-        for layer, scaling in zip(llama.model.layers, plain, strict=True):
-            layer.self_attn.scaling = scaling
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_attention_scale_is_a_factor_on_the_scores_of_mapped_layers(family):
+    model, ids = build(FAMILIES[family]), tokens(30)
+    with lampe.patch(model, lampe.LampeConfig(64, 10, 6, 64, attention_scale=1.3)) as patched:
+        scaled = logits(model, ids)
+    for layer in patched.layers:
+        model.model.layers[layer.index].self_attn.scaling *= 1.3 if layer.mapped else 1
+    close(scaled, logits(model, ids))
 
 
 def test_two_models_from_one_config_keep_their_own_settings():

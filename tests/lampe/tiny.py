@@ -113,7 +113,7 @@ FAMILIES = {
     "gpt-neox": GPTNeoXConfig(**SHAPE),
 }
 
-_WINDOW, _NO_ROPE = "a sliding window of 16 tokens", "no RoPE"
+_WINDOW, _NO_ROPE = "sliding window of 16 tokens", "no RoPE"
 LEFT_ALONE = {
     "qwen2-windows": {1: _WINDOW, 2: _WINDOW},
     "gemma2": {0: _WINDOW, 2: _WINDOW},
