@@ -206,6 +206,19 @@ def test_frequencies_that_grow_with_the_length_are_held_and_given_back(family):
         assert torch.equal(logits(model, ids), logits(fresh, ids))
 
 
+def test_generating_past_the_length_where_frequencies_would_change():
+    """There Phi3 gives up its cache and reads the text again: planned for the length reached, like any new input."""
+    model, ids = build(FAMILIES["phi3-longrope"]), tokens(60)
+    with lampe.patch(model, CONFIG) as patched:
+        made = model.generate(ids, max_new_tokens=10, do_sample=False, eos_token_id=None)
+        assert patched.position_map.length == 65
+        for first, stop in ((60, 65), (65, 70)):
+            patched.plan(first)
+            assert (
+                made[0, first:stop].tolist() == logits(model, made[:, : stop - 1])[0, first - 1 :].argmax(-1).tolist()
+            )
+
+
 def test_a_window_beyond_the_models_own_is_refused_where_frequencies_would_change():
     with pytest.raises(lampe.UnsupportedModelError, match="a window of at most 64, not 200"):
         lampe.patch(build(FAMILIES["phi3-longrope"]), lampe.LampeConfig(200, 10, 6, 32))

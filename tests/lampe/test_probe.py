@@ -125,6 +125,13 @@ def test_attention_that_does_more_than_the_patch_knows_is_refused(llama):
             registry._global_mapping.pop("sharper")
 
 
+def test_a_model_whose_output_isnt_finite_is_refused(llama):
+    with torch.no_grad():
+        llama.model.norm.weight[0] = torch.inf
+    with pytest.raises(lampe.UnsupportedModelError, match="its own output isn't finite"):
+        lampe.patch(llama, CONFIG)
+
+
 def test_a_layer_that_cant_be_left_alone_is_refused():
     """Something between the decoder and a sliding layer hands on a copy of the mapped layers' rotation."""
     model = build(FAMILIES["gemma2"])
