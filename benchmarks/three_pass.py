@@ -50,7 +50,7 @@ class ThreePass(Step):
         return slice(min((a for a, _ in spans), default=0), max((b for _, b in spans), default=0))
 
     def attend(
-        self, query: Tensor, key: Tensor, value: Tensor, rotate: Rotate, scaling: float
+        self, query: Tensor, key: Tensor, value: Tensor, rotate: Rotate, scaling: float, softcap: float | None = None
     ) -> tuple[Tensor, Tensor]:
         groups = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)

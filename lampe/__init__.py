@@ -5,7 +5,7 @@ from lampe.load import LoadError, load
 from lampe.patch import Patched, patch
 from lampe.positions import IndexMap, LampeConfig, PositionMap, Region, ScaledSigmoid, position_map
 from lampe.presets import PRESETS, REFERENCE_ATTENTION_SCALE
-from lampe.probe import UnsupportedModelError
+from lampe.probe import Layer, UnsupportedModelError
 
 __all__ = [
     "PRESETS",
@@ -13,6 +13,7 @@ __all__ = [
     "CalibrationError",
     "IndexMap",
     "LampeConfig",
+    "Layer",
     "LoadError",
     "Patched",
     "PositionMap",

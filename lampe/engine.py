@@ -35,6 +35,7 @@ Tables = Callable[[Tensor], Table]
 
 
 _ROWS = 1024  # tokens turned at once
+_SCORES = 2**22  # scores of capped attention held at once
 
 
 class Shape(Enum):
@@ -188,11 +189,12 @@ class Step:
         self._alone = None
         if len(position_map.regions) == 1:
             (only,) = self.regions
-            if len(only.tiles) == 1 and only.query_table is only.key_table is self.query_table is None:
+            everything = len(only.tiles) == 1 and only.key == slice(0, stop)
+            if everything and only.query_table is only.key_table is self.query_table is None:
                 self._alone = only.tiles[0].shape
 
     def attend(
-        self, query: Tensor, key: Tensor, value: Tensor, rotate: Rotate, scaling: float
+        self, query: Tensor, key: Tensor, value: Tensor, rotate: Rotate, scaling: float, softcap: float | None = None
     ) -> tuple[Tensor, Tensor]:
         """Softmax attention of this pass's queries over all keys, each pair at its mapped position.
 
@@ -204,6 +206,8 @@ class Step:
         rotate : Rotate
         scaling : float
             Factor on the scores.
+        softcap : float, optional
+            Scores are then bent to stay within ± this: ``softcap·tanh(score/softcap)``.
 
         Returns
         -------
@@ -214,8 +218,8 @@ class Step:
         if self.query_table is not None:
             query = _turned(query, self.query_table, rotate)
         if self._alone is not None:
-            out, lse = _attend_tile(query, key, value, self._alone, scaling, fold=False)
-            return out, lse.select(2, -1).unsqueeze(0)
+            out, lse = _attend_tile(query, key, value, self._alone, scaling, softcap, fold=False)
+            return out.to(query.dtype), lse.select(2, -1).unsqueeze(0)
         merged = _Merge(query, len(self.position_map.regions))
         for step in self.regions:
             q = query[:, :, step.query.start - self.first : step.query.stop - self.first]
@@ -227,13 +231,15 @@ class Step:
             for tile in step.tiles:
                 in_q = slice(tile.query[0] - step.query.start, tile.query[1] - step.query.start)
                 in_k = slice(tile.key[0] - step.key.start, tile.key[1] - step.key.start)
-                out, lse = _attend_tile(q[:, :, in_q], k[:, :, in_k], v[:, :, in_k], tile.shape, scaling)
+                out, lse = _attend_tile(q[:, :, in_q], k[:, :, in_k], v[:, :, in_k], tile.shape, scaling, softcap)
                 merged.add(step.number, tile.query[0] - self.first, out, lse)
                 del out, lse  # the next piece is as large
             del q, k
         return merged.output.to(query.dtype), torch.stack(merged.region_lse)
 
-    def weights(self, query: Tensor, key: Tensor, rotate: Rotate, scaling: float) -> Tensor:
+    def weights(
+        self, query: Tensor, key: Tensor, rotate: Rotate, scaling: float, softcap: float | None = None
+    ) -> Tensor:
         """The last query's attention to each key, at the mapped positions; arguments as in `attend`.
 
         Returns
@@ -256,7 +262,7 @@ class Step:
             if step.key_table is not None:
                 k = _turned(k, _part(step.key_table, slice(first - step.key.start, stop - step.key.start)), rotate)
             found = q.reshape(batch, k.shape[1], -1, dim).to(exact) @ k.to(exact).transpose(2, 3) * scaling
-            scores[:, :, first:stop] = found.reshape(batch, heads, -1)
+            scores[:, :, first:stop] = _capped(found, softcap).reshape(batch, heads, -1)
         return scores.softmax(-1)
 
 
@@ -334,7 +340,13 @@ class _Merge:
 
 
 def _attend_tile(
-    query: Tensor, key: Tensor, value: Tensor, shape: Shape, scaling: float, fold: bool = True
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    shape: Shape,
+    scaling: float,
+    softcap: float | None = None,
+    fold: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Output and log-sum-exp (natural, scores scaled) of one tile.
 
@@ -342,23 +354,25 @@ def _attend_tile(
     each query head.
     """
     if shape is Shape.BAND:
-        return _attend_band(query, key, value, scaling, query.device.type)
+        return _attend_band(query, key, value, scaling, query.device.type, softcap)
     if shape is Shape.ANTICAUSAL:
         # Read backwards, the upper triangle is the lower one: u ≥ t ⇔ n−1−u ≤ n−1−t.
-        out, lse = _kernel(query.flip(2), key.flip(2), value.flip(2), True, scaling)
+        out, lse = _kernel(query.flip(2), key.flip(2), value.flip(2), True, scaling, softcap)
         return out.flip(2), lse.flip(2)
     if shape is Shape.FULL and fold:
         folded = query.reshape(query.shape[0], key.shape[1], -1, query.shape[3])
-        out, lse = _kernel(folded, key, value, False, scaling)
+        out, lse = _kernel(folded, key, value, False, scaling, softcap)
         return out.reshape(query.shape), lse.reshape(query.shape[:3])
-    return _kernel(query, key, value, shape is Shape.CAUSAL, scaling)
+    return _kernel(query, key, value, shape is Shape.CAUSAL, scaling, softcap)
 
 
-def _attend_band(query: Tensor, key: Tensor, value: Tensor, scaling: float, device_type: str) -> tuple[Tensor, Tensor]:
+def _attend_band(
+    query: Tensor, key: Tensor, value: Tensor, scaling: float, device_type: str, softcap: float | None = None
+) -> tuple[Tensor, Tensor]:
     """A band as a batch of its blocks, each with the keys that it sees."""
     if len(query) > 1:  # the blocks of one row of a batch are overlapping views, those of several would be copies
         rows_apart = [
-            _attend_band(q, k, v, scaling, device_type)
+            _attend_band(q, k, v, scaling, device_type, softcap)
             for q, k, v in zip(query.split(1), key.split(1), value.split(1), strict=True)
         ]
         out, lse = (torch.cat(parts) for parts in zip(*rows_apart, strict=True))
@@ -370,20 +384,28 @@ def _attend_band(query: Tensor, key: Tensor, value: Tensor, scaling: float, devi
     if device_type == "cpu":
         band = torch.ones(rows, rows + width - 1, dtype=torch.bool).triu().tril(width - 1)
         mask = torch.zeros(band.shape, dtype=_merging(query)).masked_fill_(~band, -torch.inf)
-        out, lse = _kernel(blocks, keys, values, False, scaling, mask)
+        out, lse = _kernel(blocks, keys, values, False, scaling, softcap, mask)
     else:
         merged = _Merge(blocks, 1)
         for shape, start in ((Shape.ANTICAUSAL, 0), (Shape.CAUSAL, rows)):
             k, v = keys.narrow(2, start, rows), values.narrow(2, start, rows)
-            merged.add(0, 0, *_attend_tile(blocks, k, v, shape, scaling))
+            merged.add(0, 0, *_attend_tile(blocks, k, v, shape, scaling, softcap))
         out, lse = merged.output, merged.lse
     return tuple(x.unflatten(0, (1, -1)).transpose(1, 2).flatten(2, 3) for x in (out, lse))
 
 
 def _kernel(
-    query: Tensor, key: Tensor, value: Tensor, causal: bool, scaling: float, mask: Tensor | None = None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    causal: bool,
+    scaling: float,
+    softcap: float | None,
+    mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """A fused attention kernel that also returns the log-sum-exp; key-value heads may be fewer than query heads."""
+    if softcap is not None:
+        return _capped_kernel(query, key, value, causal, scaling, softcap, mask)
     heads, rows, dim = query.shape[1:]
     if query.device.type == "cpu":
         kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
@@ -404,3 +426,32 @@ def _kernel(
 def _has_flash(device: torch.device) -> bool:
     """PyTorch's flash attention wants an Ampere GPU or a newer one."""
     return not torch.cuda.is_available() or torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def _capped_kernel(
+    query: Tensor, key: Tensor, value: Tensor, causal: bool, scaling: float, softcap: float, mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The same in plain operations for capped scores, which no fused kernel knows: some rows at a time."""
+    (heads, rows), (groups, keys) = query.shape[1:3], key.shape[1:3]
+    exact = _merging(query)
+    out = torch.empty(query.shape[:3] + value.shape[3:], dtype=exact, device=query.device)
+    lse = torch.empty(query.shape[:3], dtype=exact, device=query.device)
+    step = max(1, _SCORES // (heads * keys))
+    j = torch.arange(keys, device=query.device)
+    for number in range(len(query)):  # a band's blocks are overlapping views: exact copies of all would be large
+        q = query[number].unflatten(0, (groups, -1))
+        k, v = key[number].unsqueeze(1).to(exact), value[number].unsqueeze(1).to(exact)
+        for row in range(0, rows, step):
+            part = slice(row, min(row + step, rows))
+            scores = _capped(q[:, :, part].to(exact) @ k.transpose(2, 3) * scaling, softcap)
+            if causal:
+                scores.masked_fill_(j > j[part, None], -torch.inf)
+            if mask is not None:
+                scores += mask[part]
+            lse[number, :, part] = scores.logsumexp(-1).flatten(0, 1)
+            out[number, :, part] = (scores.softmax(-1) @ v).flatten(0, 1)
+    return out, lse
+
+
+def _capped(scores: Tensor, softcap: float | None) -> Tensor:
+    return scores if softcap is None else (scores / softcap).tanh() * softcap

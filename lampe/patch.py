@@ -1,32 +1,43 @@
 """Put a position map into a loaded transformers model, and take it out again.
 
-Hooks on the instance do it. The one on its rotary embedding rotates each token to the position where most
-queries will want its key, and so it lies in the ordinary cache; another is an attention function, which turns
-queries, and the keys of the other regions, on to the positions of the map with the model's own rotation. No
-class is touched.
+Hooks on the instance do it. The one on its rotary embedding rotates each token to the position where most queries will
+want its key, and so it lies in the ordinary cache; another is an attention function, which turns queries, and the keys
+of the other regions, on to the positions of the map with the model's own rotation. Layers that see only near tokens, or
+no positions at all, get what the model would have given them. No class is touched.
 """
 
 from __future__ import annotations
 
-import copy
 import itertools
 import weakref
-from dataclasses import replace
 from typing import Any, NoReturn
 
 import torch
 import transformers  # its modules load when they are first named: `import lampe` stays quick
 from torch import Tensor, nn
 
-from lampe.engine import Step, Table, Tables
-from lampe.plans import CachePlan, Group, Pass, check_positions, plan_rows, text_spans
-from lampe.positions import IndexMap, LampeConfig, Method, PositionMap, plain_map
-from lampe.probe import PROBE_TOKENS, Probe, UnsupportedModelError, rotation
+from lampe import hooks
+from lampe.engine import Step
+from lampe.plans import (
+    CachePlan,
+    Pass,
+    RowPlan,
+    check_positions,
+    group_rows,
+    plain_groups,
+    plan_rows,
+    resting_positions,
+    text_spans,
+)
+from lampe.positions import LampeConfig, Method, PositionMap
+from lampe.probe import PROBE_TOKENS, Layer, Probe, UnsupportedModelError, examine, sliding_window
+from lampe.rotary import Rotary, rotation
 
 _names = itertools.count()
 
 
 _CHANGED = "The model's attention implementation was changed while it was patched."
+_CAUSAL = "LaMPE needs plain causal attention; packed texts and custom masks can't be mapped."
 _TWO_DIMENSIONS = "LaMPE takes a two-dimensional padding mask, or none; it builds the causal mask itself."
 
 
@@ -61,6 +72,8 @@ class Patched:
     ----------
     model : transformers model
     config : LampeConfig
+    layers : tuple of Layer
+        Which layers attend at mapped positions, and why the others don't: those stay as they are.
     position_maps : tuple of PositionMap
         What the last forward ran on, one for each row of the batch; empty before the first.
     keep_weights : bool
@@ -76,19 +89,26 @@ class Patched:
         self._rows: list[range] = []
         self._region_lse: dict[int, list[Tensor]] = {}
         self._weights: dict[int, list[Tensor]] = {}
+        self._mapped: frozenset[int] = frozenset()  # layers
+        self._windows: dict[int, int | None] = {}  # of each layer
         self.keep_weights = False
         self._handles: list[Any] = []
+        self._configs: list[tuple[Any, Any]] = []  # each module's own
         self._probing: Probe | None = None
 
         self._family = type(model).__name__
-        self._rotary, self._decoder = self._find_rotary()
+        self._rotary = Rotary(model, self._refuse)
+        self._decoder = self._rotary.decoder
         self._name = f"lampe-{next(_names)}"
         self._plain_config = self._decoder.config
         if str(self._plain_config._attn_implementation).startswith("lampe-"):
             raise UnsupportedModelError(f"This {self._family} is patched already; remove that patch first.")
-        self._install()
+        self._rotary.hold(config.window)
+        self._unregister = weakref.finalize(self, hooks.unregister, self._name)
         try:
-            self._probe()
+            plain = self._run(Probe())
+            self._install()
+            self.layers = self._probe(plain)
         except BaseException:
             self.remove()
             raise
@@ -109,7 +129,10 @@ class Patched:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._share_config(self._plain_config)
+        for module, config in self._configs:
+            module.config = config
+        self._configs.clear()
+        self._rotary.release()
         self._unregister()
         self._pass = None
 
@@ -144,7 +167,7 @@ class Patched:
 
     @property
     def region_shares(self) -> Tensor:
-        """Share of the last query's attention in each region, the mean over heads: shape (layers, regions).
+        """Share of the last query's attention in each region, the mean over heads: shape (mapped layers, regions).
 
         Of the first row of a batch; `head_shares` has every row and head.
 
@@ -162,7 +185,7 @@ class Patched:
 
         Returns
         -------
-        Tensor, shape (layers, heads, regions), float32; each row of regions sums to 1.
+        Tensor, shape (mapped layers, heads, regions), float32; each row of regions sums to 1.
 
         Raises
         ------
@@ -179,7 +202,7 @@ class Patched:
 
         Returns
         -------
-        Tensor, shape (layers, heads, tokens), float32; each row of tokens sums to 1.
+        Tensor, shape (mapped layers, heads, tokens), float32; each row of tokens sums to 1.
 
         Raises
         ------
@@ -200,67 +223,35 @@ class Patched:
 
     # Putting it in
 
-    def _find_rotary(self) -> tuple[nn.Module, Any]:
-        """The rotary embedding and the module that owns it and runs once per forward: the decoder."""
-        found = [
-            (name, module)
-            for name, module in self.model.named_modules()
-            if any(buffer.endswith("inv_freq") for buffer, _ in module.named_buffers(recurse=False))
-        ]
-        if not found:
-            self._refuse("it has no rotary position embedding (RoPE), so there are no positions to map")
-        if len(found) > 1 or not isinstance(getattr(found[0][1], "inv_freq", None), Tensor):
-            self._refuse("it has more than one kind of RoPE, and LaMPE can't tell yet which layers need it")
-        name, rotary = found[0]
-        rope_type = getattr(rotary, "rope_type", "default")
-        if rope_type in ("dynamic", "longrope"):
-            self._refuse(f"its RoPE ({rope_type}) changes its frequencies with the input length")
-        decoder = self.model.get_submodule(name.rpartition(".")[0])
-        if getattr(decoder, "config", None) is None:
-            self._refuse("its rotary embedding doesn't belong to a model that runs once per forward")
-        return rotary, decoder
-
     def _install(self) -> None:
-        # The registries are global: a weak reference lets a patched model that nobody holds be freed.
-        this = weakref.ref(self)
-        transformers.AttentionInterface.register(
-            self._name, lambda *args, **kwargs: _alive(this)._attention(*args, **kwargs)
-        )
-        transformers.AttentionMaskInterface.register(
-            self._name, lambda *args, **kwargs: _alive(this)._mask(*args, **kwargs)
-        )
-        self._unregister = weakref.finalize(self, _unregister, self._name)
-        patched_config = copy.copy(self._plain_config)
-        patched_config._attn_implementation = self._name
-        self._share_config(patched_config)
+        hooks.register(self._name, self._attention, self._mask)
+        self._configs = hooks.name_attention(self.model, self._plain_config, self._name)
         self._handles = [
             self._decoder.register_forward_pre_hook(self._before, with_kwargs=True),
-            self._decoder.register_forward_hook(self._after),
-            self._rotary.register_forward_hook(self._rest, with_kwargs=True),
+            self._decoder.register_forward_hook(self._after, always_call=True),
+            self._rotary.module.register_forward_hook(self._rest, with_kwargs=True),
         ]
-
-    def _share_config(self, config: Any) -> None:
-        # A copy for this model's modules alone: another model may have been built from the same config object.
-        current = self._decoder.config
-        for module in self.model.modules():
-            if module.__dict__.get("config") is current:
-                module.config = config
 
     # One forward pass
 
-    def _before(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+    def _before(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         self._pass = Pass(cache=kwargs.get("past_key_values"))
         self._rows, self._region_lse, self._weights = [], {}, {}
+        masks = kwargs.get("attention_mask")
+        if isinstance(masks, dict):  # what `_mask` gave generate() for each type of layer: the padding mask
+            kwargs["attention_mask"] = next(iter(masks.values()))
+        return args, kwargs
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:
-        assert self._pass is not None
-        if not self._region_lse:
+        now, self._pass = self._pass, None
+        if now is None or output is None:  # it failed
+            return
+        if not self._region_lse and self._probing is None:
             raise RuntimeError(_CHANGED)
         # The plan goes with the cache, so that several caches can be filled in turn, copied and cropped.
-        cache = self._pass.cache if self._pass.cache is not None else getattr(output, "past_key_values", None)
+        cache = now.cache if now.cache is not None else getattr(output, "past_key_values", None)
         if cache is not None:
-            cache.lampe_plan = CachePlan(self.config, self._pass.rows)
-        self._pass = None
+            cache.lampe_plan = CachePlan(self.config, now.rows)
 
     def _rest(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
         """The rotary embedding's hook: plan, and give each token's resting position instead of its own."""
@@ -275,16 +266,34 @@ class Patched:
             if self._decoder.config._attn_implementation != self._name:
                 raise RuntimeError(_CHANGED)
             raise ValueError(_TWO_DIMENSIONS)  # transformers takes a mask of four dimensions as it is
-        self._start(now, kwargs["position_ids"] if "position_ids" in kwargs else args[1], cos)
-        if self._probing is not None and not self._probing.hooked:
+        kind = (*args[2:], *(value for name, value in kwargs.items() if name not in ("x", "position_ids")))
+        positions = kwargs["position_ids"] if "position_ids" in kwargs else args[1]
+        if positions.ndim != 2:
+            self._refuse("its position ids have more than one dimension for each token")
+        first, now.like = now.like is None, cos
+        if self._probing is not None:
+            self._probing.kinds.append(kind)
+            self._probing.like = cos
+            resting = torch.zeros_like(positions) if kind == self._probing.rests else None
+        else:
+            if first:
+                self._start(now, positions, cos)
+            resting = resting_positions(now, cos.device) if kind == self._rotary.kind else None
+        if resting is None:
             return output
-        if all(row.resting == IndexMap() and not row.start for row in now.rows):
-            return output
-        columns = torch.arange(now.offset, now.total, device=cos.device)
-        alike = dict.fromkeys((row.start, row.resting) for row in now.rows)  # most often a single one
-        rows = list(alike) if len(alike) == 1 else [(row.start, row.resting) for row in now.rows]
-        positions = torch.stack([resting((columns - start).clamp(min=0)) for start, resting in rows])
-        return self._rotary.forward(cos, positions)
+        now.own, now.given = output, self._rotary.at(cos, resting, kind)
+        return now.given
+
+    def _give_own(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Before the attention of a layer that stays as it is: the model's own rotation instead of the resting one."""
+        now = self._pass
+        if now is None or now.given is None:
+            return args, kwargs
+
+        def swapped(x: Any) -> Any:
+            return now.own if x is now.given else x
+
+        return tuple(map(swapped, args)), {name: swapped(value) for name, value in kwargs.items()}
 
     def _mask(
         self,
@@ -295,22 +304,38 @@ class Patched:
         kv_offset: int = 0,
         mask_function: Any = None,
         attention_mask: Tensor | None = None,
+        config: Any = None,
+        allow_is_causal_skip: bool = True,
         **_: Any,
     ) -> Tensor | None:
-        """Transformers' mask hook: takes down where each row's tokens are; the tiles do the masking."""
-        causal = transformers.masking_utils.causal_mask_function
-        if mask_function not in (None, causal) or kv_offset:
-            if self._probing is None:
-                raise ValueError("LaMPE needs plain causal attention; packed texts and custom masks can't be mapped.")
-            window = getattr(self._plain_config, "sliding_window", None)
-            limit = f"a sliding window of {window} tokens" if window else "chunks or its surroundings"
-            self._refuse(f"layers of it see only {limit}, so they never meet a distance beyond their training")
-        if self._pass is None:  # generate() asks ahead for a static cache; the forward then asks again with this
+        """Transformers' mask hook: takes down where each row's tokens are; the tiles do the masking.
+
+        A sliding layer gets a mask of no numbers, as wide as its window.
+        """
+        now, window = self._pass, None
+        causal = mask_function in (None, transformers.masking_utils.causal_mask_function)
+        if not causal:
+            if self._probing is not None and sliding_window(mask_function, config) is None:
+                self._refuse("layers of it see only chunks or surroundings of a token, not all tokens before it")
+            window = getattr(config, "sliding_window", None)
+        # Of several tokens, only a mask that is nothing else may be left out.
+        if (window is None) != causal or (causal and kv_offset) or (q_length > 1 and not allow_is_causal_skip):
+            raise ValueError(_CAUSAL)
+        if now is None:  # generate() asks ahead for a static cache; the forward then asks again with this
             return attention_mask
-        self._pass.offset = int(q_offset)
-        self._pass.total = total = self._pass.offset + q_length
-        self._pass.spans = text_spans(attention_mask, batch_size, total)
-        return None
+        if now.offset is None:
+            now.offset = int(q_offset)
+            now.total = now.offset + q_length
+            now.spans = text_spans(attention_mask, batch_size, now.total)
+        if window is None:
+            return None
+        if now.total > window and window in (self._windows[index] for index in self._mapped):
+            raise ValueError(
+                f"At {now.total} tokens the text is longer than the model's sliding window of {window}, and LaMPE "
+                "can't map what a layer doesn't see; shorten it."
+            )
+        now.key_start[window] = int(kv_offset)
+        return torch.empty(0, window)
 
     def _attention(
         self,
@@ -321,111 +346,117 @@ class Patched:
         attention_mask: Tensor | None,
         scaling: float | None = None,
         dropout: float = 0.0,
+        softcap: float | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, None]:
         """Transformers' attention hook; query, key and value as in `Step.attend`, with padding."""
-        if attention_mask is not None:
+        if attention_mask is not None and attention_mask.numel():
             raise ValueError(_TWO_DIMENSIONS)
-        for name in ("sliding_window", "softcap", "s_aux"):
-            if kwargs.get(name) is not None:
-                self._refuse(f"its attention uses {name} = {kwargs[name]!r}, which LaMPE can't map yet")
+        window = None if attention_mask is None else attention_mask.shape[1]
+        if kwargs.get("s_aux") is not None:
+            self._refuse("its attention has sinks (s_aux), which LaMPE can't map yet")
         if dropout:
             raise ValueError("LaMPE is for inference: call model.eval() first (attention dropout is on).")
         if query.device.type not in ("cpu", "cuda"):
             raise ValueError(f"LaMPE runs on CPU and CUDA, not on {query.device.type}.")
-        now = self._pass
+        now, layer = self._pass, module.layer_idx
         if now is None or now.offset is None or now.like is None:
             self._refuse("its layers run outside its decoder's forward, or before its rotary embedding")
-        rotate = rotation(module)
         if self._probing is not None:
-            self._probing.watch(module, query, key, rotate, self._tables(now.like))
-        scaling = (query.shape[-1] ** -0.5 if scaling is None else scaling) * self.config.attention_scale
+            again = self._probing.watch(module, window, query, key)
+            if again is not None:
+                return again, None
+        elif window != self._windows[layer]:
+            raise RuntimeError("The model's sliding window was changed while it was patched.")
+        mapped = layer in self._mapped
+        groups = now.groups if mapped else plain_groups(now, window, self._rotary)
+        scaling = (query.shape[-1] ** -0.5 if scaling is None else scaling) * (
+            self.config.attention_scale if mapped else 1
+        )
+        rotate = rotation(module)
 
         with torch.no_grad():
             output, region_lse, weights = None, [], []
-            for group in now.groups:
-                first = group.start + group.step.first - now.offset
-                q = _cut(query, group.rows, first, group.stop - now.offset)
-                k, v = (_cut(x, group.rows, group.start, group.stop) for x in (key, value))
-                part, lse = group.step.attend(q, k, v, rotate, scaling)
+            for group in groups:
+                q = _cut(query, group.rows, group.query)
+                k, v = (_cut(x, group.rows, group.key) for x in (key, value))
+                part, lse = group.step.attend(q, k, v, rotate, scaling, softcap)
                 region_lse.append(lse)
-                if self.keep_weights:
-                    weights.append(group.step.weights(q, k, rotate, scaling))
+                if self.keep_weights and mapped:
+                    weights.append(group.step.weights(q, k, rotate, scaling, softcap))
                 if part.shape == query.shape:
                     output = part
                 else:  # the rest is padding, which nobody attends to
                     output = torch.zeros_like(query) if output is None else output
-                    _cut(output, group.rows, first, group.stop - now.offset).copy_(part)
-            self._region_lse[module.layer_idx] = region_lse
+                    _cut(output, group.rows, group.query).copy_(part)
+            if mapped:
+                self._region_lse[layer] = region_lse
             if weights:
-                self._weights[module.layer_idx] = weights
+                self._weights[layer] = weights
             output = torch.zeros_like(query) if output is None else output
         if torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value)):
             output = _NoBackward.apply(output, query, key, value)
-        return output.transpose(1, 2), None
+        output = output.transpose(1, 2)
+        if self._probing is not None:
+            self._probing.outputs[layer] = output
+        return output, None
 
     def _start(self, now: Pass, positions: Tensor, like: Tensor) -> None:
-        """Before the first layer: plan each row, and lay out what all layers share."""
-        assert now.offset is not None
-        now.like = like
+        """Before the first layer: plan each row, and lay out what all mapped layers share."""
         now.rows = list(plan_rows(now, self.config, self._planned))
-        if self._probing is not None:
-            resting = IndexMap(0) if self._probing.hooked else IndexMap()
-            now.rows = [replace(row, resting=resting) for row in now.rows]
         self.position_maps = tuple(row.position_map for row in now.rows)
-        if positions.ndim != 2:
-            self._refuse("its position ids have more than one dimension for each token")
         check_positions(now, positions)
-        for number, ((start, stop), row) in enumerate(zip(now.spans, now.rows, strict=True)):
-            last = now.groups[-1] if now.groups else None
-            first = max(0, now.offset - start)
-            if last and last.rows.stop == number and last.stop == stop and now.rows[last.rows.start] == row:
-                last.rows = range(last.rows.start, number + 1)
-            elif start + first < stop:
-                step = Step(row.position_map, row.resting, first, stop - start, self._tables(like), like.device)
-                now.groups.append(Group(range(number, number + 1), start, stop, step))
+        tables = self._rotary.tables(like)
+
+        def step(row: RowPlan, first: int, stop: int) -> Step:
+            return Step(row.position_map, row.resting, first, stop, tables, like.device)
+
+        now.groups = group_rows(now, now.rows, 0, step)
         self._rows = [group.rows for group in now.groups]
-
-    def _tables(self, like: Tensor) -> Tables:
-        # forward() itself, past the hook: every kind of RoPE scaling comes with it. Yarn's factor on the cosine and
-        # sine is in queries and keys already when they are turned on.
-        factor = getattr(self._rotary, "attention_scaling", 1.0)
-        exact = like.to(torch.promote_types(like.dtype, torch.float32))
-
-        def tables(positions: Tensor) -> Table:
-            cos, sin = self._rotary.forward(exact, positions.unsqueeze(0))
-            return (cos, sin) if factor == 1 else (cos / factor, sin / factor)
-
-        return tables
 
     # Is it really in the path?
 
-    def _probe(self) -> None:
-        """Run a few tokens as the model has them and with every token resting at position 0, and compare.
+    def _probe(self, plain: Probe) -> tuple[Layer, ...]:
+        """Which layers are mapped, found by running a few tokens; `plain` did so before the patch was put in."""
+        count = self._plain_config.num_hidden_layers
+        try:
+            layers, windows = examine(self._run, self._set_aside, self._rotary, plain, count, self.config.window)
+        except UnsupportedModelError:
+            raise
+        except ValueError as error:
+            self._refuse(str(error), error)
+        self._windows = windows
+        self._mapped = frozenset(layer.index for layer in layers if layer.mapped)
+        self.position_maps, self._rows, self._region_lse = (), [], {}
+        return layers
 
-        At rest there, queries and keys must come unrotated, and turned on here they must be the model's own.
-        """
-        own, mine = Probe(hooked=False), Probe(hooked=True)
+    def _run(self, probe: Probe, same: bool = False) -> Probe:
+        """Run a few tokens, or as many times the same one, through the model."""
         embeddings = self._decoder.get_input_embeddings()
         tokens = torch.arange(1, PROBE_TOKENS + 1, device=embeddings.weight.device) * 7 % embeddings.num_embeddings
+        if same:
+            tokens = tokens[:1].expand(PROBE_TOKENS)
         modes = [(module, module.training) for module in self.model.modules()]
         self.model.eval()
-        self._planned = plain_map(PROBE_TOKENS)
+        self._probing = probe
         try:
-            for self._probing in (own, mine):
-                with torch.no_grad():
-                    self._decoder(input_ids=tokens.unsqueeze(0), use_cache=False)
+            with torch.no_grad():
+                probe.result = self.model(input_ids=tokens.unsqueeze(0), use_cache=False)[0]
         except (UnsupportedModelError, MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:
+            if self._handles and not probe.arrived:
+                self._refuse("its attention doesn't go through transformers' attention interface", error)
             self._refuse(f"trying it on a few tokens fails ({error})", error)
         finally:
-            self._probing = self._planned = None
+            self._probing = None
             for module, training in modes:
                 module.training = training
-        if reason := mine.differs_from(own, self._plain_config.num_hidden_layers):
-            self._refuse(reason)
-        self.position_maps, self._rows, self._region_lse = (), [], {}
+        return probe
+
+    def _set_aside(self, modules: list[nn.Module]) -> None:
+        for module in modules:
+            self._handles.append(module.register_forward_pre_hook(self._give_own, with_kwargs=True))
 
     def _refuse(self, why: str, cause: Exception | None = None) -> NoReturn:
         raise UnsupportedModelError(f"LaMPE can't patch this {self._family}: {why}.") from cause
@@ -443,19 +474,8 @@ class _NoBackward(torch.autograd.Function):
         raise RuntimeError("LaMPE is for inference: there is no backward pass through a patched model.")
 
 
-def _cut(x: Tensor, rows: range, start: int, stop: int) -> Tensor:
+def _cut(x: Tensor, rows: range, tokens: slice) -> Tensor:
     """Some rows of a batch and some of their tokens; most often all of both, and x as it is."""
-    if (len(rows), start, stop) == (x.shape[0], 0, x.shape[2]):
+    if (len(rows), tokens.start, tokens.stop) == (x.shape[0], 0, x.shape[2]):
         return x
-    return x[rows.start : rows.stop, :, start:stop]
-
-
-def _unregister(name: str) -> None:
-    transformers.AttentionInterface._global_mapping.pop(name, None)
-    transformers.AttentionMaskInterface._global_mapping.pop(name, None)
-
-
-def _alive(this: weakref.ref[Patched]) -> Patched:
-    patched = this()
-    assert patched is not None, "its hooks hold it as long as the model lives"
-    return patched
+    return x[rows.start : rows.stop, :, tokens]

@@ -7,7 +7,7 @@ reordered. The plan of its first fill stays with it.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from lampe.engine import Step, resting_map
-from lampe.positions import Method, PositionMap
+from lampe.positions import IndexMap, Method, PositionMap, plain_map
+from lampe.rotary import Rotary
 
 _MANY = 64  # more tokens than speculative decoding checks at once: a part of an input
 
@@ -25,8 +26,8 @@ class Group:
     """Neighbouring rows of a batch whose texts lie alike and are mapped alike."""
 
     rows: range
-    start: int  # columns of the texts: the first token, and one past the last
-    stop: int
+    query: slice  # where the texts lie among the tokens of this pass
+    key: slice  # and among the keys at hand
     step: Step
 
 
@@ -66,7 +67,11 @@ class Pass:
     spans: list[tuple[int, int]] = field(default_factory=list)  # columns of each row's text
     rows: list[RowPlan] = field(default_factory=list)
     like: Tensor | None = None  # a tensor with the dtype and device of the rotations
-    groups: list[Group] = field(default_factory=list)
+    groups: list[Group] = field(default_factory=list)  # of the mapped layers
+    others: dict[int | None, list[Group]] = field(default_factory=dict)  # of the others, by their sliding window
+    key_start: dict[int | None, int] = field(default_factory=dict)  # the token of a sliding layer's first key
+    own: Any = None  # the model's own rotation, where another one was given in its place
+    given: Any = None
 
 
 def text_spans(mask: Tensor | None, rows: int, total: int) -> list[tuple[int, int]]:
@@ -141,6 +146,58 @@ def plan_rows(now: Pass, config: Method, planned: PositionMap | None) -> Iterato
                     stacklevel=2,
                 )
         yield RowPlan(start, chosen, resting_map(chosen) if resting is None else resting)
+
+
+def group_rows(now: Pass, plans: Sequence[Any], key_start: int, step: Callable[[Any, int, int], Step]) -> list[Group]:
+    """Gather the rows of a pass that can be computed together.
+
+    Parameters
+    ----------
+    now : Pass
+    plans : sequence
+        How each row is mapped.
+    key_start : int
+        The column of the first key at hand.
+    step : Callable
+        Makes the `Step` of a plan, a first query and a stop, counted from the text's first key.
+    """
+    assert now.offset is not None
+    found: list[Group] = []
+    for row, ((start, stop), plan) in enumerate(zip(now.spans, plans, strict=True)):
+        first, start = max(start, now.offset), max(start, key_start)
+        if first >= stop:
+            continue
+        query, key = slice(first - now.offset, stop - now.offset), slice(start - key_start, stop - key_start)
+        last = found[-1] if found else None
+        if last and last.rows.stop == row and (last.query, last.key) == (query, key) and plans[row - 1] == plan:
+            last.rows = range(last.rows.start, row + 1)
+        else:
+            found.append(Group(range(row, row + 1), query, key, step(plan, first - start, stop - start)))
+    return found
+
+
+def plain_groups(now: Pass, window: int | None, rotary: Rotary) -> list[Group]:
+    """The rows of a pass for layers that aren't mapped: every key, or those within a sliding window, where it is."""
+    if window not in now.others:
+        assert now.like is not None
+        tables, device = rotary.tables(now.like), now.like.device
+
+        def step(_: None, first: int, stop: int) -> Step:
+            return Step(plain_map(stop, reach=window), IndexMap(), first, stop, tables, device)
+
+        now.others[window] = group_rows(now, [None] * len(now.spans), now.key_start.get(window, 0), step)
+    return now.others[window]
+
+
+def resting_positions(now: Pass, device: torch.device) -> Tensor | None:
+    """Where this pass's tokens rest, shape (rows or 1, tokens); None if that is where they are."""
+    assert now.offset is not None
+    if all(row.resting == IndexMap() and not row.start for row in now.rows):
+        return None
+    columns = torch.arange(now.offset, now.total, device=device)
+    alike = dict.fromkeys((row.start, row.resting) for row in now.rows)  # most often a single one
+    rows = list(alike) if len(alike) == 1 else [(row.start, row.resting) for row in now.rows]
+    return torch.stack([resting((columns - start).clamp(min=0)) for start, resting in rows])
 
 
 def check_positions(now: Pass, positions: Tensor) -> None:

@@ -185,9 +185,9 @@ def _wide(index: Indices) -> Indices:
     return operator.index(index)
 
 
-def plain_map(length: int, head: int = 0, tail: int = 0) -> PositionMap:
-    """Plain RoPE as a position map: one region, every distance exact."""
-    return PositionMap(length, length, head, tail, (Region("All", 0, None),))
+def plain_map(length: int, head: int = 0, tail: int = 0, reach: int | None = None) -> PositionMap:
+    """Plain RoPE as a position map: one region, every distance exact, and below `reach` where that is given."""
+    return PositionMap(length, length, head, tail, (Region("All", 0, reach),))
 
 
 class Method(Protocol):

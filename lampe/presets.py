@@ -49,8 +49,10 @@ def pretraining_window(config: Any) -> int:
     """
     window = getattr(config, "max_position_embeddings", None)
     rope = getattr(config, "rope_parameters", None) or {}
-    if rope.get("rope_type") in ("yarn", "longrope", "dynamic"):
-        window = rope.get("original_max_position_embeddings", window)
+    # Where types of layers have a RoPE each, theirs are inside. Llama-3.1's ("llama3") was trained as it is stretched.
+    for settings in (rope, *(value for value in rope.values() if isinstance(value, dict))):
+        if settings.get("rope_type") in ("yarn", "longrope", "dynamic"):
+            window = settings.get("original_max_position_embeddings", window)
     if not isinstance(window, int) or window < 1:
         raise ValueError(
             "This model's config has no max_position_embeddings, so its pretraining window isn't known; "

@@ -243,6 +243,27 @@ def test_both_ways_to_attend_to_a_band(device_type, rows):
     torch.testing.assert_close(lse, scores.logsumexp(-1))
 
 
+@pytest.mark.parametrize("scores", [1, 2**22])
+@pytest.mark.parametrize("shape", Shape)
+def test_capped_scores(shape, scores, monkeypatch):
+    """Each tile, one row at a time too."""
+    monkeypatch.setattr("lampe.engine._SCORES", scores)
+    rows, columns = {Shape.FULL: (64, 90), Shape.BAND: (128, 150)}.get(shape, (64, 64))
+    query, key, value = (torch.randn(2, heads, n, DIM) for heads, n in ((4, rows), (2, columns), (2, columns)))
+    seen = torch.ones(rows, columns)
+    seen = {
+        Shape.FULL: seen,
+        Shape.CAUSAL: seen.tril(),
+        Shape.ANTICAUSAL: seen.triu(),
+        Shape.BAND: seen.triu().tril(columns - rows),
+    }[shape]
+    out, lse = _attend_tile(query, key, value, shape, 0.5, 1.5)
+    scores = 1.5 * (query @ key.repeat_interleave(2, 1).mT * 0.5 / 1.5).tanh()
+    scores = scores.masked_fill(seen == 0, -torch.inf)
+    torch.testing.assert_close(out, scores.softmax(-1) @ value.repeat_interleave(2, 1))
+    torch.testing.assert_close(lse, scores.logsumexp(-1))
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("shape", [shape for shape in Shape if shape is not Shape.BAND])
 def test_the_cuda_kernels_take_each_tile(dtype, shape):

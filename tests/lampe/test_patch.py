@@ -8,25 +8,33 @@ import weakref
 
 import pytest
 import torch
+import transformers
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
     DynamicCache,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
     LlamaConfig,
 )
 
 import lampe
-from lampe.engine import Step, resting_map
-from tests.lampe.tiny import FAMILIES, SHAPE, build, logits, tokens
+from lampe.rotary import rotation
+from tests.lampe.tiny import FAMILIES, LEFT_ALONE, SHAPE, build, logits, tokens
 
 CONFIG = lampe.LampeConfig(64, 10, 6, 32)
 LENGTH = 120
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
-def model(request):
-    return build(FAMILIES[request.param])
+def family(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def model(family):
+    return build(FAMILIES[family])
 
 
 @pytest.fixture(scope="module")
@@ -70,33 +78,54 @@ def test_removing_the_patch_gives_the_original_bits(model):
     assert torch.equal(logits(model, ids), expected)
 
 
-def test_each_layer_attends_as_the_dense_reference(model, monkeypatch):
-    """With the family's own projections and rotation; scores from `PositionMap.relative` alone."""
-    attend, checked = Step.attend, []
+def test_the_model_is_the_dense_reference(family, model):
+    """The unpatched model with an attention of its own: scores from `PositionMap.relative` alone, in mapped layers."""
+    position_map, left_alone = lampe.position_map(CONFIG, LENGTH), LEFT_ALONE.get(family, {})
+    i, j = torch.arange(LENGTH)[:, None], torch.arange(LENGTH)[None]
 
-    def spy(step, query, key, value, rotate, scaling):
-        out, lse = attend(step, query, key, value, rotate, scaling)
-        i, j = torch.arange(LENGTH)[:, None], torch.arange(LENGTH)[None]
-        resting = resting_map(step.position_map)
-        turn = step.position_map.relative(i, j).clamp(min=0) - resting(i) + resting(j)
-        groups = query.shape[1] // key.shape[1]
-        turned = {int(d): rotate(query, *tables(torch.full((LENGTH,), int(d)))) for d in turn.unique()}
-        stack, place = torch.stack(list(turned.values())), {d: number for number, d in enumerate(turned)}
-        q = stack[turn.clone().apply_(place.__getitem__), :, :, i]  # (query, key, batch, heads, head_dim)
-        scores = torch.einsum("ijbhd,bhjd->bhij", q, key.repeat_interleave(groups, 1)) * scaling
-        scores = scores.masked_fill(j > i, -torch.inf)
-        close(out, scores.softmax(-1) @ value.repeat_interleave(groups, 1), 1e-5)
-        checked.append(True)
-        return out, lse
+    def attend(module, query, key, value, attention_mask, scaling=None, softcap=None, **_):
+        scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+        key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], 1) for x in (key, value))
+        q = query.movedim(2, 0)[:, None].expand(-1, LENGTH, -1, -1, -1)  # (query, key, batch, heads, head_dim)
+        if module.layer_idx not in left_alone:
+            turn = (position_map.relative(i, j) - (i - j)) * (j <= i)
+            turned = {d: rotation(module)(query, *table(d)) for d in turn.unique().tolist()}
+            place = {d: number for number, d in enumerate(turned)}
+            q = torch.stack(list(turned.values()))[turn.clone().apply_(place.__getitem__), :, :, i]
+        scores = torch.einsum("ijbhd,bhjd->bhij", q, key) * scaling
+        if softcap:
+            scores = softcap * (scores / softcap).tanh()
+        return ((scores + attention_mask).softmax(-1) @ value).transpose(1, 2), None
 
-    ids = tokens(LENGTH)
+    def table(distance):
+        cos, sin = (rotary.forward(torch.empty(0), torch.full((1, LENGTH), d), *kind) for d in (distance, 0))
+        factor = sin[0].max()  # yarn's cosine of 0, which rotated queries and keys have already
+        return cos[0] / factor, cos[1] / factor
+
+    ids, reference = tokens(LENGTH), build(copy.deepcopy(FAMILIES[family]))
+    rotary = next(m for n, m in reference.named_modules() if n.endswith("rotary_emb"))
+    kind = ("full_attention",) if isinstance(rotary.rope_type, dict) else ()
+    # Frequencies are to stay those of short texts.
+    rotary.rope_type = dict.fromkeys(rotary.rope_type, "default") if kind else "default"
+    AttentionInterface.register("dense-reference", attend)
+    AttentionMaskInterface.register("dense-reference", transformers.masking_utils.eager_mask)
+    try:
+        reference.set_attn_implementation("dense-reference")
+        expected = logits(reference, ids)
+    finally:
+        for registry in (AttentionInterface, AttentionMaskInterface):
+            registry._global_mapping.pop("dense-reference")
     with lampe.patch(model, CONFIG):
-        rotary = next(m for n, m in model.named_modules() if n.endswith("rotary_emb"))
-        factor = rotary.attention_scaling  # yarn's, which rotated queries and keys have already
-        tables = lambda positions: [x / factor for x in rotary.forward(torch.empty(0), positions[None])]  # noqa: E731
-        monkeypatch.setattr(Step, "attend", spy)
-        logits(model, ids)
-    assert len(checked) == model.config.num_hidden_layers
+        close(logits(model, ids), expected, 1e-4)
+
+
+def test_each_layer_says_why_it_is_left_alone(family, model):
+    with lampe.patch(model, CONFIG) as patched:
+        logits(model, tokens(LENGTH))
+        assert {layer.index: layer.reason for layer in patched.layers if not layer.mapped} == LEFT_ALONE.get(family, {})
+        mapped = sum(layer.mapped for layer in patched.layers)
+        assert len(patched.layers) == model.config.num_hidden_layers
+        assert patched.head_shares().shape == (mapped, 4, 3)
 
 
 def test_decode_gives_the_last_row_of_prefill(model):
@@ -149,6 +178,107 @@ def test_generate_continues_as_a_fresh_prefill_would(model):
     assert made[0, LENGTH:].tolist() == expected.tolist()
 
 
+# What families have of their own
+
+
+def test_capped_scores_in_half_precision():
+    model, ids = build(FAMILIES["gemma2"], torch.bfloat16), tokens(20)
+    expected = logits(model, ids)
+    with lampe.patch(model, CONFIG):
+        torch.testing.assert_close(logits(model, ids), expected, atol=0.05, rtol=0.05)
+
+
+@pytest.mark.parametrize("family", ["llama-dynamic", "phi3-longrope", "gemma3-dynamic"])
+def test_frequencies_that_grow_with_the_length_are_held_and_given_back(family):
+    model = build(FAMILIES[family])
+    short, long = tokens(15), tokens(LENGTH)
+    logits(model, short)
+    with lampe.patch(model, CONFIG):
+        mapped, plain = logits(model, long), logits(model, short)
+    grown = logits(model, long)
+    assert not torch.equal(grown, mapped)
+    with lampe.patch(model, CONFIG):
+        assert torch.equal(logits(model, short), plain), "whatever the model read before"
+        assert torch.equal(logits(model, long), mapped)
+    fresh = build(FAMILIES[family])
+    assert torch.equal(logits(fresh, short), plain)
+    for ids in (long, tokens(80), short):
+        assert torch.equal(logits(model, ids), logits(fresh, ids))
+
+
+def test_generating_past_the_length_where_frequencies_would_change():
+    """There Phi3 gives up its cache and reads the text again: planned for the length reached, like any new input."""
+    model, ids = build(FAMILIES["phi3-longrope"]), tokens(60)
+    with lampe.patch(model, CONFIG) as patched:
+        made = model.generate(ids, max_new_tokens=10, do_sample=False, eos_token_id=None)
+        assert patched.position_map.length == 65
+        for first, stop in ((60, 65), (65, 70)):
+            patched.plan(first)
+            assert (
+                made[0, first:stop].tolist() == logits(model, made[:, : stop - 1])[0, first - 1 :].argmax(-1).tolist()
+            )
+
+
+def test_a_window_beyond_the_models_own_is_refused_where_frequencies_would_change():
+    with pytest.raises(lampe.UnsupportedModelError, match="a window of at most 64, not 200"):
+        lampe.patch(build(FAMILIES["phi3-longrope"]), lampe.LampeConfig(200, 10, 6, 32))
+
+
+def test_a_wide_window_is_mapped_up_to_its_end():
+    """No layer sees farther, so there is nothing to map: a text that long is refused instead of cut in silence."""
+    model = build(FAMILIES["mistral-wide-window"])
+    with lampe.patch(model, CONFIG):
+        cache = DynamicCache(config=model.config)
+        logits(model, tokens(200), past_key_values=cache)
+        with pytest.raises(ValueError, match="At 201 tokens the text is longer than"):
+            logits(model, tokens(1), past_key_values=cache)
+
+
+def test_a_model_that_reads_more_than_text():
+    """Its text is mapped; images, whose tokens see one another, are refused in words."""
+    vision = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = FAMILIES["gemma3"].to_dict()
+    config = Gemma3Config(text_config=text, vision_config={**vision, "image_size": 28}, mm_tokens_per_image=4)
+    model, ids = Gemma3ForConditionalGeneration(config).eval(), tokens(LENGTH)
+    expected, kwargs = logits(model, ids[:, :60]), {"max_new_tokens": 4, "do_sample": False, "eos_token_id": None}
+    with lampe.patch(model, lampe.LampeConfig(64, 10, 6, 64)):
+        close(logits(model, ids[:, :60]), expected)
+    with lampe.patch(model, CONFIG) as patched:
+        made = model.generate(ids, **kwargs)
+        assert torch.equal(model.generate(ids, cache_implementation="static", disable_compile=True, **kwargs), made)
+        patched.plan(LENGTH)
+        assert made[0, LENGTH:].tolist() == logits(model, made)[0, LENGTH - 1 : -1].argmax(-1).tolist()
+        with pytest.raises(ValueError, match="custom masks"):
+            logits(model, ids, token_type_ids=(torch.arange(LENGTH)[None] // 4 == 5).long())
+    assert torch.equal(logits(model, ids[:, :60]), expected)
+    assert config.text_config._attn_implementation == "sdpa"
+
+
+def test_a_window_that_changes_under_the_patch_is_an_error():
+    model = build(FAMILIES["gemma2"])
+    with lampe.patch(model, CONFIG):
+        model.model.config.sliding_window = 8
+        with pytest.raises(RuntimeError, match="sliding window was changed"):
+            logits(model, tokens(30))
+
+
+@pytest.mark.parametrize("family", ["gemma2", "gemma3", "qwen2-windows", "smollm3-windows"])
+def test_windows_in_other_caches(family):
+    """A static cache and one that forgets nothing, padded rows too: all as a cache that keeps a window's keys."""
+    model = build(FAMILIES[family])
+    ids = torch.cat([tokens(LENGTH), torch.nn.functional.pad(tokens(50, seed=2), (LENGTH - 50, 0))])
+    kwargs = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None, "disable_compile": True}
+    for rows in (ids[:1], ids):
+        mask = (rows != 0).long()
+        with lampe.patch(model, CONFIG):
+            expected = model.generate(rows, attention_mask=mask, **kwargs)
+            for other in ({"cache_implementation": "static"}, {"past_key_values": DynamicCache()}):
+                got = model.generate(rows, attention_mask=mask, **kwargs, **other)
+                assert torch.equal(got, expected), other
+    with lampe.patch(model, CONFIG), pytest.raises(ValueError, match="packed"):
+        logits(model, ids[:1, :40], position_ids=torch.arange(20).repeat(2)[None], use_cache=False)
+
+
 # Plans and caches
 
 
@@ -191,8 +321,9 @@ def test_a_static_cache_works(llama):
         assert torch.equal(got, expected)
 
 
-def test_speculative_decoding_is_lossless_under_a_plan(llama):
-    ids = tokens(LENGTH)
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_speculative_decoding_is_lossless_under_a_plan(family):
+    llama, ids = build(FAMILIES[family]), tokens(LENGTH)
     kwargs = {"max_new_tokens": 25, "do_sample": False, "eos_token_id": None}
     with lampe.patch(llama, CONFIG) as patched:
         expected = llama.generate(ids, **kwargs)
@@ -354,13 +485,15 @@ def test_region_shares_are_the_attention_that_fell_in_each_region(llama):
         close(patched.region_shares, prefill)
 
 
-def test_key_weights_are_the_last_querys_attention_to_each_key(llama):
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_key_weights_are_the_last_querys_attention_to_each_key(family):
     """Oracles: eager attention where nothing is compressed; the shares of the regions; decode against prefill."""
     short, long = tokens(9), tokens(LENGTH)
+    llama = build(copy.deepcopy(FAMILIES[family]))
     llama.set_attn_implementation("eager")
     expected = torch.stack(llama(short, output_attentions=True).attentions)[:, 0, :, -1]
-    llama.set_attn_implementation("sdpa")
     with lampe.patch(llama, CONFIG) as patched:
+        expected = expected[[layer.mapped for layer in patched.layers]]
         logits(llama, short)
         with pytest.raises(RuntimeError, match="weren't kept"):
             patched.key_weights()
@@ -369,7 +502,7 @@ def test_key_weights_are_the_last_querys_attention_to_each_key(llama):
         close(patched.key_weights(), expected)
         logits(llama, long)
         weights, shares = patched.key_weights(), patched.head_shares()
-        assert weights.shape == (3, 4, LENGTH)
+        assert weights.shape == (len(expected), 4, LENGTH)
         first = 0
         for number, count in reversed(list(enumerate(patched.position_map.key_counts(LENGTH - 1)))):
             close(weights[:, :, first : first + count].sum(-1), shares[:, :, number])
@@ -381,18 +514,14 @@ def test_key_weights_are_the_last_querys_attention_to_each_key(llama):
         close(patched.key_weights(), weights)
 
 
-def test_attention_scale_is_a_factor_on_the_scores(llama):
-    ids = tokens(30)
-    with lampe.patch(llama, lampe.LampeConfig(64, 10, 6, 64, attention_scale=1.3)):
-        scaled = logits(llama, ids)
-    plain = [layer.self_attn.scaling for layer in llama.model.layers]
-    try:
-        for layer in llama.model.layers:
-            layer.self_attn.scaling *= 1.3
-        close(scaled, logits(llama, ids))
-    finally:
-        for layer, scaling in zip(llama.model.layers, plain, strict=True):
-            layer.self_attn.scaling = scaling
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_attention_scale_is_a_factor_on_the_scores_of_mapped_layers(family):
+    model, ids = build(FAMILIES[family]), tokens(30)
+    with lampe.patch(model, lampe.LampeConfig(64, 10, 6, 64, attention_scale=1.3)) as patched:
+        scaled = logits(model, ids)
+    for layer in patched.layers:
+        model.model.layers[layer.index].self_attn.scaling *= 1.3 if layer.mapped else 1
+    close(scaled, logits(model, ids))
 
 
 def test_two_models_from_one_config_keep_their_own_settings():
@@ -438,6 +567,18 @@ def test_an_exception_in_a_forward_leaves_nothing_behind(llama):
         handle.remove()
         logits(llama, ids)
         assert patched.region_shares.shape == (3, 3)
+
+
+def test_padding_holds_after_an_exception(llama):
+    """With a static cache, generate() asks for the mask before the forward."""
+    ids = torch.cat([tokens(60), torch.nn.functional.pad(tokens(50, seed=2), (10, 0))])
+    kwargs = {"attention_mask": (ids != 0).long(), "max_new_tokens": 5, "do_sample": False, "eos_token_id": None}
+    with lampe.patch(llama, CONFIG):
+        expected = llama.generate(ids, **kwargs)
+        with pytest.raises(ValueError, match="holes"):
+            logits(llama, ids, attention_mask=torch.tensor([1, 0, 1] * 20).repeat(2, 1))
+        got = llama.generate(ids, cache_implementation="static", disable_compile=True, **kwargs)
+    assert torch.equal(got, expected)
 
 
 def test_a_patched_model_that_nobody_holds_is_freed():
@@ -497,8 +638,11 @@ def test_wrong_calls_are_refused_in_words(llama):
     assert llama.config._attn_implementation == "sdpa"
 
 
-def test_no_tensor_is_as_large_as_queries_times_keys(llama):
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gemma3"])
+def test_no_tensor_is_as_large_as_queries_times_keys(family, monkeypatch):
     """At any length: prefill and decode are watched, tensor by tensor."""
+    llama = build(FAMILIES[family])
+    monkeypatch.setattr("lampe.engine._SCORES", 2**17)
 
     class Largest(TorchDispatchMode):
         numbers = 0

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import LlamaConfig, MistralConfig, Qwen2Config
+from transformers import Gemma3TextConfig, LlamaConfig, MistralConfig, Phi3Config, Qwen2Config
 
 import lampe
 from lampe.presets import preset_name, pretraining_window, rescaled
@@ -145,6 +145,17 @@ def test_the_rescaled_curve_has_a_value_at_the_smallest_windows(window):
 def test_the_window_is_the_one_before_scaling():
     yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4096, "rope_theta": 1e4}
     assert pretraining_window(LlamaConfig(max_position_embeddings=16384, rope_parameters=yarn)) == 4096
+    layers = {"sliding_attention": {"rope_type": "default", "rope_theta": 1e4}, "full_attention": yarn}
+    assert pretraining_window(Gemma3TextConfig(max_position_embeddings=16384, rope_parameters=layers)) == 4096
+    long = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 48, "long_factor": [2.0] * 48}
+    assert pretraining_window(Phi3Config(max_position_embeddings=131072, rope_parameters=long)) == 4096
+    dynamic = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4}
+    assert pretraining_window(LlamaConfig(max_position_embeddings=4096, rope_parameters=dynamic)) == 4096
+    llama3 = {
+        "rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    }  # fmt: skip
+    assert pretraining_window(LlamaConfig(max_position_embeddings=131072, rope_parameters=llama3)) == 131072
     with pytest.raises(ValueError, match="max_position_embeddings"):
         pretraining_window(object())
 

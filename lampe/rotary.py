@@ -1,0 +1,139 @@
+"""A model's rotary embedding: where it is, how its family turns, and its cosines and sines for any positions."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from lampe.engine import Rotate, Table, Tables
+from lampe.presets import pretraining_window
+
+Kind = tuple[Any, ...]
+"""What a rotary embedding is called with besides positions: nothing, or the type of the layers it is for."""
+
+_GROWING = ("dynamic", "longrope")  # RoPE types whose frequencies change with the greatest position seen
+
+
+class Rotary:
+    """The rotary embedding of a model.
+
+    Parameters
+    ----------
+    model : transformers model
+    refuse : Callable
+        Raises the error that says why the model can't be patched.
+
+    Attributes
+    ----------
+    module : nn.Module
+        It gives cosine and sine for position ids, once per forward (and kind).
+    decoder : nn.Module
+        The module that owns it and runs once per forward.
+    kind : tuple
+        That of the mapped layers; see `Kind`.
+    """
+
+    def __init__(self, model: nn.Module, refuse: Callable[[str], NoReturn]) -> None:
+        self._refuse = refuse
+        self.kind: Kind = ()
+        self._factor = 1.0
+        self._held: dict[str, Any] = {}
+        found = [
+            (name, module)
+            for name, module in model.named_modules()
+            if any(buffer.endswith("inv_freq") for buffer, _ in module.named_buffers(recurse=False))
+        ]
+        if not found:
+            refuse("it has no rotary position embedding (RoPE) of transformers' kind, so there are no positions to map")
+        if len(found) > 1:
+            refuse("it has more than one rotary embedding, and LaMPE can't tell which of its layers use which")
+        ((name, self.module),) = found
+        self.decoder: Any = model.get_submodule(name.rpartition(".")[0])
+        if getattr(self.decoder, "config", None) is None:
+            refuse("its rotary embedding doesn't belong to a model that runs once per forward")
+
+    def hold(self, window: int) -> None:
+        """Keep frequencies that would change with the input length at what they are for short inputs.
+
+        Mapped positions stay below the window, and keys of one cache have to be turned by the same frequencies.
+
+        Parameters
+        ----------
+        window : int
+            The window that positions are mapped into, in tokens.
+        """
+        types = getattr(self.module, "rope_type", "default")
+        growing = [name for name in (types.values() if isinstance(types, dict) else [types]) if name in _GROWING]
+        if not growing:
+            return
+        base = pretraining_window(self.decoder.config)
+        if window > base:
+            self._refuse(
+                f"its RoPE ({growing[0]}) changes its frequencies beyond {base} positions; give a LampeConfig with a "
+                f"window of at most {base}, not {window}"
+            )
+        buffers = dict(self.module.named_buffers(recurse=False))
+        originals = [name for name in buffers if name.endswith("original_inv_freq")]
+        if not originals:
+            self._refuse(
+                f"its RoPE ({growing[0]}) changes its frequencies with the input length, and keeps no original"
+            )
+        self._held = {"rope_type": types}
+        self.module.rope_type = dict.fromkeys(types, "default") if isinstance(types, dict) else "default"
+        for name in originals:
+            used = name.replace("original_inv_freq", "inv_freq")
+            self._held[used] = buffers[used]
+            setattr(self.module, used, buffers[name])
+
+    def release(self) -> None:
+        """Undo `hold`, to the bit."""
+        for name, value in self._held.items():
+            setattr(self.module, name, value)
+        self._held.clear()
+
+    def at(self, like: Tensor, positions: Tensor, kind: Kind) -> Table:
+        """Cosine and sine at positions of shape (rows, tokens), in the dtype and on the device of `like`."""
+        # forward() itself, past the hooks: every kind of RoPE scaling comes with it.
+        return self.module.forward(like, positions, *kind)
+
+    def tables(self, like: Tensor) -> Tables:
+        """For turning on what is rotated already, on the device of `like`."""
+        exact = like.to(torch.promote_types(like.dtype, torch.float32))
+        # Yarn's factor on the cosine and sine is in queries and keys already when they are turned on.
+        factor = self._factor
+
+        def tables(positions: Tensor) -> Table:
+            cos, sin = self.at(exact, positions.unsqueeze(0), self.kind)
+            return (cos, sin) if factor == 1 else (cos / factor, sin / factor)
+
+        return tables
+
+    def choose(self, kind: Kind, like: Tensor) -> None:
+        """From now on give this kind's cosine and sine."""
+        self.kind = kind
+        nowhere = torch.zeros((1, 1), dtype=torch.long, device=like.device)
+        self._factor = self.at(like.float(), nowhere, kind)[0].max().item()
+
+
+def rotation(module: nn.Module) -> Rotate:
+    """The rotation that stands beside an attention class in its modelling file."""
+    for cls in type(module).__mro__:
+        apply = getattr(sys.modules.get(cls.__module__), "apply_rotary_pos_emb", None)
+        if apply is not None:
+            break
+    else:
+        raise ValueError(f"the file of its {type(module).__name__} has no apply_rotary_pos_emb")
+
+    def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        turning = cos.shape[-1]
+        # It rotates a query and a key by one table; a key of no heads costs nothing.
+        if turning == x.shape[-1]:
+            return apply(x, x[:, :0], cos, sin)[0]
+        part = x[..., :turning]  # the others carry no position
+        return torch.cat((apply(part, part[:, :0], cos, sin)[0], x[..., turning:]), -1)
+
+    return rotate
