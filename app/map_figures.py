@@ -155,18 +155,18 @@ def row_figure(position_map: PositionMap, query: int, big: bool = False) -> go.F
 # 6. Measured attention
 
 
-def shares_figure(regions: Sequence[str], shares: np.ndarray, big: bool = False) -> go.Figure:
+def shares_figure(regions: Sequence[str], layers: Sequence[int], shares: np.ndarray, big: bool = False) -> go.Figure:
     """Where a query's attention went in each layer: the mean over heads, and the heads' range.
 
     Parameters
     ----------
     regions : names
+    layers : their numbers
     shares : numpy array, shape (layers, heads, regions)
         Each row of regions sums to 1.
     big : bool
     """
     sheet = Sheet(big)
-    layers = list(range(len(shares)))
     mean, least, most = shares.mean(1), shares.min(1), shares.max(1)
     for number, name in enumerate(regions):
         colour = COLOURS.get(name, GREY)
@@ -192,7 +192,7 @@ def shares_figure(regions: Sequence[str], shares: np.ndarray, big: bool = False)
         colour, dash = COLOURS.get(name, GREY), DASHES.get(name, "solid")
         sheet.line(name, layers, mean[:, number].tolist(), colour, 4, dash, hover, customdata=custom)
     return sheet.figure(
-        {"title": "Layer", "range": [-0.3, len(shares) - 0.7]},
+        {"title": "Layer", "range": [layers[0] - 0.3, layers[-1] + 0.3]},
         {"title": "Share of attention", "range": [0, 1.02], "tickformat": ".0%"},
         height=400,
         legend=True,

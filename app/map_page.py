@@ -323,7 +323,7 @@ def build_map_tab(
             return [gr.skip(), gr.skip()]
         number = min(int(number or 0), len(run.queries) - 1)
         names = [region.name for region in run.position_map.regions]
-        figure = map_figures.shares_figure(names, run.shares[number].float().numpy(), size)
+        figure = map_figures.shares_figure(names, run.layers, run.shares[number].float().numpy(), size)
         return [as_plot(figure, "lampe-attention"), views.shares_table(run, number)]
 
     def run_settings(run: Attention | None, size: bool) -> list[Any]:

@@ -63,13 +63,16 @@ class Attention:
         As in `RunReport`.
     queries : tuple of str
         The query tokens as text: the prompt's last, then the answer's.
+    layers : tuple of int
+        The layers that are mapped; the others attend as they do without LaMPE.
     shares : Tensor, shape (queries, layers, heads, regions), float16
-        Share of each region in a query's attention.
+        Share of each region in a query's attention, in those layers.
     """
 
     position_map: PositionMap
     calibrated: bool
     queries: tuple[str, ...]
+    layers: tuple[int, ...]
     shares: torch.Tensor
 
 

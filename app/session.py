@@ -299,7 +299,8 @@ class Session:
         attention = None
         if watch.position_map:
             texts = tuple(self._decoder.decode([token]) for token in watch.queries)
-            attention = Attention(position_map, config.calibrated, texts, torch.stack(watch.head_shares))
+            layers = tuple(layer.index for layer in patched.layers if layer.mapped) if patched else ()
+            attention = Attention(position_map, config.calibrated, texts, layers, torch.stack(watch.head_shares))
         report = RunReport(
             "lampe" if patched else "rope",
             model_name(self.settings),

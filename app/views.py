@@ -286,9 +286,10 @@ def shares_table(run: Attention, number: int) -> str:
     rows = ""
     for index, region in enumerate(run.position_map.regions):
         low, high = layers[:, index].min(0), layers[:, index].max(0)
+        least, most = run.layers[low.indices], run.layers[high.indices]
         rows += (
             f'<tr><th scope="row">{_chip(region.name)}{region.name}</th><td>{means[index]:.1%}</td>'
-            f"<td>{low.values:.1%} (layer {low.indices})</td><td>{high.values:.1%} (layer {high.indices})</td>"
+            f"<td>{low.values:.1%} (layer {least})</td><td>{high.values:.1%} (layer {most})</td>"
             f"<td>{shares[:, :, index].std():.1%}</td></tr>"
         )
     place = "the last of the prompt" if not number else f"answer token {number}"

@@ -232,13 +232,16 @@ def test_a_row_has_every_key_of_its_query(query):
 
 def test_measured_shares_are_drawn_as_they_are():
     shares = torch.rand(2, 4, 5, 3, generator=torch.Generator().manual_seed(0)).softmax(-1)
-    figure = shares_figure(["Head", "Middle", "Tail"], shares[1].numpy())
+    layers = (0, 1, 5, 7)  # those between aren't mapped
+    figure = shares_figure(["Head", "Middle", "Tail"], layers, shares[1].numpy())
     traces = {trace.name: trace for trace in figure.data}
+    assert traces["Middle"].x == layers
     assert traces["Middle"].y == pytest.approx(shares[1, :, :, 1].mean(1).tolist())
     assert traces["Tail, highest head"].y == pytest.approx(shares[1, :, :, 2].amax(1).tolist())
-    run = Attention(lampe.position_map(SMOL, 12_000), True, (" the", "<b>"), shares.half())
+    run = Attention(lampe.position_map(SMOL, 12_000), True, (" the", "<b>"), layers, shares.half())
     assert "&lt;b&gt;" in shares_table(run, 1)
     assert f"{shares[1].mean((0, 1))[0]:.1%}" in shares_table(run, 1)
+    assert f"(layer {layers[shares[1].half().float().mean(1)[:, 0].argmax()]})" in shares_table(run, 1)
 
 
 def test_a_short_texts_tokens_are_escaped_and_coloured_by_region():
