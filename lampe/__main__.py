@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from lampe.calibration import CalibrationError
-from lampe.commands import calibrate, needle
+from lampe.commands import calibrate, doctor, needle
 from lampe.load import LoadError
 from lampe.needle import NeedleError
 from lampe.probe import UnsupportedModelError
@@ -18,6 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="command")
     needle.add(commands.add_parser("needle", help="hide facts in long texts, ask for them, and score the answers"))
     calibrate.add(commands.add_parser("calibrate", help="find the mapping lengths that suit a model"))
+    doctor.add(commands.add_parser("doctor", help="what LaMPE makes of a model, and what to do next"))
     given = parser.parse_args(arguments)
     try:
         return given.run(given)

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from lampe.calibration.points import CalibrationError, Evaluation
+from lampe.memory import cache_bytes
 from lampe.needle import Cell, Prompt, Straw, prompt_of
 from lampe.needle.prefix import PromptReader
 from lampe.patch import patch
@@ -166,12 +167,9 @@ def check_memory(model: Any, lengths: Iterable[int]) -> None:
     CalibrationError
         If one doesn't fit.
     """
-    config = model.config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    dimension = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    bytes_each = torch.finfo(model.dtype).bits // 8
-    per_token = 3 * 2 * config.num_hidden_layers * heads * dimension * bytes_each
-    logits = LAST * config.vocab_size * (bytes_each + 4 + 4)
+    each = torch.finfo(model.dtype).bits // 8
+    per_token = 3 * cache_bytes(model.config, 1, each)
+    logits = LAST * model.config.get_text_config().vocab_size * (each + 4 + 4)
     on_gpu = model.device.type == "cuda"
     free = torch.cuda.mem_get_info(model.device)[0] if on_gpu else psutil.virtual_memory().available
     longest, fitting = max(lengths), max(0, int((free - logits) / per_token))

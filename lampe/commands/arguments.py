@@ -10,8 +10,12 @@ from typing import Any
 from lampe.needle import HAYSTACKS, Haystack, NeedleError
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", help="a Hub id or a folder (default: the embedded model)")
+def add_model(parser: argparse.ArgumentParser, positional: bool = False) -> None:
+    about = "a Hub id or a folder (default: the embedded model)"
+    if positional:
+        parser.add_argument("model", nargs="?", help=about)
+    else:
+        parser.add_argument("--model", help=about)
     parser.add_argument("--bits", type=int, choices=(4, 16), default=4)
 
 

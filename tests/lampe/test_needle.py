@@ -181,17 +181,18 @@ def test_shared_work_changes_no_result(loaded, reference, method):
             assert (result.mapped_position, result.region) == (result.distance, "All")
 
 
-def test_stop_ends_a_run_within_a_chunk(loaded, reference):
-    asked = []
+def test_stop_ends_a_run_within_a_layer(loaded, reference):
+    asked, layers = [], loaded[0].config.num_hidden_layers
 
     def stop():
         asked.append(1)
-        return len(asked) > 3
+        return len(asked) > 3 * layers + 5
 
     read = []
     cells = [Cell("single", 4000, 0.5, "lampe")]
     assert list(run(loaded[0], reference, cells, stop=stop, progress=lambda _, tokens: read.append(tokens))) == []
     assert read == [512, 1024, 1536]
+    assert len(asked) == 3 * layers + 6 + 1, "five layers of the fourth chunk were read; then the run itself looks"
 
 
 def test_the_wilson_interval_is_the_published_one():

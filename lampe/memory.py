@@ -1,0 +1,58 @@
+"""The memory that a model takes: its weights, and the keys and values of an input."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from torch import nn
+
+_NF4 = 0.5 + 1 / 64 + 4 / 64 / 256  # bytes for each weight: its bits, a scale for each 64, and one for 256 scales
+
+
+class Heads(NamedTuple):
+    """How many heads a layer has, and dimensions of each; zeros where the config doesn't say."""
+
+    queries: int
+    keys: int
+    size: int
+
+
+def heads_of(config: Any) -> Heads:
+    """Of a model's config."""
+    text = config.get_text_config()
+    queries = getattr(text, "num_attention_heads", None) or 0
+    keys = getattr(text, "num_key_value_heads", None) or queries
+    return Heads(queries, keys, getattr(text, "head_dim", None) or (text.hidden_size // queries if queries else 0))
+
+
+def cache_bytes(config: Any, length: int, each: int = 2) -> int:
+    """Bytes of an input's keys and values; sliding layers keep no more than their window.
+
+    Parameters
+    ----------
+    config : transformers config
+    length : int
+        In tokens.
+    each : int
+        Bytes of a number.
+    """
+    text, heads = config.get_text_config(), heads_of(config)
+    kinds = getattr(text, "layer_types", None) or ["full_attention"] * text.num_hidden_layers
+    window = getattr(text, "sliding_window", None) or length
+    tokens = sum(min(length, window) if kind == "sliding_attention" else length for kind in kinds)
+    return 2 * each * heads.keys * heads.size * tokens
+
+
+def weight_bytes(model: Any, bits: int) -> int:
+    """Bytes of a model's weights, which may be on the meta device.
+
+    Parameters
+    ----------
+    model : transformers model
+    bits : int
+        16, or 4: then the linear layers are NF4, but for the output head; embeddings and norms are left alone.
+    """
+    head = model.get_output_embeddings()
+    linear = {id(one.weight) for one in model.modules() if isinstance(one, nn.Linear) and one is not head}
+    each = _NF4 if bits == 4 else 2
+    return round(sum(weight.numel() * (each if id(weight) in linear else 2) for weight in model.parameters()))

@@ -1,0 +1,103 @@
+"""What is told of a model: the same as its patch, its cache and its weights say."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import (
+    DynamicCache,
+    Gemma2Config,
+    GPT2Config,
+    LlamaConfig,
+    Mamba2Config,
+    MixtralConfig,
+    Phi3Config,
+    Qwen3MoeConfig,
+)
+
+import lampe
+from lampe import __main__ as cli
+from lampe.doctor import diagnose, layers_in_words, report
+from lampe.memory import cache_bytes, weight_bytes
+from lampe.narrow import narrow_model
+from tests.lampe.tiny import FAMILIES, LEFT_ALONE, build, tokens
+
+LLAMA3 = LlamaConfig(
+    vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32,
+    num_key_value_heads=8, max_position_embeddings=8192,
+)  # fmt: skip
+
+
+def test_a_config_alone_tells_of_a_model_that_is_far_too_large_for_this_machine():
+    found = diagnose(LLAMA3)
+    assert (found.family, found.window, found.rope, found.preset) == ("llama", 8192, ("default",), "llama3")
+    assert (found.turning, found.head_size) == (128, 128)
+    assert len(found.layers) == 32
+    assert all(layer.mapped for layer in found.layers)
+    assert found.weights[16] == 2 * 8_030_261_248, "the published number of parameters"
+    assert 5.5e9 < found.weights[4] < 5.8e9
+    text = report("Llama-3-8B", found, LLAMA3, 8192)
+    assert "1.07 GB of keys and values for 8,192 tokens" in text
+    assert "llama3: calibrated" in text
+    assert "narrow copy" in text
+    assert "doctor Llama-3-8B` tries it with its weights" in text
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (Gemma2Config(), "13 of 26 mapped; 13 left as they are: sliding window of 4,096 tokens"),
+        (MixtralConfig(), "32 of 32 mapped"),
+        (Qwen3MoeConfig(), "24 of 24 mapped"),
+        (Phi3Config(sliding_window=None), "32 of 32 mapped"),
+    ],
+    ids=["gemma2", "mixtral", "qwen3-moe", "phi3"],
+)
+def test_the_narrow_copy_has_the_layers_of_the_whole(config, words):
+    before = config.to_dict()
+    copy = narrow_model(config)
+    assert sum(weight.numel() for weight in copy.parameters()) < 40e6
+    assert layers_in_words(diagnose(config).layers) == words
+    assert config.to_dict() == before, "the config is left as it was"
+
+
+@pytest.mark.parametrize("name", ["smollm3", "gemma3", "llama", "qwen2-windows"])
+def test_what_the_narrow_copy_shows_is_what_the_patch_finds(name):
+    config = FAMILIES[name]
+    with lampe.patch(build(config), lampe.LampeConfig(64, 10, 6, 32)) as patched:
+        layers = patched.layers
+    assert diagnose(config).layers == layers
+    assert {layer.index: layer.reason for layer in layers if not layer.mapped} == LEFT_ALONE.get(name, {})
+
+
+@pytest.mark.parametrize("config", [GPT2Config(), Mamba2Config()], ids=["gpt2", "mamba2"])
+def test_a_model_that_cant_be_patched_gets_the_reason_and_a_way_on(config):
+    found = diagnose(config)
+    assert found.layers == ()
+    text = report("some/model", found, config, 100) if found.head_size else found.refusal
+    assert found.refusal
+    assert "can't" in text or "window" in text
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma2"])
+def test_memory_is_what_the_tensors_take(name):
+    model = build(FAMILIES[name], torch.bfloat16)
+    cache = DynamicCache(config=model.config)
+    with torch.no_grad():
+        model(tokens(40), past_key_values=cache)
+    held = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
+    told = cache_bytes(model.config, 40)
+    # transformers keeps one token less than the window.
+    assert held <= told <= held * 1.07
+    assert weight_bytes(model, 16) == sum(weight.nbytes for weight in model.parameters())
+
+
+def test_the_command_reports_and_says_by_its_status_whether_it_works(default_folder, tmp_path, capsys):
+    assert cli.main(["doctor", "--config-only"]) == 0
+    said = capsys.readouterr().out
+    for words in ("SmolLM2-135M-Instruct", "8,192 tokens", "64 of 64 dimensions", "30 of 30 mapped", "smollm2"):
+        assert words in said
+    GPT2Config().save_pretrained(tmp_path)
+    assert cli.main(["doctor", str(tmp_path), "--config-only", "--length", "1000"]) == 1
+    assert "no rotary position embedding" in capsys.readouterr().out
+    assert cli.main(["doctor", str(tmp_path / "none")]) == 2
