@@ -83,8 +83,8 @@ def build_needle_tab(
                     list(METHODS.items()), value=list(METHODS.values()), label="Read by", elem_id="needle-methods"
                 )
                 seed = gr.Number(0, label="Seed", elem_id="needle-seed")
-            with gr.Tabs():
-                with gr.Tab("One test") as single:
+            with gr.Tabs() as kinds:
+                with gr.Tab("One test"):
                     length = gr.Number(4096, label="Prompt length (tokens)", elem_id="needle-length")
                     depth = gr.Slider(0, 1, 0.5, step=0.05, label="Depth of the needle", elem_id="needle-depth")
                     with gr.Row():
@@ -93,7 +93,7 @@ def build_needle_tab(
                         )
                         value = gr.Textbox(label="is", placeholder="drawn by the seed", min_width=140)
                     one = gr.Button("Hide it and ask", variant="primary", elem_id="needle-one")
-                with gr.Tab("A grid") as several:
+                with gr.Tab("A grid"):
                     with gr.Row(elem_classes="points"):
                         ready = [gr.Button(choice.label, size="sm") for choice in READY]
                     lengths = gr.Textbox("2048, 4096", label="Prompt lengths (tokens)", elem_id="needle-lengths")
@@ -268,6 +268,10 @@ def build_needle_tab(
         tests = (tests for point, tests in needle_views.by_point(results).items() if str(point) == asked)
         return needle_views.details(next(tests, []))
 
+    def show_kind(tab: gr.SelectData) -> list[Any]:
+        """What comes of one test, or of a grid."""
+        return [gr.Column(visible=tab.value == "One test"), gr.Column(visible=tab.value != "One test")]
+
     def stop_run(request: gr.Request) -> None:
         if event := stops.get(request.session_hash or ""):
             event.set()
@@ -275,9 +279,9 @@ def build_needle_tab(
     def open_file(path: str) -> list[Any]:
         try:
             results = opened(Path(path))
-            return [views.note(f"{len(results)} results opened."), *shown(results)]
+            return [views.note(f"{len(results)} results opened."), *shown(results), ""]
         except ValueError as error:
-            return [views.message(str(error)), *[gr.skip()] * 4]
+            return [views.message(str(error)), *[gr.skip()] * 5]
         finally:
             Path(path).unlink(missing_ok=True)
 
@@ -306,14 +310,11 @@ def build_needle_tab(
     asked: list[Any] = [lengths, depths, trials, methods, task, seed]
     gr.on([part.change for part in asked], tell_time, asked, time, **moves)
     estimate.click(measure_time, asked, time, **runs)
-    for tab, one_too in ((single, True), (several, False)):
-        seen = [gr.Column(visible=one_too), gr.Column(visible=not one_too)]
-        tab.select(lambda seen=seen: seen, None, [of_one, of_many], queue=False, **QUIET)
+    kinds.select(show_kind, None, [of_one, of_many], **moves)
     halt.click(stop_run, queue=False, **QUIET)
-    clear.click(lambda: ["", [], gr.Plot(visible=False), "", ""], None, filled, queue=False, **QUIET)
+    clear.click(lambda: ["", [], gr.Plot(visible=False), "", "", ""], None, [*filled, details], queue=False, **QUIET)
     points.select(look, kept, details, queue=False, **QUIET)
-    kept.change(lambda results: gr.skip() if results else "", kept, details, queue=False, **QUIET)
-    upload.upload(open_file, upload, filled, **QUIET)
+    upload.upload(open_file, upload, [*filled, details], **QUIET)
     for button, choice in zip(ready, READY, strict=True):
         values = (choice.lengths, choice.depths, choice.trials)
         button.click(lambda values=values: values, None, [lengths, depths, trials], queue=False, **QUIET)

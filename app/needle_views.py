@@ -100,17 +100,24 @@ def heat(results: Sequence[Result], cells: Sequence[Cell], big: bool = False) ->
         text = [["" if share is None else f"{share:.0%}" for share in row] for row in z]
         axis = "" if not number else str(number + 1)
         figure.add_heatmap(
-            x=[f"{n:,}" for n in lengths], y=[f"{d:g}" for d in depths], z=z, text=text, texttemplate="%{text}",
+            x=[_short(n) for n in lengths], y=[f"{d:g}" for d in depths], z=z, text=text, texttemplate="%{text}",
+            hovertext=[[f"{n:,}" for n in lengths]] * len(depths), customdata=[list(map(str, row)) for row in points],
             zmin=0, zmax=1, colorscale="Cividis", xgap=2, ygap=2, xaxis=f"x{axis}", yaxis=f"y{axis}",
-            name=METHOD_NAMES[method], customdata=[[str(point) for point in row] for row in points],
-            showscale=number == len(methods) - 1, colorbar={"tickformat": ".0%", "thickness": 12}, hoverongaps=False,
-            hovertemplate="%{x} tokens, depth %{y}<br>found %{z:.0%}<extra>" + METHOD_NAMES[method] + "</extra>",
+            name=METHOD_NAMES[method], hoverongaps=False,
+            showscale=number == len(methods) - 1, colorbar={"tickformat": ".0%", "thickness": 12},
+            hovertemplate="%{hovertext} tokens, depth %{y}<br>found %{z:.0%}<extra>"
+            f"{METHOD_NAMES[method]}</extra>",
         )  # fmt: skip
         left, right = number * width + 0.03 * bool(number), (number + 1) * width - 0.03
-        layout[f"xaxis{axis}"] = {"domain": [left, right], "title": {"text": "tokens"}, "type": "category"}
+        layout[f"xaxis{axis}"] = {
+            "domain": [left, right],
+            "title": {"text": "tokens"},
+            "type": "category",
+            "automargin": True,
+        }
         layout[f"yaxis{axis}"] = {
             "anchor": f"x{axis}", "autorange": "reversed", "type": "category", "showticklabels": not number,
-            "title": {"text": "" if number else "Depth of the needle"},
+            "title": {"text": "" if number else "Depth of the needle"}, "automargin": True,
         }  # fmt: skip
         short = METHOD_NAMES[method].removeprefix("Plain ")  # two stand side by side on a phone
         layout["annotations"].append(
@@ -129,6 +136,11 @@ def time(tests: int, seconds: float | None) -> str:
     """How long a grid takes."""
     long = "how long they take is known once the model is loaded" if seconds is None else f"{about(seconds)} here"
     return note(f"{tests:,} test{'s' * (tests != 1)}: {long}.")
+
+
+def _short(length: int) -> str:
+    """A length for an axis: 4096 is 4k."""
+    return f"{length // 1024}k" if length >= 1024 and not length % 1024 else f"{length:,}"
 
 
 def table(results: Sequence[Result]) -> str:

@@ -39,7 +39,7 @@ def main() -> None:
         print(table(results))
         if not given.quick:
             figure = heat(results, [result.cell for result in results], big=True)
-            picture(figure, Path("assets/screenshots/needle-grid.png"))
+            picture(figure, Path("assets/screenshots/needle-grid.png"), height=360)
 
 
 def table(results: list) -> str:

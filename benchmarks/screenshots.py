@@ -32,11 +32,11 @@ def chromium() -> str | None:
     return os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
 
-def picture(figure: go.Figure, file: Path) -> None:
+def picture(figure: go.Figure, file: Path, height: int = 540) -> None:
     """Draw a figure in Chromium, as the page does, and keep it as PNG."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
-        page = browser.new_page(viewport={"width": 960, "height": 540})
+        page = browser.new_page(viewport={"width": 960, "height": height})
         page.set_content(figure.to_html(include_plotlyjs=True, config={"displayModeBar": False}))
         page.wait_for_timeout(2000)
         page.screenshot(path=file)
