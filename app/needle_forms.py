@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from app.checks import MAX_CHARACTERS, AskError, too_long, whole_number
-from lampe.needle import HAYSTACKS, Cell, Haystack, Needles, Result, file_needles, grid, read_results
+from app.map_view import MAX_MAP_LENGTH
+from lampe.needle import HAYSTACKS, Cell, Haystack, Needles, Result, file_needles, grid, read_rows, row_of
 
 SOURCES = {
     "Python's language reference": "reference",
@@ -40,8 +40,8 @@ READY = (
 )
 
 
-def numbers(name: str, text: str, kind: Any) -> list[Any]:
-    """A list of numbers as people type it.
+def numbers(name: str, text: str, kind: Any, example: str) -> list[Any]:
+    """A list of numbers as people type it, like the example.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def numbers(name: str, text: str, kind: Any) -> list[Any]:
             try:
                 found.append(kind(part.strip()))
             except ValueError:
-                raise AskError(f"{name}: {part.strip()!r:.40} is not a number. Write them as 0.1, 0.5, 0.9.") from None
+                raise AskError(f"{name}: {part.strip()!r:.40} is not a number. Write them as {example}.") from None
     return found
 
 
@@ -91,6 +91,8 @@ def checked_grid(task: str, lengths: Any, depths: Any, methods: Any, trials: Any
         if isinstance(depth, bool) or not isinstance(depth, int | float):
             raise AskError(f"A depth must be a number from 0 to 1, not {depth!r:.40}.")
     count = whole_number("The number of trials", trials)
+    if max(tokens, default=0) > MAX_MAP_LENGTH:
+        raise AskError(f"A prompt length is at most {MAX_MAP_LENGTH:,} tokens.")
     tests = len(set(tokens)) * len(depths) * len(methods) * count
     if tests > MOST_TESTS:
         raise AskError(
@@ -119,26 +121,27 @@ def haystack_of(source: str, document: str) -> Haystack:
     return given_haystack(document) if source == "document" else HAYSTACKS[source]()
 
 
-def as_jsonl(results: Sequence[Result]) -> str:
-    return "".join(json.dumps(asdict(result), ensure_ascii=False) + "\n" for result in results)
+def as_jsonl(results: Sequence[Result], ran_with: Mapping[str, Any]) -> str:
+    return "".join(row_of(result, ran_with) for result in results)
 
 
-def as_csv(results: Sequence[Result]) -> str:
+def as_csv(results: Sequence[Result], ran_with: Mapping[str, Any]) -> str:
     text = io.StringIO()
     lines = csv.writer(text)
     names = [field.name for field in fields(Result)]
-    lines.writerow(names)
+    lines.writerow([*names, *ran_with])
     for result in results:
         values = (getattr(result, name) for name in names)
-        lines.writerow([" | ".join(value) if isinstance(value, tuple) else value for value in values])
+        cells = [" | ".join(value) if isinstance(value, tuple) else value for value in values]
+        lines.writerow([*cells, *ran_with.values()])
     return text.getvalue()
 
 
 FILES = {"CSV": ("csv", as_csv), "JSONL": ("jsonl", as_jsonl)}
 
 
-def opened(path: Path) -> list[Result]:
-    """The results in a file that a visitor brings.
+def opened(path: Path) -> tuple[list[Result], dict[str, Any]]:
+    """The results in a file that a visitor brings, and the model and bits that they ran with.
 
     Raises
     ------
@@ -148,9 +151,15 @@ def opened(path: Path) -> list[Result]:
     if path.stat().st_size > MOST_ROWS_BYTES:
         raise AskError(f"This file is larger than {MOST_ROWS_BYTES / 1e6:.0f} MB; no grid here makes such a one.")
     try:
-        results = read_results(path)
+        rows = read_rows(path)
     except UnicodeDecodeError:
         raise AskError("This file isn't text, so it holds no results.") from None
-    if not results:
+    if not rows:
         raise AskError("This file is empty: it holds no results.")
-    return results
+    results, (first, *others) = [result for result, _ in rows], [ran_with for _, ran_with in rows]
+    if any(other != first for other in others) or len({(r.task, r.haystack) for r in results}) > 1:
+        raise AskError("This file mixes results of several models, tasks or texts; a file of one of each can be shown.")
+    points = len({r.length for r in results}) * len({r.depth for r in results})
+    if points > MOST_TESTS:
+        raise AskError(f"This file has {points:,} points of length and depth; at most {MOST_TESTS} can be drawn.")
+    return results, first

@@ -27,7 +27,7 @@ from app.needle_forms import (
     own_needle,
 )
 from app.reports import Update
-from app.session import Session
+from app.session import Session, model_name
 from app.sheet import as_plot
 from lampe.needle import TASKS, Cell, Result
 from lampe.positions import plain_map
@@ -73,7 +73,9 @@ def build_needle_tab(
 
     # Layout
 
-    kept, placed = gr.State([]), gr.State()
+    # Results of one task, text and model: what a heat map can put side by side.
+    kept, ran_with, placed = gr.State([]), gr.State({}), gr.State()
+    own = {"model": model_name(session.settings), "bits": session.settings.bits}
     with gr.Row(elem_classes="columns"):
         with gr.Column(scale=3, min_width=300):
             with gr.Group():
@@ -130,20 +132,24 @@ def build_needle_tab(
                 )
                 details = gr.HTML(elem_id="needle-details")
                 table = gr.HTML(elem_id="needle-table")
-                points = gr.HTML(elem_id="needle-points", js_on_load=_CLICKS)
                 with gr.Row(elem_classes="points"):
                     save_buttons = {name: gr.Button(name, size="sm") for name in FILES}
                     upload = gr.UploadButton("Open a result file", size="sm", file_types=[".jsonl"], type="filepath")
+                points = gr.HTML(elem_id="needle-points", js_on_load=_CLICKS)
             file = gr.DownloadButton(visible="hidden", elem_id="needle-file")
 
     # Handlers
 
-    def started(request: gr.Request) -> threading.Event:
+    def idle(request: gr.Request) -> str:
+        """This visitor's name, if nothing of theirs is running."""
         name = request.session_hash or ""
         if name in stops and not stops[name].is_set():
             raise AskError("Something of yours is running already: stop it first, or wait until it has ended.")
-        stops[name] = threading.Event()
-        return stops[name]
+        return name
+
+    def started(request: gr.Request) -> threading.Event:
+        event = stops[idle(request)] = threading.Event()
+        return event
 
     def run_one(
         source: str, task: str, methods: list[str], seed: float, length: float, depth: float, key: str, value: str,
@@ -180,11 +186,12 @@ def build_needle_tab(
                     ran = plain_map(event.length) if plain else session.config().position_map(event.length)
                     where += needle_views.place(event, ran)
                     yield now("")
-                yield now(views.note("Stopped." if stop.is_set() else "Done."))
+                words = views.note("Stopped." if stop.is_set() else "Done.")
+                yield now(words) if found else [words, *[gr.skip()] * (len(tested) - 1)]
             finally:
                 stop.set()
         except (ValueError, lampe.LoadError) as error:
-            yield now(views.message(str(error)))
+            yield [views.message(str(error)), *[gr.skip()] * (len(tested) - 1)]  # earlier results stay
 
     def maps(length: int, needle: int) -> list[Any]:
         """Figures 1 and 2 of LaMPE's map of a prompt, with the needle in them."""
@@ -208,12 +215,13 @@ def build_needle_tab(
     def wanted_cells(
         lengths: str, depths: str, trials: float, methods: list[str], task: str, seed: float
     ) -> list[Cell]:
-        places = numbers("Prompt lengths", lengths, int), numbers("Depths", depths, float)
+        tokens = numbers("Prompt lengths", lengths, int, "2048, 4096")
+        places = tokens, numbers("Depths", depths, float, "0.1, 0.5, 0.9")
         return checked_grid(task, *places, methods, trials, seed)
 
     def run_grid(
-        results: list[Result], source: str, task: str, methods: list[str], seed: float, lengths: str, depths: str,
-        trials: float, text: str, request: gr.Request,
+        results: list[Result], of: dict[str, Any], source: str, task: str, methods: list[str], seed: float,
+        lengths: str, depths: str, trials: float, text: str, request: gr.Request,
     ) -> Iterator[list[Any]]:  # fmt: skip
         results = list(results)
         try:
@@ -221,34 +229,41 @@ def build_needle_tab(
             try:
                 wanted = wanted_cells(lengths, depths, trials, methods, task, seed)
                 haystack = haystack_of(source, text)
-                done = {result.cell for result in results if result.haystack == haystack.name}
+                if results and (results[0].task, results[0].haystack, of) != (task, haystack.name, own):
+                    raise AskError(
+                        f"The results below are of the task {results[0].task!r} in {results[0].haystack!r}, read by "
+                        f"{of['model']} in {of['bits']} bits. Save them and forget them first: a heat map shows one "
+                        "task, text and model."
+                    )
+                done = {result.cell for result in results}
                 missing = [cell for cell in wanted if cell not in done]
                 ran = 0
                 for event in session.needles(haystack, missing, stop=stop) if missing else ():
                     if isinstance(event, Update):
                         tests = f"{len(wanted) - len(missing) + ran} of {len(wanted)} tests done"
-                        yield [views.status(event) + views.note(tests), *[gr.skip()] * 4]
+                        yield [views.status(event) + views.note(tests), *[gr.skip()] * (len(filled) - 1)]
                         continue
                     ran += 1
                     results.append(event)
-                    yield [gr.skip(), *shown(results, wanted)]
+                    yield [gr.skip(), *shown(results, own, wanted)]
                 words = "Stopped: run it again to go on." if stop.is_set() else f"Done: {len(wanted)} tests."
-                yield [views.note(words), *shown(results, wanted)]
+                yield [views.note(words), *shown(results, own, wanted)]
             finally:
                 stop.set()
         except (ValueError, lampe.LoadError) as error:
-            yield [views.message(str(error)), *[gr.skip()] * 4]
+            yield [views.message(str(error)), *[gr.skip()] * (len(filled) - 1)]
 
-    def shown(results: list[Result], wanted: list[Cell] | None = None) -> list[Any]:
+    def shown(results: list[Result], of: dict[str, Any], wanted: list[Cell] | None = None) -> list[Any]:
         """The heat maps, with a blank for what is still to come, the buttons of their points, and the table."""
         cells = [*(result.cell for result in results), *(wanted or [])]
         plot = gr.Plot(as_plot(needle_views.heat(results, cells), "lampe-needles"), visible=bool(results))
-        return [results, plot, needle_views.point_buttons(results), needle_views.table(results)]
+        return [results, of, plot, needle_views.point_buttons(results), needle_views.table(results)]
 
-    def tell_time(lengths: str, depths: str, trials: float, methods: list[str], task: str, seed: float) -> str:
-        """How many tests the settings make, and how long they take here, as far as it is known."""
+    def tell_time(results: list[Result], *asked: Any) -> str:
+        """How many tests are left to do of what the settings make, and how long they take here, if it is known."""
         try:
-            cells = wanted_cells(lengths, depths, trials, methods, task, seed)
+            done = {result.cell for result in results}
+            cells = [cell for cell in wanted_cells(*asked) if cell not in done]
             return needle_views.time(len(cells), session.time_for(cells))
         except (ValueError, lampe.LoadError) as error:
             return views.message(str(error))
@@ -260,7 +275,7 @@ def build_needle_tab(
         except (ValueError, lampe.LoadError) as error:
             yield views.message(str(error))
             return
-        yield tell_time(*values)
+        yield tell_time(*values)  # as it was asked
 
     def look(results: list[Result], event: gr.EventData) -> str:
         """What came of the point that was clicked."""
@@ -276,22 +291,31 @@ def build_needle_tab(
         if event := stops.get(request.session_hash or ""):
             event.set()
 
-    def open_file(path: str) -> list[Any]:
+    def forget(request: gr.Request) -> list[Any]:
         try:
-            results = opened(Path(path))
-            return [views.note(f"{len(results)} results opened."), *shown(results), ""]
+            idle(request)
+        except AskError as error:
+            return [views.message(str(error)), *[gr.skip()] * len(filled)]
+        return ["", [], {}, gr.Plot(visible=False), "", "", ""]
+
+    def open_file(path: str, request: gr.Request) -> list[Any]:
+        try:
+            idle(request)
+            results, of = opened(Path(path))
+            words = f"{len(results)} results opened: {of['model']} in {of['bits']} bits, task {results[0].task!r}."
+            return [views.note(words), *shown(results, of), ""]
         except ValueError as error:
-            return [views.message(str(error)), *[gr.skip()] * 5]
+            return [views.message(str(error)), *[gr.skip()] * len(filled)]
         finally:
             Path(path).unlink(missing_ok=True)
 
     def in_file(name: str) -> Any:
         ending, content = FILES[name]
 
-        def make(results: list[Result]) -> tuple[str, str]:
+        def make(results: list[Result], of: dict[str, Any]) -> tuple[str, str]:
             if not results:
                 raise AskError("There are no results yet: run a grid first.")
-            return f"lampe-needles.{ending}", content(results)
+            return f"lampe-needles.{ending}", content(results, of)
 
         return make
 
@@ -305,21 +329,22 @@ def build_needle_tab(
     demo.load(lambda *values: moved(*values)[:3], [length, depth], [status, distance, plane], **QUIET)
     gr.on([length.change, depth.change], moved, [length, depth], [status, distance, plane, tokens], **moves)
     to_map.click(lambda placed: placed, placed, pair, **QUIET)
-    filled = [status, kept, heat, points, table]
-    many.click(run_grid, [kept, *common, lengths, depths, trials, document], filled, **runs)
-    asked: list[Any] = [lengths, depths, trials, methods, task, seed]
-    gr.on([part.change for part in asked], tell_time, asked, time, **moves)
+    filled = [status, kept, ran_with, heat, points, table]
+    asked: list[Any] = [kept, lengths, depths, trials, methods, task, seed]
+    gr.on([demo.load, *(part.change for part in asked[1:])], tell_time, asked, time, **moves)
+    ran = many.click(run_grid, [kept, ran_with, *common, lengths, depths, trials, document], filled, **runs)
+    ran.then(tell_time, asked, time, **QUIET)
     estimate.click(measure_time, asked, time, **runs)
     kinds.select(show_kind, None, [of_one, of_many], **moves)
     halt.click(stop_run, queue=False, **QUIET)
-    clear.click(lambda: ["", [], gr.Plot(visible=False), "", "", ""], None, [*filled, details], queue=False, **QUIET)
+    clear.click(forget, None, [*filled, details], queue=False, **QUIET)
     points.select(look, kept, details, queue=False, **QUIET)
     upload.upload(open_file, upload, [*filled, details], **QUIET)
     for button, choice in zip(ready, READY, strict=True):
         values = (choice.lengths, choice.depths, choice.trials)
         button.click(lambda values=values: values, None, [lengths, depths, trials], queue=False, **QUIET)
     for name, button in save_buttons.items():
-        saves(button, [kept], in_file(name), file, status)
+        saves(button, [kept, ran_with], in_file(name), file, status)
 
 
 def _tokens(length: Any) -> int:

@@ -109,15 +109,11 @@ def heat(results: Sequence[Result], cells: Sequence[Cell], big: bool = False) ->
             f"{METHOD_NAMES[method]}</extra>",
         )  # fmt: skip
         left, right = number * width + 0.03 * bool(number), (number + 1) * width - 0.03
-        layout[f"xaxis{axis}"] = {
-            "domain": [left, right],
-            "title": {"text": "tokens"},
-            "type": "category",
-            "automargin": True,
-        }
+        named = {"type": "category", "automargin": True, "showgrid": False}
+        layout[f"xaxis{axis}"] = {"domain": [left, right], "title": {"text": "tokens"}, **named}
         layout[f"yaxis{axis}"] = {
-            "anchor": f"x{axis}", "autorange": "reversed", "type": "category", "showticklabels": not number,
-            "title": {"text": "" if number else "Depth of the needle"}, "automargin": True,
+            "anchor": f"x{axis}", "autorange": "reversed", "showticklabels": not number,
+            "title": {"text": "" if number else "Depth of the needle"}, **named,
         }  # fmt: skip
         short = METHOD_NAMES[method].removeprefix("Plain ")  # two stand side by side on a phone
         layout["annotations"].append(
@@ -134,7 +130,9 @@ def heat(results: Sequence[Result], cells: Sequence[Cell], big: bool = False) ->
 
 def time(tests: int, seconds: float | None) -> str:
     """How long a grid takes."""
-    long = "how long they take is known once the model is loaded" if seconds is None else f"{about(seconds)} here"
+    if not tests:
+        return note("Every test of this grid is done.")
+    long = "the time isn’t measured yet" if seconds is None else f"{about(seconds)} here"
     return note(f"{tests:,} test{'s' * (tests != 1)}: {long}.")
 
 

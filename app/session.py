@@ -20,7 +20,7 @@ from app.checks import MAX_CHARACTERS, AskError, too_long, whole_number
 from app.computing import Computing, Line, with_progress
 from app.reports import METHODS, Attention, Method, RunReport, Update
 from app.settings import Settings
-from app.speed import Speed, measure
+from app.speed import MEASURED, Speed, measure
 from lampe.load import DEFAULT_MODEL_NAME, Progress, load, load_config, load_tokenizer
 from lampe.needle import Cell, Haystack, Needles, Prompt, Result, Straw, hide, prompt_of, run, to_read
 from lampe.positions import PositionMap, plain_map
@@ -216,7 +216,8 @@ class Session:
             yield from self._until_ready(before, stop)
             if stop.is_set():
                 return
-            yield from self._speed_known()
+            with _enough_memory(max(longest, MEASURED)):
+                yield from self._speed_known()
             assert self.speed
             left = Countdown(self.speed, cells)
             events: queue.SimpleQueue[Update | Result | None] = queue.SimpleQueue()
@@ -252,9 +253,11 @@ class Session:
         ------
         lampe.LoadError, lampe.UnsupportedModelError
         """
-        with self._line.place() as before:
-            yield from self._until_ready(before, threading.Event())
-            yield from self._speed_known()
+        if self.speed is None:
+            with self._line.place() as before:
+                yield from self._until_ready(before, threading.Event())
+                with _enough_memory(MEASURED):
+                    yield from self._speed_known()
 
     def _speed_known(self) -> Iterator[Update]:
         if self.speed is None:

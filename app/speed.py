@@ -11,6 +11,9 @@ from transformers import DynamicCache
 
 from lampe.reading import CHUNK, read
 
+MEASURED = 9 * CHUNK
+"""Tokens that the measurement takes memory for."""
+
 
 @dataclass(frozen=True)
 class Speed:
@@ -36,7 +39,7 @@ class Speed:
 
 
 @torch.inference_mode()
-def measure(model: Any, far: int = 8 * CHUNK) -> Speed:
+def measure(model: Any, far: int = MEASURED - CHUNK) -> Speed:
     """Time one chunk at the text's start, one after `far` tokens, and single tokens after them: a few seconds.
 
     The keys of the tokens before the far chunk are copies of the first one's: what they hold doesn't change the time.

@@ -16,6 +16,8 @@ from lampe.positions import LampeConfig
 from lampe.presets import preset_name
 from lampe.probe import Layer, UnsupportedModelError
 
+NO_COPY = "A narrow copy of it can't be made"
+
 
 @dataclass(frozen=True)
 class Diagnosis:
@@ -40,7 +42,7 @@ class Diagnosis:
     with_weights : bool
         Whether the model itself was patched, not a narrow copy with random weights.
     weights : dict of int to int
-        Bytes of the weights in 4 and in 16 bits.
+        Bytes of the weights in 4 and in 16 bits; empty where they aren't known.
     """
 
     family: str
@@ -76,13 +78,16 @@ def diagnose(config: Any, model: Any = None) -> Diagnosis:
     except UnsupportedModelError as error:
         refusal = str(error)
     except Exception as error:
-        refusal = f"A narrow copy of it can't be made ({error!r:.150}): try it with its weights."
-        if window is None:  # the config has no window
-            refusal = str(error)
-    with torch.device("meta"):
-        whole = transformers.AutoModelForCausalLM.from_config(config)
-    frequencies = [buffer.numel() for of, buffer in whole.named_buffers() if of.endswith("inv_freq")]
-    turning = 2 * max(frequencies, default=0)
+        refusal = str(error) if window is None or model is not None else f"{NO_COPY} ({error!r:.150})."
+    turning, weights = 0, {}
+    try:
+        with torch.device("meta"):
+            whole = transformers.AutoModelForCausalLM.from_config(config)
+        frequencies = [buffer.numel() for of, buffer in whole.named_buffers() if of.endswith("inv_freq")]
+        turning = 2 * max(frequencies, default=0)
+        weights = {bits: weight_bytes(whole, bits) for bits in (4, 16)}
+    except Exception as error:
+        refusal = refusal or f"A model of this config can't be made ({error!r:.150})."
     return Diagnosis(
         family=text.model_type,
         window=window,
@@ -93,7 +98,7 @@ def diagnose(config: Any, model: Any = None) -> Diagnosis:
         layers=layers,
         refusal=refusal,
         with_weights=model is not None,
-        weights={bits: weight_bytes(whole, bits) for bits in (4, 16)},
+        weights=weights,
     )
 
 
@@ -125,12 +130,17 @@ def report(name: str, found: Diagnosis, config: Any, length: int) -> str:
     lines.append(("patch", found.refusal or f"active, {seen}: queries and keys arrive where the map says"))
     gigabytes = f"{cache_bytes(config, length) / 1e9:.2f} GB of keys and values"
     weights = " or ".join(f"{size / 1e9:.2f} GB in {bits} bits" for bits, size in found.weights.items())
-    lines.append(("memory", f"{weights} for the weights, and {gigabytes} for {length:,} tokens"))
+    weights = f"{weights} for the weights, and " if weights else ""
+    lines.append(("memory", f"{weights}{gigabytes} for {length:,} tokens"))
     lines.append(("next", _next(name, found)))
     return "\n".join([name, *(f"  {what:<8}{text}" for what, text in lines)])
 
 
 def _next(name: str, found: Diagnosis) -> str:
+    if found.refusal.startswith(NO_COPY):
+        return f"`python -m lampe doctor {name}` tries it with its weights"
+    if found.window is None:
+        return "give `lampe.patch` a `LampeConfig` with the window that the model was trained with"
     if found.refusal:
         return "choose a model of another family: `python -m lampe doctor --families` lists them"
     if not found.with_weights:

@@ -14,7 +14,6 @@ import transformers
 from lampe.memory import heads_of
 
 _HEADS, _WIDTH, _EXPERTS, _TOKENS = 2, 64, 4, 256
-_LAYERS = 64
 
 
 def narrow_config(config: Any) -> Any:
@@ -32,7 +31,6 @@ def narrow_config(config: Any) -> Any:
     text.num_attention_heads, text.hidden_size = few, few * heads.size
     if "num_key_value_heads" in given:
         text.num_key_value_heads = few if heads.keys == heads.queries else max(1, few // 2)
-    text.num_hidden_layers = min(text.num_hidden_layers, _LAYERS)
     for name, value in list(given.items()):
         if isinstance(value, bool) or not isinstance(value, int):
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from tqdm import tqdm
 
@@ -28,6 +29,9 @@ def run(given: argparse.Namespace) -> int:
     if given.families:
         print(families_table())
         return 0
+    if given.length is not None and given.length < 1:
+        print(f"The length must be at least 1 token, not {given.length}.", file=sys.stderr)
+        return 2
     config = load_config(given.model)
     model = None if given.config_only else load(given.model, bits=given.bits)[0]
     found = diagnose(config, model)

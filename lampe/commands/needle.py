@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from lampe import needle
 from lampe.commands.arguments import add_model, list_of, text_named
 from lampe.load import DEFAULT_MODEL_NAME, load
-from lampe.needle import HAYSTACKS, METHODS, TASKS, Straw, grid, read_results, summary
+from lampe.needle import HAYSTACKS, METHODS, TASKS, Straw, grid, read_rows, row_of, summary
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +23,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", choices=list(TASKS), default="single")
     parser.add_argument("--haystack", default="reference", help=f"{', '.join(HAYSTACKS)}, or a text file")
     parser.add_argument("--lengths", type=list_of(int), default=[2048, 4096], help="tokens, as 2048,4096")
-    parser.add_argument("--depths", type=list_of(float), default=[0, 0.25, 0.5, 0.75, 1], help="0 to 1, as 0,0.5,1")
+    parser.add_argument("--depths", type=list_of(float), default=[0.0, 0.25, 0.5, 0.75, 1.0], help="0 to 1, as 0,0.5,1")
     parser.add_argument("--methods", type=list_of(str), default=list(METHODS), help=f"of {','.join(METHODS)}")
     parser.add_argument("--trials", type=int, default=1, help="needles for each length and depth")
     parser.add_argument("--seed", type=int, default=0)
@@ -41,8 +38,8 @@ def run(given: argparse.Namespace) -> int:
     ran_with = {"model": given.model or DEFAULT_MODEL_NAME, "bits": given.bits}
     kept = [
         result
-        for result, row in _rows(given.out)
-        if result.haystack == haystack.name and ran_with.items() <= row.items()
+        for result, with_ in (read_rows(given.out) if given.out.exists() else ())
+        if result.haystack == haystack.name and with_ == ran_with
     ]
     done = {result.cell for result in kept}
     missing = [cell for cell in cells if cell not in done]
@@ -60,7 +57,7 @@ def run(given: argparse.Namespace) -> int:
         ):
             try:
                 for result in needle.run(model, straw, missing):
-                    file.write(json.dumps({**asdict(result), **ran_with}, ensure_ascii=False) + "\n")
+                    file.write(row_of(result, ran_with))
                     file.flush()
                     kept.append(result)
                     bar.update(result.length)
@@ -74,10 +71,3 @@ def run(given: argparse.Namespace) -> int:
     wanted = set(cells)
     print(summary(result for result in kept if result.cell in wanted))
     return 0
-
-
-def _rows(path: Path) -> list[tuple[Any, dict[str, Any]]]:
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return list(zip(read_results(path), map(json.loads, lines), strict=True))

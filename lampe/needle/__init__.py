@@ -8,7 +8,7 @@ prompt on any machine; the language reference is the Python version's own. The k
 
 from lampe.needle.cells import METHODS, Cell, Prompt, grid, hide, prompt_of
 from lampe.needle.haystacks import HAYSTACKS, Haystack, Straw
-from lampe.needle.results import read_results, summary, summary_rows, wilson
+from lampe.needle.results import read_results, read_rows, row_of, summary, summary_rows, wilson
 from lampe.needle.running import Result, run, to_read
 from lampe.needle.tasks import TASKS, NeedleError, Needles, Task, file_needles
 
@@ -29,6 +29,8 @@ __all__ = [
     "hide",
     "prompt_of",
     "read_results",
+    "read_rows",
+    "row_of",
     "run",
     "summary",
     "summary_rows",

@@ -39,6 +39,7 @@ class Cell:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "depth", float(self.depth))  # 1 and 1.0 draw the same needle
         if self.task not in TASKS:
             raise NeedleError(f"The task must be one of {', '.join(TASKS)}, not {self.task!r}.")
         if self.method not in METHODS:
@@ -66,8 +67,8 @@ def grid(
     cells = [
         Cell(task, length, depth, method, trial, seed)
         for length in sorted(set(lengths))
-        for method in methods
-        for depth in depths
+        for method in dict.fromkeys(methods)
+        for depth in dict.fromkeys(depths)
         for trial in range(trials)
     ]
     if not cells:

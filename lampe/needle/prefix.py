@@ -48,7 +48,9 @@ class PromptReader:
             How many tokens the cache holds, after each chunk.
         """
         same = next((k for k, (a, b) in enumerate(zip(self._held, ids, strict=False)) if a != b), len(self._held))
-        self.kept = min(same, len(ids) - 1) // CHUNK * CHUNK
+        slides = any(getattr(layer, "is_sliding", False) for layer in self.cache.layers)
+        # A layer with a sliding window has dropped the keys that a shorter text ends with.
+        self.kept = 0 if slides else min(same, len(ids) - 1) // CHUNK * CHUNK
         if self.kept:
             self.cache.crop(self.kept - self.cache.get_seq_length())  # so many tokens less
             # An answer that reached the window had a plan of its own, which isn't the next prompt's.

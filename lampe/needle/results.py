@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
-from dataclasses import fields
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,13 @@ def summary(results: Iterable[Result]) -> str:
     return "\n".join(lines)
 
 
-def read_results(path: Path) -> list[Result]:
-    """The results in a file of JSON lines.
+def row_of(result: Result, ran_with: Mapping[str, Any]) -> str:
+    """A result as a line of JSON, with the model and the bits that it ran with."""
+    return json.dumps({**asdict(result), **ran_with}) + "\n"
+
+
+def read_rows(path: Path) -> list[tuple[Result, dict[str, Any]]]:
+    """The results in a file of JSON lines, each with the model and the bits that it ran with.
 
     Raises
     ------
@@ -55,14 +60,25 @@ def read_results(path: Path) -> list[Result]:
         If a line is no result; the message names the line.
     """
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"), 1):
+        if number == 1 and not line:
+            break  # an empty file
         try:
-            found.append(_result(json.loads(line)))
-        except (ValueError, KeyError, TypeError) as error:
+            row = json.loads(line)
+            ran_with = {"model": row["model"], "bits": row["bits"]}
+            if not (isinstance(ran_with["model"], str) and ran_with["bits"] in (4, 16)):
+                raise TypeError("model must be a name, and bits 4 or 16")
+            found.append((_result(row), ran_with))
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise NeedleError(
                 f"Line {number} of {path.name} is no result of a needle test ({error!r:.120})."
             ) from error
     return found
+
+
+def read_results(path: Path) -> list[Result]:
+    """The results alone; see `read_rows`."""
+    return [result for result, _ in read_rows(path)]
 
 
 _KINDS: dict[str, Any] = {

@@ -20,11 +20,14 @@ RESULT = Result(
 )  # fmt: skip
 
 
+RAN_WITH = {"model": "SmolLM2-135M-Instruct", "bits": 4}
+
+
 def test_lists_of_numbers_are_read_as_people_write_them():
-    assert numbers("Lengths", "2048, 4096;8192 ", int) == [2048, 4096, 8192]
-    assert numbers("Depths", "", float) == []
-    with pytest.raises(AskError, match="'4k' is not a number"):
-        numbers("Lengths", "2048, 4k", int)
+    assert numbers("Lengths", "2048, 4096;8192 ", int, "1") == [2048, 4096, 8192]
+    assert numbers("Depths", "", float, "1") == []
+    with pytest.raises(AskError, match=r"'4k' is not a number\. Write them as 2048, 4096"):
+        numbers("Lengths", "2048, 4k", int, "2048, 4096")
 
 
 def test_a_needle_of_ones_own():
@@ -41,7 +44,7 @@ def test_a_needle_of_ones_own():
 def test_ready_grids_can_be_run():
     for choice in READY:
         cells = checked_grid(
-            "single", numbers("", choice.lengths, int), numbers("", choice.depths, float), ["rope", "lampe"],
+            "single", numbers("", choice.lengths, int, ""), numbers("", choice.depths, float, ""), ["rope", "lampe"],
             choice.trials, 0,
         )  # fmt: skip
         assert cells
@@ -53,30 +56,49 @@ def test_ready_grids_can_be_run():
 
 
 def test_results_survive_their_files(tmp_path):
-    rows = [RESULT, replace(RESULT, method="rope", score=0.0, answer='a,\n"b"', attention=None)]
+    rows = [RESULT, replace(RESULT, method="rope", score=0.0, answer='a,\n"b"\u2028c', attention=None)]
     path = tmp_path / "rows.jsonl"
-    path.write_text(as_jsonl(rows), encoding="utf-8")
-    assert opened(path) == read_results(path) == rows
-    table = list(csv.DictReader(as_csv(rows).splitlines(keepends=True)))
+    path.write_text(as_jsonl(rows, RAN_WITH), encoding="utf-8")
+    assert read_results(path) == rows
+    assert opened(path) == (rows, RAN_WITH)
+    table = list(csv.DictReader(as_csv(rows, RAN_WITH).splitlines(keepends=True)))
+    assert {row["bits"] for row in table} == {"4"}
     assert [row["answer"] for row in table] == [row.answer for row in rows]
 
 
 @pytest.mark.parametrize(
-    "change", [{"length": "x"}, {"method": "<b>"}, {"expected": "123"}, {"score": 7}, {"task": None}, {"depth": 2}]
+    "change",
+    [{"length": "x"}, {"method": "<b>"}, {"expected": "123"}, {"score": 7}, {"task": None}, {"depth": 2}, {"bits": 3}],
 )
 def test_a_file_that_isnt_a_result_names_its_line(tmp_path, change):
     path = tmp_path / "rows.jsonl"
-    path.write_text(as_jsonl([RESULT]) + json.dumps(asdict(RESULT) | change) + "\n", encoding="utf-8")
+    row = json.dumps(asdict(RESULT) | RAN_WITH | change)
+    path.write_text(f"{as_jsonl([RESULT], RAN_WITH)}{row}\n", encoding="utf-8")
     with pytest.raises(NeedleError, match="Line 2 of rows"):
         read_results(path)
 
 
-@pytest.mark.parametrize(("content", "reason"), [(b"", "empty"), (b"\xff\x00", "isn't text"), (b"[]\n", "Line 1")])
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"", "empty"), (b"\xff\x00", "isn't text"), (b"[]\n", "Line 1"), (b"[" * 100_000, "Line 1")],
+)
 def test_a_file_of_something_else_is_refused_in_words(tmp_path, content, reason):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=reason):
         opened(path)
+
+
+def test_a_file_that_heat_maps_cant_show_is_refused(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    many = [replace(RESULT, length=1000 + n, depth=n / 1000) for n in range(21)]
+    path.write_text(as_jsonl(many, RAN_WITH), encoding="utf-8")
+    with pytest.raises(AskError, match="441 points of length and depth; at most 400"):
+        opened(path)
+    for other, ran_with in ((replace(RESULT, task="passkey"), RAN_WITH), (RESULT, RAN_WITH | {"bits": 16})):
+        path.write_text(as_jsonl([RESULT], RAN_WITH) + as_jsonl([other], ran_with), encoding="utf-8")
+        with pytest.raises(AskError, match="mixes results"):
+            opened(path)
 
 
 def test_what_is_shown_is_escaped_and_says_what_came_of_it():
@@ -119,7 +141,8 @@ def test_each_point_can_be_looked_into():
 
 
 def test_the_time_of_a_grid_in_words():
-    assert "1 test: how long they take is known" in time(1, None)
+    assert "1 test: the time isn’t measured yet" in time(1, None)
+    assert "Every test of this grid is done" in time(0, 0.0)
     assert "20 tests: about 75 s here." in time(20, 75.2)
     assert "about 10 min" in time(20, 600)
     assert "about 2.5 hours" in time(20, 9000)

@@ -17,7 +17,7 @@ from transformers import (
 
 import lampe
 from lampe import __main__ as cli
-from lampe.doctor import diagnose, layers_in_words, report
+from lampe.doctor import NO_COPY, diagnose, layers_in_words, report
 from lampe.memory import cache_bytes, weight_bytes
 from lampe.narrow import narrow_model
 from tests.lampe.tiny import FAMILIES, LEFT_ALONE, build, tokens
@@ -101,3 +101,17 @@ def test_the_command_reports_and_says_by_its_status_whether_it_works(default_fol
     assert cli.main(["doctor", str(tmp_path), "--config-only", "--length", "1000"]) == 1
     assert "no rotary position embedding" in capsys.readouterr().out
     assert cli.main(["doctor", str(tmp_path / "none")]) == 2
+    assert cli.main(["doctor", "--length", "0"]) == 2
+    assert "at least 1 token" in capsys.readouterr().err
+
+
+def test_a_config_that_no_model_can_be_made_of_is_told_in_words():
+    found = diagnose(LlamaConfig(hidden_act="none such"))
+    assert found.refusal.startswith(NO_COPY)
+    assert found.weights == {}
+    assert "tries it with its weights" in report("x", found, LLAMA3, 100)
+
+
+def test_deep_models_are_counted_to_the_last_layer():
+    deep = LlamaConfig(num_hidden_layers=80, hidden_size=256, num_attention_heads=4, max_position_embeddings=4096)
+    assert layers_in_words(diagnose(deep).layers) == "80 of 80 mapped"

@@ -6,6 +6,7 @@ import random
 from dataclasses import replace
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -29,8 +30,10 @@ from lampe.needle import (
     to_read,
     wilson,
 )
+from lampe.needle.prefix import PromptReader
 from lampe.prompt import around
 from lampe.reading import CHUNK
+from tests.lampe.tiny import FAMILIES, build, tokens
 
 FACTS = "Water boils. The tide turns twice a day! Is the lamp lit? Nobody knows. " * 40
 
@@ -150,6 +153,26 @@ def test_bad_cells_are_a_sentence(straw):
         Haystack("picture", "PNG\x00")
     with pytest.raises(NeedleError, match="no cells"):
         grid("single", [], [0.5], ["rope"], 1)
+
+
+def test_whole_depths_draw_the_same_needles_as_an_integer():
+    assert Cell("single", 900, 1, "rope").rng().random() == Cell("single", 900, 1.0, "rope").rng().random()
+    assert len(grid("single", [900, 900], [0, 0.0], ["rope", "rope"], 1)) == 1
+
+
+def test_sliding_layers_share_nothing_and_still_read_the_whole():
+    """They drop keys, so that a cache can't be cut back to what the next prompt begins with."""
+    model = build(FAMILIES["gemma3"])
+    reader, ids = PromptReader(model), tokens(700, seed=3)[0].tolist()
+    for changed in (0, 650):
+        ids[changed] = 5
+        for _ in reader.read(ids):
+            pass
+        alone = PromptReader(model)
+        for _ in alone.read(ids):
+            pass
+        assert reader.kept == 0
+        torch.testing.assert_close(reader.cache.layers[1].keys, alone.cache.layers[1].keys)
 
 
 def test_what_will_be_read_is_known_before():
