@@ -14,6 +14,7 @@ import transformers
 from lampe.memory import heads_of
 
 _HEADS, _WIDTH, _EXPERTS, _TOKENS = 2, 64, 4, 256
+_MOST = 120_000_000  # weights
 
 
 def narrow_config(config: Any) -> Any:
@@ -41,7 +42,7 @@ def narrow_config(config: Any) -> Any:
         elif name in ("num_experts_per_tok", "moe_topk", "moe_k"):
             setattr(text, name, min(value, 2))
         elif name.endswith("_token_id") and value >= _TOKENS:
-            setattr(text, name, None)
+            setattr(text, name, 0)
     text.vocab_size = min(text.vocab_size, _TOKENS)
     for one in (small, text):
         one.__dict__.pop("quantization_config", None)
@@ -53,10 +54,17 @@ def narrow_model(config: Any) -> Any:
 
     Raises
     ------
+    ValueError
+        If it would still be large: then the family's sizes have names of their own.
     Exception
-        Whatever its modelling code raises, where the family's sizes hang together in a way of their own.
+        Whatever its modelling code raises, where the sizes hang together in another way.
     """
+    small = narrow_config(config)
+    with torch.device("meta"):
+        count = sum(weight.numel() for weight in transformers.AutoModelForCausalLM.from_config(small).parameters())
+    if count > _MOST:
+        raise ValueError(f"it would have {count / 1e6:,.0f} million weights")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = transformers.AutoModelForCausalLM.from_config(narrow_config(config), dtype=torch.float32)
+        model = transformers.AutoModelForCausalLM.from_config(small, dtype=torch.float32)
     return model.eval()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 
 from tqdm import tqdm
 
 from lampe.commands.arguments import add_model
-from lampe.doctor import diagnose, families, layers_in_words, report
+from lampe.doctor import NO_COPY, diagnose, families, layers_in_words, report
 from lampe.load import DEFAULT_MODEL_NAME, load, load_config
 
 
@@ -44,14 +45,17 @@ def families_table() -> str:
     """The families that can be patched, and the others with the reason, in Markdown."""
     works: dict[str, list[str]] = {}
     refused: dict[str, list[str]] = {}
+    untried: list[str] = []
     for name, found in tqdm(families(), unit="family"):
-        if found.refusal:
-            reason = found.refusal.partition(": ")[2] or found.refusal
-            refused.setdefault(reason.rstrip("."), []).append(name)
+        if found.refusal.startswith(NO_COPY):
+            untried.append(name)
+        elif found.refusal:
+            reason = re.sub(r"^LaMPE can't patch this \w+: ", "", found.refusal).rstrip(".")
+            refused.setdefault(re.sub(r"layers? [\d, …]+", "some layers ", reason), []).append(name)
         else:
             unmapped = layers_in_words(found.layers).partition("; ")[2]
             works.setdefault(unmapped or "all layers mapped", []).append(name)
     lines = ["| families | what LaMPE makes of their default configs |", "|---|---|"]
-    for kind, prefix in ((works, ""), (refused, "refused: ")):
-        lines += [f"| {', '.join(names)} | {prefix}{what} |" for what, names in kind.items()]
-    return "\n".join(lines)
+    lines += [f"| {', '.join(names)} | {what} |" for what, names in works.items()]
+    lines += [f"| {', '.join(names)} | refused: {reason} |" for reason, names in refused.items()]
+    return "\n".join([*lines, f"| {', '.join(untried)} | not tried: a narrow copy can't be made of the config alone |"])

@@ -17,6 +17,7 @@ from transformers import (
 
 import lampe
 from lampe import __main__ as cli
+from lampe.commands import doctor as doctor_command
 from lampe.doctor import NO_COPY, diagnose, layers_in_words, report
 from lampe.memory import cache_bytes, weight_bytes
 from lampe.narrow import narrow_model
@@ -115,3 +116,19 @@ def test_a_config_that_no_model_can_be_made_of_is_told_in_words():
 def test_deep_models_are_counted_to_the_last_layer():
     deep = LlamaConfig(num_hidden_layers=80, hidden_size=256, num_attention_heads=4, max_position_embeddings=4096)
     assert layers_in_words(diagnose(deep).layers) == "80 of 80 mapped"
+
+
+def test_the_table_of_families_says_what_works_and_why_others_dont(monkeypatch):
+    tried = {
+        "llama": FAMILIES["llama"], "qwen3": FAMILIES["qwen3"], "gemma2": Gemma2Config(), "gpt2": GPT2Config(),
+        "odd": LlamaConfig(hidden_act="none such"),
+    }  # fmt: skip
+    found = [(name, diagnose(config)) for name, config in tried.items()]
+    monkeypatch.setattr(doctor_command, "families", lambda: iter(found))
+    assert doctor_command.families_table().splitlines()[2:] == [
+        "| llama, qwen3 | all layers mapped |",
+        "| gemma2 | 13 left as they are: sliding window of 4,096 tokens |",
+        "| gpt2 | refused: it has no rotary position embedding (RoPE) of transformers' kind, so there are no positions "
+        "to map |",
+        "| odd | not tried: a narrow copy can't be made of the config alone |",
+    ]
