@@ -143,7 +143,7 @@ def fit_curve(points: Sequence[Best], window: int, least: int) -> ScaledSigmoid:
 
 
 def residual(point: Best, curve: ScaledSigmoid) -> int:
-    """Positions by which the curve passes above the best point; 0 where it passes above an "at least"."""
+    """Positions by which the curve, not clamped, passes above the best point; 0 where it is above an "at least"."""
     above = curve(point.length) - point.mapping_length
     return min(above, 0) if point.at_least else above
 

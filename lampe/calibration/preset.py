@@ -99,7 +99,7 @@ class Preset:
     Parameters
     ----------
     config : LampeConfig
-        What to use: under the fitted curve, or under the best constant where that costs less.
+        What to use: the fitted curve where it costs less than the best constant, or else that constant.
     why : str
         One sentence.
     curve : ScaledSigmoid
@@ -156,11 +156,15 @@ def make_preset(sweep: Sweep, rows: Iterable[Row], source: Source) -> Preset:
     constant = replace(base, mapping=best_constant(base, costs))
     curve_costs, constant_costs = price(fitted, costs), price(constant, costs)
     llama3_costs = price(replace(base, mapping=rescaled(base.window).mapping), costs)
-    better = mean_cost(curve_costs) <= mean_cost(constant_costs)
+    better = mean_cost(curve_costs) < mean_cost(constant_costs)  # one that is as good says no more
     why = (
         f"The mean cost over the lengths is {mean_cost(curve_costs):.4f} with the fitted curve and "
         f"{mean_cost(constant_costs):.4f} with the best constant, m = {constant.mapping}: "
-        + ("the curve is used." if better else "the fit is no success, and the constant is used.")
+        + (
+            "the curve is used."
+            if better
+            else "the fit is no success: the curve is no better, and the constant is used."
+        )
     )
     if curve.slope < 0:
         # Where it has come down to Head + Tail it maps nothing, and positions are plain RoPE's.
@@ -187,7 +191,7 @@ def make_preset(sweep: Sweep, rows: Iterable[Row], source: Source) -> Preset:
 def report(preset: Preset) -> str:
     """The points, the curve and the comparison as text."""
     lines = [
-        f"{'tokens':>8}  {'best m':>7}  {'sharpness':>9}  {'curve':>7}  {'residual':>8}   "
+        f"{'tokens':>8}  {'best m':>7}  {'sharpness':>9}  {'used m':>7}  {'residual':>8}   "
         "cost of the curve, the best constant, Llama-3's curve"
     ]
     for point, left, *priced in zip(

@@ -174,9 +174,19 @@ def test_a_fit_worse_than_a_constant_is_no_success():
     sweep = loss_sweep()
     preset = make_preset(sweep, rows_of(sweep, jumping), SOURCE)
     assert preset.config.mapping == 2048
-    assert "the fit is no success, and the constant is used" in preset.why
+    assert "the fit is no success: the curve is no better, and the constant is used" in preset.why
     assert preset.why in report(preset)
     assert mean_cost(preset.constant_costs) < mean_cost(preset.curve_costs)
+
+
+def test_where_no_mapping_is_always_best_there_is_no_curve_to_sell():
+    """Every point is a lower bound: any curve above them fits, and says no more than a constant."""
+    lengths = (2048, 3072, 4096)
+    sweep = loss_sweep(lengths)
+    preset = make_preset(sweep, rows_of(sweep, lambda length, m: 2 - m / length), SOURCE)
+    assert [point.at_least for point in preset.points] == [True] * 3
+    assert preset.residuals == [0, 0, 0]
+    assert preset.config.mapping == 4096
 
 
 def test_a_falling_fit_says_so():
