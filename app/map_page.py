@@ -19,7 +19,18 @@ from app import figures, map_figures, views
 from app.checks import AskError
 from app.computing import with_progress
 from app.downloads import QUIET, saves
-from app.map_view import CUSTOM, KINDS, MAX_MAP_LENGTH, POINTS, SENTENCE, MapView, Point, as_csv, as_json
+from app.map_view import (
+    CUSTOM,
+    KINDS,
+    MAX_MAP_LENGTH,
+    POINTS,
+    SENTENCE,
+    MapView,
+    Point,
+    as_csv,
+    as_json,
+    curve_text,
+)
 from app.reports import Attention
 from app.session import Session
 from app.sheet import COLOURS, as_plot
@@ -38,9 +49,14 @@ _SHORT_TEXT_TOKENS = 400
 
 
 def own_view(config: LampeConfig) -> MapView:
-    """The view of the loaded model's own settings."""
+    """The view of the settings that answers and needle tests run with."""
     name = next((name for name, preset in lampe.PRESETS.items() if preset == config), None)
-    return MapView.of(name) if name else MapView(CUSTOM, window=config.window, head=config.head, tail=config.tail)
+    if name:
+        return MapView.of(name)
+    view = MapView(CUSTOM, window=config.window, head=config.head, tail=config.tail, scale=config.attention_scale)
+    if isinstance(config.mapping, int):
+        return replace(view, mapping=config.mapping)
+    return replace(view, curve=curve_text(config.mapping)) if config.calibrated else view
 
 
 @dataclass(frozen=True)
@@ -119,8 +135,9 @@ FILES = {"CSV": ("csv", as_csv), "JSON": ("json", as_json), "One HTML file": ("h
 
 
 def build_map_tab(
-    session: Session, demo: gr.Blocks, tabs: gr.Tabs, tokens: gr.State, attention: gr.State, pair: gr.State
-) -> None:
+    session: Session, demo: gr.Blocks, tabs: gr.Tabs, chosen: gr.State, tokens: gr.State, attention: gr.State,
+    pair: gr.State,
+) -> None:  # fmt: skip
     """The tab's components and events, within the page's `Blocks`.
 
     Parameters
@@ -129,12 +146,14 @@ def build_map_tab(
         For the tokenizer of the short text, and the loaded model's settings.
     demo, tabs
         The page and its tabs: a link opens this one.
+    chosen : gr.State of LampeConfig or None
+        What LaMPE runs with in place of the model's own settings.
     tokens : gr.State of int
         Tokens of the prompt in another tab; 0 without one.
     attention : gr.State of Attention or None
         Where the last answer's attention went.
-    pair : gr.State of (length, query, key) or None
-        A pair of tokens to be shown, in the map of the loaded model.
+    pair : gr.State of (LampeConfig, length, query, key) or None
+        A pair of tokens to be shown, under these settings.
     """
     start = MapView()
 
@@ -158,6 +177,10 @@ def build_map_tab(
                     list(MODELS.items()), value=start.model, label="Model: window and curve", elem_id="map-model"
                 )
                 window = gr.Number(start.window, label="Window (tokens)", visible=False, elem_id="map-window")
+                own_curve = gr.Textbox(
+                    "", label="Its curve: L, a, b", placeholder="Llama-3's, rescaled to the window", visible=False,
+                    elem_id="map-own-curve", max_length=200,
+                )  # fmt: skip
                 with gr.Row():
                     head = gr.Number(start.head, label="Head", min_width=90, elem_id="map-head")
                     tail = gr.Number(start.tail, label="Tail", min_width=90, elem_id="map-tail")
@@ -225,8 +248,8 @@ def build_map_tab(
 
     controls: dict[str, Any] = {
         "model": model, "length": length, "window": window, "head": head, "tail": tail, "mapping": mapping,
-        "scale": scale, "kind": kind, "query": query, "across": across, "at_query": at_query, "at_key": at_key,
-        "big": big,
+        "curve": own_curve, "scale": scale, "kind": kind, "query": query, "across": across,
+        "at_query": at_query, "at_key": at_key, "big": big,
     }  # fmt: skip
 
     # Handlers
@@ -246,11 +269,12 @@ def build_map_tab(
             "", drawn.sentence, plots["distance"], drawn.captions["distance"], *shown, drawn.captions["regions"],
             plots["matrix"], drawn.captions["matrix"], plots["curve"], drawn.captions["curve"], plots["row"],
             drawn.row, drawn.numbers, views.map_link(view), gr.Number(visible=view.model == CUSTOM),
+            gr.Textbox(visible=view.model == CUSTOM),
         ]  # fmt: skip
 
     drawn_in = [
         message, sentence, distance, distance_caption, *(part for plane in planes for part in plane), regions_caption,
-        heat, matrix_caption, curve, curve_caption, row, row_table, numbers, link, window,
+        heat, matrix_caption, curve, curve_caption, row, row_table, numbers, link, window, own_curve,
     ]  # fmt: skip
 
     def set_controls(view: MapView) -> list[Any]:
@@ -258,9 +282,9 @@ def build_map_tab(
 
     def choose_model(name: str) -> list[Any]:
         if name == CUSTOM:  # goes on from what is there
-            return [gr.skip()] * 4 + [""]
+            return [gr.skip()] * 5 + [""]
         view = MapView.of(name)
-        return [view.window, view.head, view.tail, None, ""]
+        return [view.window, view.head, view.tail, None, "", ""]
 
     def take_point(point: Point) -> Any:
         def take(size: bool) -> Iterator[list[Any]]:
@@ -329,17 +353,21 @@ def build_map_tab(
     def run_settings(run: Attention | None, size: bool) -> list[Any]:
         if run is None:
             return [gr.skip()] * (len(controls) + 2)
-        view = replace(own_view(session.config()), length=run.position_map.length, big=size)
+        view = replace(own_view(run.config), length=run.position_map.length, big=size)
         return [*set_controls(view), False]
 
-    def show_pair(pair: tuple[int, int, int] | None, size: bool) -> list[Any]:
-        """The part of the plane around a pair, under the loaded model's settings."""
+    def show_pair(pair: tuple[LampeConfig, int, int, int] | None, size: bool) -> list[Any]:
+        """The part of the plane around a pair, under the settings that it was read with."""
         if pair is None:
             return [gr.skip()] * (len(controls) + 4)
-        length, query, key = pair
+        config, length, query, key = pair
         across = min(length, 4096)
-        view = replace(own_view(session.config()), length=length, across=across, at_query=query, at_key=key, big=size)
+        view = replace(own_view(config), length=length, across=across, at_query=query, at_key=key, big=size)
         return [*set_controls(view), False, gr.Tabs(selected="map"), None]
+
+    def use(config: LampeConfig | None, length: Any, size: bool) -> list[Any]:
+        """Other settings for runs: the map has them at once."""
+        return set_controls(replace(own_view(config or session.config()), length=length, big=size))
 
     def in_file(name: str) -> Any:
         ending, content = FILES[name]
@@ -376,7 +404,7 @@ def build_map_tab(
     moved: dict[str, Any] = {"queue": False, "trigger_mode": "always_last", **QUIET}
     slider.input(lambda x: (round(2**x), False, ""), slider, [length, follow, look], **moved)
     length.input(lambda n: (_slider(n), False, ""), length, [slider, follow, look], **moved)
-    model.input(choose_model, model, [window, head, tail, mapping, look], **moved)
+    model.input(choose_model, model, [window, head, tail, mapping, own_curve, look], **moved)
     followed = {"fn": follow_prompt, "inputs": [tokens, follow], "outputs": [length, slider], **QUIET}
     gr.on([tokens.change, follow.input], **followed, queue=False)
     outputs = [*set_by, follow, short, look]
@@ -394,6 +422,7 @@ def build_map_tab(
     gr.on([measured_query.input, big.change], **measures, **moved)
     pair.change(show_pair, [pair, big], [*set_by, follow, tabs, pair], **QUIET)
     open_run.click(run_settings, [attention, big], [*set_by, follow], **QUIET)
+    chosen.change(use, [chosen, length, big], set_by, **QUIET)
 
 
 _LARGE_FILES_AN_HOUR = 60  # each is 6 MB, and gradio keeps its copy for an hour

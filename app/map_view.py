@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 import lampe
 from app.checks import AskError, whole_number
 from app.figures import Frame, curves, formula
-from lampe.positions import LampeConfig, PositionMap, plain_map
+from lampe.positions import LampeConfig, PositionMap, ScaledSigmoid, plain_map
 from lampe.presets import rescaled
 
 MAX_MAP_LENGTH = 1_048_576
@@ -44,6 +44,8 @@ class MapView:
         In tokens.
     mapping : int or None
         A fixed mapping length in positions; None takes it from the model's curve.
+    curve : str or None
+        A custom model's curve, as `curve_text` writes it; None is Llama-3's, rescaled to the window.
     scale : float
         Attention scale: the factor on the logits. It moves no position.
     kind : "lampe", "uniform" or "plain"
@@ -64,6 +66,7 @@ class MapView:
     head: int = 512
     tail: int = 200
     mapping: int | None = None
+    curve: str | None = None
     scale: float = 1.0
     kind: Kind = "lampe"
     query: int | None = None
@@ -107,7 +110,7 @@ class MapView:
             except AskError as error:
                 problems.append(f"The link's {field.name} isn't used. {error}")
         if view.model != CUSTOM:
-            view = replace(view, window=lampe.PRESETS[view.model].window)
+            view = replace(view, window=lampe.PRESETS[view.model].window, curve=None)
         try:
             return cls.checked(**asdict(view)), problems
         except AskError as error:
@@ -125,6 +128,8 @@ class MapView:
     def config(self) -> LampeConfig:
         """What these settings ask of the library."""
         base = rescaled(self.window) if self.model == CUSTOM else lampe.PRESETS[self.model]
+        if self.model == CUSTOM and self.curve:
+            base = replace(base, mapping=_curve(self.curve), calibrated=True)
         head, tail = (self.head, self.tail) if self.kind == "lampe" else (0, 0)
         mapping = base.mapping if self.mapping is None else self.mapping
         calibrated = base.calibrated or self.mapping is not None
@@ -162,7 +167,7 @@ _RANGES = {
     "at_query": ("The query in the middle", 0, MAX_MAP_LENGTH - 1, ""),
     "at_key": ("The key in the middle", 0, MAX_MAP_LENGTH - 1, ""),
 }
-_OPTIONAL = ("mapping", "query", "across")
+_OPTIONAL = ("mapping", "curve", "query", "across")
 _CHOICES = {"model": (*lampe.PRESETS, CUSTOM), "kind": tuple(KINDS.values())}
 
 
@@ -181,6 +186,8 @@ def _value(name: str, value: Any) -> Any:
             return None
         named = _RANGES[name][0] if name in _RANGES else "The attention scale"
         raise AskError(f"{named} is empty: it needs a number.")
+    if name == "curve":
+        return curve_text(_curve(value))
     if isinstance(value, str):
         try:
             value = float(value)
@@ -195,6 +202,26 @@ def _value(name: str, value: Any) -> Any:
     if not least <= number <= most:
         raise AskError(f"{title} must be {least:,} to {most:,}{unit and ' '}{unit}, not {f'{number:,}':.40}.")
     return number
+
+
+def curve_text(curve: ScaledSigmoid) -> str:
+    """A curve's numbers between commas: L, a, b, and where short inputs have a constant, below which length and it."""
+    numbers = [curve.maximum, curve.slope, curve.intercept]
+    if curve.short_mapping is not None:
+        numbers += [curve.short_length, curve.short_mapping]
+    return ", ".join(map(repr, numbers))
+
+
+def _curve(text: Any) -> ScaledSigmoid:
+    try:
+        maximum, slope, intercept, *short = (float(part) for part in text.split(","))
+        if len(short) not in (0, 2):
+            raise ValueError("it has as many numbers as no curve has")
+        return ScaledSigmoid(maximum, slope, intercept, *(whole_number("A short input's length", n) for n in short))
+    except (ValueError, OverflowError, AttributeError) as error:
+        raise AskError(
+            f"{text!r:.80} is no curve ({error!s:.120}). Write L, a and b between commas: 6144, 0.0001, -2.5 is one."
+        ) from error
 
 
 def check(config: LampeConfig, length: int, chosen: bool) -> None:

@@ -159,6 +159,9 @@ def opened(path: Path) -> tuple[list[Result], dict[str, Any]]:
     results, (first, *others) = [result for result, _ in rows], [ran_with for _, ran_with in rows]
     if any(other != first for other in others) or len({(r.task, r.haystack) for r in results}) > 1:
         raise AskError("This file mixes results of several models, tasks or texts; a file of one of each can be shown.")
+    mapped = {(r.length, r.mapping_length, r.head, r.tail, r.attention_scale) for r in results if r.method == "lampe"}
+    if len(mapped) > len({length for length, *_ in mapped}):
+        raise AskError("This file mixes results of several LaMPE settings; a file of one can be shown.")
     points = len({r.length for r in results}) * len({r.depth for r in results})
     if points > MOST_TESTS:
         raise AskError(f"This file has {points:,} points of length and depth; at most {MOST_TESTS} can be drawn.")

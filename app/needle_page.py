@@ -30,7 +30,7 @@ from app.reports import Update
 from app.session import Session, model_name
 from app.sheet import as_plot
 from lampe.needle import TASKS, Cell, Result
-from lampe.positions import plain_map
+from lampe.positions import LampeConfig, plain_map
 
 # Plotly tells of clicks by an event of its own, on an element that is made anew with each result.
 _CLICKS = """
@@ -49,8 +49,8 @@ document.addEventListener('pointerover', (event) => {
 
 
 def build_needle_tab(
-    session: Session, demo: gr.Blocks, stops: dict[str, threading.Event], document: gr.Textbox, tokens: gr.State,
-    pair: gr.State, visitors: int,
+    session: Session, demo: gr.Blocks, stops: dict[str, threading.Event], document: gr.Textbox, chosen: gr.State,
+    tokens: gr.State, pair: gr.State, visitors: int,
 ) -> None:  # fmt: skip
     """The tab's components and events, within the page's `Blocks`.
 
@@ -63,9 +63,11 @@ def build_needle_tab(
         Each visitor's Stop, by session hash.
     document : gr.Textbox
         The text of "Ask a document".
+    chosen : gr.State of LampeConfig or None
+        What LaMPE runs with in place of the model's own settings.
     tokens : gr.State of int
         Set to the prompt's length: the map follows it.
-    pair : gr.State of (length, query, key) or None
+    pair : gr.State of (LampeConfig, length, query, key) or None
         Set to the needle whose place the map is to show.
     visitors : int
         How many may wait in the session's line at once, where they see their place.
@@ -73,7 +75,7 @@ def build_needle_tab(
 
     # Layout
 
-    # Results of one task, text and model: what a heat map can put side by side.
+    # Results of one task, text, model and LaMPE setting: what a heat map can put side by side.
     kept, ran_with, placed = gr.State([]), gr.State({}), gr.State()
     own = {"model": model_name(session.settings), "bits": session.settings.bits}
     with gr.Row(elem_classes="columns"):
@@ -153,7 +155,7 @@ def build_needle_tab(
 
     def run_one(
         source: str, task: str, methods: list[str], seed: float, length: float, depth: float, key: str, value: str,
-        text: str, request: gr.Request,
+        text: str, chosen: LampeConfig | None, request: gr.Request,
     ) -> Iterator[list[Any]]:  # fmt: skip
         shown: dict[str, str] = {}
         where = ""
@@ -163,12 +165,13 @@ def build_needle_tab(
             cards = [shown.get(method, "") for method in METHODS.values()]
             if found is None:
                 return [words, *cards, where, gr.Button(visible=False), None, gr.skip(), gr.skip()]
-            pair = found.length, found.length - 1, found.place
-            return [words, *cards, where, gr.Button(visible=True), pair, *maps(found.length, found.place)]
+            pair = config, found.length, found.length - 1, found.place
+            return [words, *cards, where, gr.Button(visible=True), pair, *maps(config, found.length, found.place)]
 
         try:
             stop = started(request)
             try:
+                config = chosen or session.config()
                 cells = [
                     Cell(task, _tokens(length), float(depth), method, seed=whole_number("The seed", seed))
                     for method in methods
@@ -176,14 +179,14 @@ def build_needle_tab(
                 if not cells:
                     raise AskError("Choose at least one of plain RoPE and LaMPE.")
                 haystack, needle = haystack_of(source, text), own_needle(key, value)
-                for event in session.needles(haystack, cells, needle, stop):
+                for event in session.needles(haystack, cells, needle, stop, config):
                     if isinstance(event, Update):
                         yield [views.status(event), *[gr.skip()] * (len(tested) - 1)]
                         continue
                     found = event
                     shown[event.method] = needle_views.card(event)
                     plain = event.method == "rope"
-                    ran = plain_map(event.length) if plain else session.config().position_map(event.length)
+                    ran = plain_map(event.length) if plain else config.position_map(event.length)
                     where += needle_views.place(event, ran)
                     yield now("")
                 words = views.note("Stopped." if stop.is_set() else "Done.")
@@ -193,22 +196,21 @@ def build_needle_tab(
         except (ValueError, lampe.LoadError) as error:
             yield [views.message(str(error)), *[gr.skip()] * (len(tested) - 1)]  # earlier results stay
 
-    def maps(length: int, needle: int) -> list[Any]:
+    def maps(config: LampeConfig, length: int, needle: int) -> list[Any]:
         """Figures 1 and 2 of LaMPE's map of a prompt, with the needle in them."""
-        config = session.config()
         position_map = config.position_map(length)
         return [
             as_plot(distance_figure(position_map, config.window, needle=needle), "lampe-needle-distance"),
             as_plot(regions_figure(position_map, Frame.whole(position_map), needle=needle), "lampe-needle-regions"),
         ]
 
-    def moved(length: float, depth: float) -> list[Any]:
+    def moved(length: float, depth: float, chosen: LampeConfig | None) -> list[Any]:
         """The same before the test: about where the needle will be."""
         try:
             tokens = _tokens(length)
             if not 1 <= tokens <= MAX_MAP_LENGTH:
                 raise AskError(f"The prompt length is from 1 to {MAX_MAP_LENGTH:,} tokens.")
-            return ["", *maps(tokens, round(depth * (tokens - 1))), tokens]
+            return ["", *maps(chosen or session.config(), tokens, round(depth * (tokens - 1))), tokens]
         except (ValueError, lampe.LoadError) as error:
             return [views.message(str(error)), gr.skip(), gr.skip(), gr.skip()]
 
@@ -221,7 +223,7 @@ def build_needle_tab(
 
     def run_grid(
         results: list[Result], of: dict[str, Any], source: str, task: str, methods: list[str], seed: float,
-        lengths: str, depths: str, trials: float, text: str, request: gr.Request,
+        lengths: str, depths: str, trials: float, text: str, chosen: LampeConfig | None, request: gr.Request,
     ) -> Iterator[list[Any]]:  # fmt: skip
         results = list(results)
         try:
@@ -235,10 +237,16 @@ def build_needle_tab(
                         f"{of['model']} in {of['bits']} bits. Save them and forget them first: a heat map shows one "
                         "task, text and model."
                     )
+                config = chosen or session.config()
+                if not all(result.ran_by(config) for result in results):
+                    raise AskError(
+                        "The results below were read with other LaMPE settings than those that would run now. Save "
+                        "them and forget them first: a heat map shows one setting."
+                    )
                 done = {result.cell for result in results}
                 missing = [cell for cell in wanted if cell not in done]
                 ran = 0
-                for event in session.needles(haystack, missing, stop=stop) if missing else ():
+                for event in session.needles(haystack, missing, stop=stop, config=config) if missing else ():
                     if isinstance(event, Update):
                         tests = f"{len(wanted) - len(missing) + ran} of {len(wanted)} tests done"
                         yield [views.status(event) + views.note(tests), *[gr.skip()] * (len(filled) - 1)]
@@ -324,15 +332,16 @@ def build_needle_tab(
     common = [source, task, methods, seed]
     runs: dict[str, Any] = {"concurrency_limit": visitors, **QUIET}
     tested = [status, *answers, place, to_map, placed, distance, plane]
-    one.click(run_one, [*common, length, depth, key, value, document], tested, **runs)
+    one.click(run_one, [*common, length, depth, key, value, document, chosen], tested, **runs)
     moves: dict[str, Any] = {"queue": False, "trigger_mode": "always_last", **QUIET}
-    demo.load(lambda *values: moved(*values)[:3], [length, depth], [status, distance, plane], **QUIET)
-    gr.on([length.change, depth.change], moved, [length, depth], [status, distance, plane, tokens], **moves)
+    placed_by = [length, depth, chosen]
+    gr.on([demo.load, chosen.change], lambda *values: moved(*values)[:3], placed_by, [status, distance, plane], **QUIET)
+    gr.on([length.change, depth.change], moved, placed_by, [status, distance, plane, tokens], **moves)
     to_map.click(lambda placed: placed, placed, pair, **QUIET)
     filled = [status, kept, ran_with, heat, points, table]
     asked: list[Any] = [kept, lengths, depths, trials, methods, task, seed]
     gr.on([demo.load, *(part.change for part in asked[1:])], tell_time, asked, time, **moves)
-    ran = many.click(run_grid, [kept, ran_with, *common, lengths, depths, trials, document], filled, **runs)
+    ran = many.click(run_grid, [kept, ran_with, *common, lengths, depths, trials, document, chosen], filled, **runs)
     ran.then(tell_time, asked, time, **QUIET)
     estimate.click(measure_time, asked, time, **runs)
     kinds.select(show_kind, None, [of_one, of_many], **moves)

@@ -12,6 +12,7 @@ import gradio as gr
 
 import lampe
 from app import views
+from app.calibration_page import build_calibration_tab
 from app.checks import MAX_CHARACTERS, AskError, too_long, whole_number
 from app.computing import with_progress
 from app.examples import EXAMPLES, Example
@@ -77,26 +78,26 @@ def build(settings: Settings) -> gr.Blocks:
 
     # Handlers
 
-    def count(text: str, question: str) -> Iterator[tuple[Any, ...]]:
+    def count(text: str, question: str, chosen: LampeConfig | None) -> Iterator[tuple[Any, ...]]:
         """Readout, sentence, both figures and token count of the text; fetches the tokenizer at its first use."""
         try:
             if not text.strip():
-                _, *drawn, _ = show_length(SHOWN_WITHOUT_TEXT, True)
+                _, *drawn, _ = show_length(chosen, SHOWN_WITHOUT_TEXT, True)
                 yield views.no_text(SHOWN_WITHOUT_TEXT), *drawn, 0
                 return
             if len(text) + len(question) > MAX_CHARACTERS:
                 raise AskError(too_long(text + question))
             if not session.tokenizer_ready:
-                estimate = show_length(max(1, round(len(text) / _CHARACTERS_PER_TOKEN)), False)
+                estimate = show_length(chosen, max(1, round(len(text) / _CHARACTERS_PER_TOKEN)), False)
                 yield estimate
                 for update in with_progress(session.tokenizer):
                     yield estimate[0] + views.status(update), *[gr.skip()] * 4
-            yield show_length(len(build_prompt(session.tokenizer(), text, question)), True)
+            yield show_length(chosen, len(build_prompt(session.tokenizer(), text, question)), True)
         except REFUSALS as error:
             yield views.message(str(error)), "", *[gr.skip()] * 3
 
-    def show_length(tokens: int, exact: bool) -> tuple[Any, ...]:
-        config = session.config()
+    def show_length(chosen: LampeConfig | None, tokens: int, exact: bool) -> tuple[Any, ...]:
+        config = chosen or session.config()
         position_map = lampe.position_map(config, min(tokens, MAX_MAP_LENGTH))
         return (
             views.length_readout(tokens, exact, config.window, settings.max_input_tokens),
@@ -115,7 +116,12 @@ def build(settings: Settings) -> gr.Blocks:
             Path(path).unlink(missing_ok=True)  # a visitor's document doesn't stay on the server
 
     def answer(
-        text: str, question: str, compare: bool, max_new_tokens: float, request: gr.Request
+        text: str,
+        question: str,
+        compare: bool,
+        max_new_tokens: float,
+        chosen: LampeConfig | None,
+        request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:
         """Run LaMPE, then plain RoPE if asked to: status, both answers, figures, and where the attention went."""
         stop = stops[request.session_hash or ""] = threading.Event()
@@ -130,7 +136,7 @@ def build(settings: Settings) -> gr.Blocks:
         yield *shown("")[:-1], None  # what an earlier answer looked at isn't this one's
         try:
             for method in methods:
-                for update in session.ask(text, question, method, max_new_tokens, stop):
+                for update in session.ask(text, question, method, max_new_tokens, stop, chosen):
                     answers[method] = update.answer
                     if update.report:
                         reports.append(update.report)
@@ -247,7 +253,9 @@ def build(settings: Settings) -> gr.Blocks:
     with gr.Blocks(title="LaMPE Lab", analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600)) as demo:
         gr.HTML(views.header(model_name(settings), settings.bits))
         tokens, attention, pair = gr.State(0), gr.State(None), gr.State(None)
-        with gr.Tabs() as tabs:
+        chosen = gr.State(None)  # this visitor's LampeConfig from an opened preset; None is the model's own
+        in_use = gr.HTML(elem_id="preset-in-use")
+        with gr.Tabs(overflow_behavior="wrap") as tabs:  # a menu would hide one on a phone, by chance
             with gr.Tab("Ask a document", id="ask"):
                 with gr.Row(elem_classes="columns"):
                     with gr.Column(scale=5, min_width=320):
@@ -285,18 +293,35 @@ def build(settings: Settings) -> gr.Blocks:
                     rope_answer = gr.HTML(elem_id="rope-answer")
                 report = gr.HTML("", elem_id="report")
             with gr.Tab("Needle test", id="needle"):
-                build_needle_tab(session, demo, needle_stops, text, tokens, pair, _VISITORS)
+                build_needle_tab(session, demo, needle_stops, text, chosen, tokens, pair, _VISITORS)
             with gr.Tab("Position map", id="map"):
-                build_map_tab(session, demo, tabs, tokens, attention, pair)
+                build_map_tab(session, demo, tabs, chosen, tokens, attention, pair)
+            with gr.Tab("Calibration", id="calibration"):
+                build_calibration_tab(session, demo, chosen, in_use)
 
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-        counted = {"fn": count, "inputs": [text, question], "outputs": [length, sentence, plot, plane, tokens], **quiet}
+        counted = {
+            "fn": count,
+            "inputs": [text, question, chosen],
+            "outputs": [length, sentence, plot, plane, tokens],
+            **quiet,
+        }
         # The page paints first: another model's config may have to be fetched.
-        gr.on([demo.load, text.change, question.change], **counted, trigger_mode="always_last", concurrency_limit=4)
+        gr.on(
+            [demo.load, text.change, question.change, chosen.change],
+            **counted,
+            trigger_mode="always_last",
+            concurrency_limit=4,
+        )
         for button, example in zip(buttons, EXAMPLES, strict=True):
             button.click(_filled(example), None, [text, question], queue=False, **quiet)
         file.upload(upload, file, [text, status], **quiet)
-        asked = {"fn": answer, "inputs": [text, question, compare, budget], **quiet, "concurrency_limit": _VISITORS}
+        asked = {
+            "fn": answer,
+            "inputs": [text, question, compare, budget, chosen],
+            **quiet,
+            "concurrency_limit": _VISITORS,
+        }
         gr.on([go.click, question.submit], **asked, outputs=[status, lampe_answer, rope_answer, report, attention])
         halt.click(stop_run, queue=False, **quiet)
         demo.unload(forget)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 
-from lampe.positions import PositionMap
+from lampe.positions import LampeConfig, PositionMap
 
 Method = Literal["lampe", "rope"]
 METHODS: tuple[Method, ...] = ("lampe", "rope")
@@ -59,8 +59,8 @@ class Attention:
     ----------
     position_map : PositionMap
         What the run was mapped by.
-    calibrated : bool
-        As in `RunReport`.
+    config : LampeConfig
+        What made it.
     queries : tuple of str
         The query tokens as text: the prompt's last, then the answer's.
     layers : tuple of int
@@ -70,7 +70,7 @@ class Attention:
     """
 
     position_map: PositionMap
-    calibrated: bool
+    config: LampeConfig
     queries: tuple[str, ...]
     layers: tuple[int, ...]
     shares: torch.Tensor

@@ -124,7 +124,13 @@ class Session:
         return prompt
 
     def ask(
-        self, text: str, question: str, method: Method, max_new_tokens: float, stop: threading.Event | None = None
+        self,
+        text: str,
+        question: str,
+        method: Method,
+        max_new_tokens: float,
+        stop: threading.Event | None = None,
+        config: lampe.LampeConfig | None = None,
     ) -> Iterator[Update]:
         """Answer a question about a text, greedily; yields what there is to show as it comes.
 
@@ -138,6 +144,8 @@ class Session:
         stop : threading.Event
             Set it, and the run ends within a layer's prefill or a token, with what it has; before the prefill it
             ends without an update.
+        config : LampeConfig, optional
+            What LaMPE runs with; the model's own by default.
 
         Raises
         ------
@@ -166,9 +174,10 @@ class Session:
             if stop.is_set():
                 return
             with _enough_memory(len(prompt)):
-                lampe_or_not = self._computing(lampe.patch, self._model) if method == "lampe" else nullcontext()
+                config = config or self.config()
+                lampe_or_not = self._computing(lampe.patch, self._model, config) if method == "lampe" else nullcontext()
                 with lampe_or_not as patched:
-                    yield from self._run(patched, prompt, budget, stop)
+                    yield from self._run(patched, config, prompt, budget, stop)
 
     def needles(
         self,
@@ -176,6 +185,7 @@ class Session:
         cells: Sequence[Cell],
         needle: Needles | None = None,
         stop: threading.Event | None = None,
+        config: lampe.LampeConfig | None = None,
     ) -> Iterator[Update | Result]:
         """Run needle tests; yields what there is to show as it comes, and each result.
 
@@ -187,6 +197,8 @@ class Session:
             Hidden in all cells in place of one that each draws.
         stop : threading.Event
             Set it, and the run ends within a layer's prefill or a token, without a result for the cell under way.
+        config : LampeConfig, optional
+            What LaMPE runs with; the model's own by default.
 
         Raises
         ------
@@ -227,7 +239,7 @@ class Session:
 
             def work() -> None:
                 try:
-                    for result in run(self._model, straw, cells, self.config(), stop.is_set, told, make):
+                    for result in run(self._model, straw, cells, config or self.config(), stop.is_set, told, make):
                         events.put(result)
                 finally:
                     events.put(None)
@@ -274,7 +286,12 @@ class Session:
             yield from with_progress(self.model, stop)
 
     def _run(
-        self, patched: lampe.Patched | None, prompt: list[int], max_new_tokens: int, stop: threading.Event
+        self,
+        patched: lampe.Patched | None,
+        config: lampe.LampeConfig,
+        prompt: list[int],
+        max_new_tokens: int,
+        stop: threading.Event,
     ) -> Iterator[Update]:
         model, length = self._model, len(prompt)
         planned = patched.plan(length) if patched else None
@@ -295,7 +312,6 @@ class Session:
             new_tokens = watch.new_tokens
         ended = time.perf_counter()
         first = watch.first_token or ended
-        config = self.config()
         # What the last prompt token ran on, or would have: generating may have planned anew since.
         position_map = watch.position_map or planned or plain_map(length)
         shares = watch.head_shares[0].float().mean(1) if watch.head_shares else None
@@ -303,7 +319,7 @@ class Session:
         if watch.position_map:
             texts = tuple(self._decoder.decode([token]) for token in watch.queries)
             layers = tuple(layer.index for layer in patched.layers if layer.mapped) if patched else ()
-            attention = Attention(position_map, config.calibrated, texts, layers, torch.stack(watch.head_shares))
+            attention = Attention(position_map, config, texts, layers, torch.stack(watch.head_shares))
         report = RunReport(
             "lampe" if patched else "rope",
             model_name(self.settings),

@@ -137,7 +137,7 @@ def map_table(position_map: PositionMap, query: int) -> str:
             f"<td>{query - stop + 1:,} – {query - first:,}</td><td>{near:,} – {far:,}</td><td>{stop - first:,}</td>"
             f"<td>{formula(region)}</td></tr>"
         )
-    return _table(
+    return table(
         f"What query token {query:,} sees", ("Region", "Keys j", "Distances", "Positions", "Keys", "Formula"), rows
     )
 
@@ -168,7 +168,7 @@ def numbers_table(view: MapView, position_map: PositionMap) -> str:
     rows = "".join(
         f'<tr><th scope="row">{name}</th><td>{symbol}</td><td>{value}</td></tr>' for name, symbol, value in lines
     )
-    return _table("Every number of this map", ("Number", "Formula", "With the present values"), rows)
+    return table("Every number of this map", ("Number", "Formula", "With the present values"), rows)
 
 
 def _mapping_formula(config: LampeConfig, length: int, plain: bool) -> tuple[str, str]:
@@ -295,8 +295,8 @@ def shares_table(run: Attention, number: int) -> str:
     place = "the last of the prompt" if not number else f"answer token {number}"
     token = escape(run.queries[number]).replace("\n", "↵")
     length = f"{run.position_map.length:,} tokens, mapping length {run.position_map.mapping_length:,}"
-    length += "" if run.calibrated else f" ({NOT_CALIBRATED})"
-    return _table(
+    length += "" if run.config.calibrated else f" ({NOT_CALIBRATED})"
+    return table(
         f"Attention of query token “{token}” ({place}); {length}",
         ("Region", "Mean of layers and heads", "Least layer", "Greatest layer", "Spread (standard deviation)"),
         rows,
@@ -333,7 +333,7 @@ def _caption(text: str) -> str:
     return f'<p class="caption">{text}</p>'
 
 
-def _table(caption: str, columns: Iterable[str], rows: str) -> str:
+def table(caption: str, columns: Iterable[str], rows: str) -> str:
     head = "".join(f'<th scope="col">{column}</th>' for column in columns)
     return (
         f'<div class="scroll"><table class="figures"><caption>{caption}</caption><thead><tr>{head}</tr></thead>'

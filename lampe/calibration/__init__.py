@@ -7,8 +7,16 @@ needles are ours.
 
 from lampe.calibration.calibrating import Report, calibrate, keep_measuring, source_of
 from lampe.calibration.fit import Best, Costs, Priced
-from lampe.calibration.measure import Row
-from lampe.calibration.points import OBJECTIVES, CalibrationError, Evaluation, Point, check_lengths, default_lengths
+from lampe.calibration.measure import Row, evaluate
+from lampe.calibration.points import (
+    OBJECTIVES,
+    CalibrationError,
+    Evaluation,
+    Point,
+    check_lengths,
+    default_lengths,
+    evaluations,
+)
 from lampe.calibration.preset import Preset, Source, load_preset, make_preset, read_preset, report, write_preset
 from lampe.calibration.rows import Measured, table
 from lampe.calibration.sweep import SWEPT, Sweep
@@ -32,6 +40,8 @@ __all__ = [
     "calibrate",
     "check_lengths",
     "default_lengths",
+    "evaluate",
+    "evaluations",
     "keep_measuring",
     "library_docstrings",
     "load_preset",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import random
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -16,7 +17,7 @@ from transformers import DynamicCache
 
 from lampe.calibration.points import CalibrationError, Evaluation
 from lampe.memory import cache_bytes
-from lampe.needle import Cell, Prompt, Straw, prompt_of
+from lampe.needle import TASKS, Prompt, Straw, hide_all
 from lampe.needle.prefix import PromptReader
 from lampe.patch import patch
 from lampe.prompt import encode
@@ -84,6 +85,7 @@ def evaluate(model: Any, straw: Straw, wanted: Iterable[Evaluation], window: int
         with patch(model, point.config(window)) as patched:
             patched.plan(point.length)
             reader = PromptReader(model)
+            prompts: dict[tuple[int, int], list[Prompt]] = {}
             for evaluation in group:
                 started = time.perf_counter()
                 if evaluation.kind == "loss":
@@ -92,16 +94,29 @@ def evaluate(model: Any, straw: Straw, wanted: Iterable[Evaluation], window: int
                     last = min(LAST, evaluation.length // 2)
                     measured: dict[str, Any] = {"loss": last_loss(model, ids, last), "tokens": last}
                 else:
-                    assert evaluation.depth is not None
+                    assert evaluation.hidden is not None
+                    assert evaluation.asked is not None
                     assert evaluation.seed is not None
-                    cell = Cell("single", evaluation.length, evaluation.depth, "lampe", seed=evaluation.seed)
-                    prompt = prompt_of(straw, cell)
+                    drawn = evaluation.hidden, evaluation.seed
+                    if drawn not in prompts:
+                        prompts[drawn] = needle_prompts(straw, point.length, *drawn)
+                    prompt = prompts[drawn][evaluation.asked]
                     for _ in reader.read(prompt.ids):
                         pass
                     answer = answer_tokens(straw.tokenizer, prompt)
                     likelihood, found = score_answer(reader, answer)
                     measured = {"found": found, "log_likelihood": likelihood, "tokens": len(answer)}
                 yield Row(**asdict(evaluation), **measured, seconds=round(time.perf_counter() - started, 3))
+
+
+def needle_prompts(straw: Straw, length: int, count: int, seed: int) -> list[Prompt]:
+    """The prompts of so many needles that are hidden together; no key and no number is there twice."""
+    rng = random.Random(f"{seed} {length} {count}")
+    seen, drawn = straw.haystack.text, []
+    for _ in range(count):
+        drawn.append(TASKS["single"].draw(rng, unlike=seen))
+        seen += drawn[-1].sentences[0]
+    return hide_all(straw, drawn, length)
 
 
 def text_window(straw: Straw, start: int, length: int) -> list[int]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from lampe.positions import LampeConfig
+from lampe.reading import CHUNK
 
 
 class CalibrationError(ValueError):
@@ -50,14 +51,16 @@ class Evaluation(Point):
         "loss" or "needle".
     start : int or None
         A loss: the window's first token in the text.
-    depth : float or None
-        A needle: see `lampe.needle.Cell`, whose seed is `seed`.
+    hidden, asked : int or None
+        A needle: how many are hidden together, and the number of the one that is asked for, from 0.
     seed : int or None
+        The needles' chance.
     """
 
     kind: str = "loss"
     start: int | None = None
-    depth: float | None = None
+    hidden: int | None = None
+    asked: int | None = None
     seed: int | None = None
 
     @property
@@ -97,8 +100,7 @@ def evaluations(
     """All that is measured at a point, in the order in which it is read.
 
     The n windows of a text end at n even steps through it, at the same tokens for every length: what differs between
-    two lengths is how much the model has read, not what it is asked. The needles lie at n even depths, the deepest
-    first, so that each prompt begins as the one before it.
+    two lengths is how much the model has read, not what it is asked. The needles lie in one text, which is read once.
 
     Parameters
     ----------
@@ -115,25 +117,22 @@ def evaluations(
             end = (number + 1) * (text_tokens // windows)
             found.append(Evaluation(**asdict(point), kind="loss", start=end - point.length))
     if objective != "perplexity":
-        for number in reversed(range(needles)):
-            depth = round((number + 0.5) / needles, 3)
-            found.append(Evaluation(**asdict(point), kind="needle", depth=depth, seed=seed))
+        for number in range(needles):
+            found.append(Evaluation(**asdict(point), kind="needle", hidden=needles, asked=number, seed=seed))
     return found
 
 
-def work(evaluation: Evaluation, window: int, needles: int) -> float:
+def work(evaluation: Evaluation, window: int) -> float:
     """What an evaluation costs, in tokens of a short text: attention makes a token dearer the later it comes.
 
-    A needle's prompt but the deepest is read from its own depth on; what both begin with is kept.
+    Of a needle's prompt but the first, only the question is read, and what stands before it in the same chunk.
     """
-    share = 0.0
-    if evaluation.depth is not None and evaluation.depth < 1 - 1 / needles:
-        share = evaluation.depth
 
     def read(tokens: float) -> float:
         return tokens + tokens * tokens / window
 
-    return read(evaluation.length) - read(share * evaluation.length)
+    kept = max(0, evaluation.length - CHUNK / 2) if evaluation.asked else 0
+    return read(evaluation.length) - read(kept)
 
 
 def coarse_mappings(length: int, window: int, head: int, tail: int, steps: int = 7) -> list[int]:

@@ -104,6 +104,8 @@ class Preset:
         One sentence.
     curve : ScaledSigmoid
         As fitted, chosen or not.
+    constant : int
+        The best constant mapping length, in positions, chosen or not.
     points : tuple of Best
         What it was fitted to.
     curve_costs, constant_costs, llama3_costs : tuple of Priced
@@ -119,6 +121,7 @@ class Preset:
     config: LampeConfig
     why: str
     curve: ScaledSigmoid
+    constant: int
     points: tuple[Best, ...]
     curve_costs: tuple[Priced, ...]
     constant_costs: tuple[Priced, ...]
@@ -127,6 +130,15 @@ class Preset:
     how: How
     source: Source
     made: Made
+
+    @property
+    def ways(self) -> dict[str, LampeConfig]:
+        """The ways to choose the mapping length that were compared, one of which is `config`."""
+        return {
+            "fitted curve": replace(self.config, mapping=self.curve),
+            "best constant": replace(self.config, mapping=self.constant),
+            "Llama-3's curve, rescaled": replace(self.config, mapping=rescaled(self.config.window).mapping),
+        }
 
     @property
     def residuals(self) -> list[int]:
@@ -153,13 +165,14 @@ def make_preset(sweep: Sweep, rows: Iterable[Row], source: Source) -> Preset:
     least = base.head + base.tail + 1
     curve = fit_curve(points, base.window, least)
     fitted = replace(base, mapping=curve)
-    constant = replace(base, mapping=best_constant(base, costs))
+    best = best_constant(base, costs)
+    constant = replace(base, mapping=best)
     curve_costs, constant_costs = price(fitted, costs), price(constant, costs)
     llama3_costs = price(replace(base, mapping=rescaled(base.window).mapping), costs)
     better = mean_cost(curve_costs) < mean_cost(constant_costs)  # one that is as good says no more
     why = (
         f"The mean cost over the lengths is {mean_cost(curve_costs):.4f} with the fitted curve and "
-        f"{mean_cost(constant_costs):.4f} with the best constant, m = {constant.mapping}: "
+        f"{mean_cost(constant_costs):.4f} with the best constant, m = {best}: "
         + (
             "the curve is used."
             if better
@@ -177,6 +190,7 @@ def make_preset(sweep: Sweep, rows: Iterable[Row], source: Source) -> Preset:
         config=fitted if better else constant,
         why=why,
         curve=curve,
+        constant=best,
         points=tuple(points),
         curve_costs=tuple(curve_costs),
         constant_costs=tuple(constant_costs),
@@ -276,10 +290,16 @@ def load_preset(path: str | os.PathLike[str]) -> LampeConfig:
 
 def _preset(given: dict[str, Any]) -> Preset:
     points = _all(Best, given["points"])
+    chosen = checked(_Chosen, given)
+    if not chosen.constant:
+        raise ValueError("constant must be at least 1")
+    if not (points and given["measured"]):
+        raise ValueError("it has no points")
     preset = Preset(
         config=_config(given["config"]),
-        why=checked(_Why, given).why,
+        why=chosen.why,
         curve=checked(ScaledSigmoid, given["curve"]),
+        constant=chosen.constant,
         points=points,
         curve_costs=_all(Priced, given["curve_costs"]),
         constant_costs=_all(Priced, given["constant_costs"]),
@@ -298,8 +318,9 @@ def _preset(given: dict[str, Any]) -> Preset:
 
 
 @dataclass(frozen=True)
-class _Why:
+class _Chosen:
     why: str
+    constant: int
 
 
 def _all(kind: type[Kind], given: Any) -> tuple[Kind, ...]:

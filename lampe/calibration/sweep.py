@@ -41,7 +41,7 @@ class Sweep:
     weight : float
         The needles' weight in "both"; see `Measured.cost`.
     windows, needles : int
-        Windows of the text, and needles, for each point.
+        Windows of the text for each point, and needles, which are hidden together.
     seed : int
         The needles' chance.
     steps, refine : int
@@ -62,7 +62,7 @@ class Sweep:
     objective: str = "both"
     weight: float = 0.5
     windows: int = 2
-    needles: int = 3
+    needles: int = 8
     seed: int = 1000
     steps: int = 7
     refine: int = 1
@@ -139,7 +139,7 @@ class Sweep:
 
     def work(self, evaluation: Evaluation) -> float:
         """See `points.work`."""
-        return work(evaluation, self.base.window, self.needles)
+        return work(evaluation, self.base.window)
 
     def measured(self, rows: Iterable[Row]) -> list[Measured]:
         """What the rows of this sweep come to, for each point of which there is any; other rows don't count."""

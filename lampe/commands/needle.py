@@ -9,9 +9,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from lampe import needle
+from lampe.calibration import load_preset
 from lampe.commands.arguments import add_model, list_of, text_named
-from lampe.load import DEFAULT_MODEL_NAME, load
+from lampe.load import DEFAULT_MODEL_NAME, load, load_config
 from lampe.needle import HAYSTACKS, METHODS, TASKS, Straw, grid, read_rows, row_of, summary
+from lampe.positions import LampeConfig
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +28,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--depths", type=list_of(float), default=[0.0, 0.25, 0.5, 0.75, 1.0], help="0 to 1, as 0,0.5,1")
     parser.add_argument("--methods", type=list_of(str), default=list(METHODS), help=f"of {','.join(METHODS)}")
     parser.add_argument("--trials", type=int, default=1, help="needles for each length and depth")
+    parser.add_argument("--preset", type=Path, help="a preset file for LaMPE (default: the model's own preset)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("needle.jsonl"))
     parser.set_defaults(run=run)
@@ -36,10 +39,11 @@ def run(given: argparse.Namespace) -> int:
     cells = grid(given.task, given.lengths, given.depths, given.methods, given.trials, given.seed)
     haystack = text_named(given.haystack)
     ran_with = {"model": given.model or DEFAULT_MODEL_NAME, "bits": given.bits}
+    config = load_preset(given.preset) if given.preset else LampeConfig.for_model(load_config(given.model))
     kept = [
         result
         for result, with_ in (read_rows(given.out) if given.out.exists() else ())
-        if result.haystack == haystack.name and with_ == ran_with
+        if result.haystack == haystack.name and with_ == ran_with and result.ran_by(config)
     ]
     done = {result.cell for result in kept}
     missing = [cell for cell in cells if cell not in done]
@@ -56,7 +60,7 @@ def run(given: argparse.Namespace) -> int:
             ) as bar,
         ):
             try:
-                for result in needle.run(model, straw, missing):
+                for result in needle.run(model, straw, missing, config):
                     file.write(row_of(result, ran_with))
                     file.flush()
                     kept.append(result)

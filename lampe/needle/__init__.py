@@ -6,7 +6,7 @@ prompt on any machine; the language reference is the Python version's own. The k
 (arXiv 2404.06654), the sentences are ours.
 """
 
-from lampe.needle.cells import METHODS, Cell, Prompt, grid, hide, prompt_of
+from lampe.needle.cells import METHODS, Cell, Prompt, grid, hide, hide_all, prompt_of
 from lampe.needle.haystacks import HAYSTACKS, Haystack, Straw
 from lampe.needle.results import read_results, read_rows, row_of, summary, summary_rows, wilson
 from lampe.needle.running import Result, run, to_read
@@ -27,6 +27,7 @@ __all__ = [
     "file_needles",
     "grid",
     "hide",
+    "hide_all",
     "prompt_of",
     "read_results",
     "read_rows",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lampe.needle.haystacks import Straw
@@ -104,24 +104,67 @@ def hide(straw: Straw, needles: Needles, length: int, depth: float, rng: random.
     NeedleError
         If needles, question and template alone are longer.
     """
-    before, after = around(straw.tokenizer, needles.question, needles.prefix)
+    frame = around(straw.tokenizer, needles.question, needles.prefix)
     sentences = encode_all(straw.tokenizer, [f" {sentence}" for sentence in needles.sentences])
-    least = len(before) + len(after) + sum(map(len, sentences))
+    count = _room(length, frame, sentences)
+    places = [straw.place(depth, count), *(straw.place(rng.random(), count) for _ in sentences[1:])]
+    ids, spans, repeated = _filled(straw, count, frame[0], sentences, places)
+    return Prompt([*ids, *frame[1]], needles, tuple(spans), repeated)
+
+
+def hide_all(straw: Straw, needles: Sequence[Needles], length: int) -> list[Prompt]:
+    """A prompt for each of several needles, all of which are hidden, at even depths; one of them is asked for.
+
+    The prompts are the same up to the question: what is read for one serves the others. The one with the longest
+    question has `length` tokens, the others a few less.
+
+    Parameters
+    ----------
+    straw : Straw
+    needles : sequence of Needles
+        Each of one sentence.
+    length : int
+
+    Raises
+    ------
+    NeedleError
+        If needles, question and template alone are longer.
+    """
+    frames = [around(straw.tokenizer, one.question, one.prefix) for one in needles]
+    sentences = encode_all(straw.tokenizer, [f" {one.sentences[0]}" for one in needles])
+    longest = max(frames, key=lambda frame: len(frame[1]))
+    count = _room(length, longest, sentences)
+    places = [straw.place((number + 0.5) / len(needles), count) for number in range(len(needles))]
+    ids, spans, repeated = _filled(straw, count, longest[0], sentences, places)
+    return [
+        Prompt([*ids, *after], one, (span,), repeated)
+        for one, (_, after), span in zip(needles, frames, spans, strict=True)
+    ]
+
+
+def _room(length: int, frame: tuple[list[int], list[int]], sentences: Sequence[list[int]]) -> int:
+    """The tokens of a prompt that are left for the haystack."""
+    least = sum(map(len, frame)) + sum(map(len, sentences))
     if least >= length:
         raise NeedleError(
             f"The needle, its question and the chat template alone have {least:,} tokens, so a prompt of {length:,} "
             f"can't hold them: take a length of more than {least:,}, or a shorter needle."
         )
-    count = length - least
+    return length - least
+
+
+def _filled(
+    straw: Straw, count: int, before: list[int], sentences: Sequence[list[int]], places: Sequence[int]
+) -> tuple[list[int], list[tuple[int, int]], bool]:
+    """The haystack's first `count` tokens with sentences in it: all tokens, each sentence's span, and `repeated`."""
     body, repeated = straw.take(count)
-    places = [straw.place(depth, count), *(straw.place(rng.random(), count) for _ in sentences[1:])]
     ids, spans, done = list(before), [(0, 0)] * len(places), 0
     for number in sorted(range(len(places)), key=places.__getitem__):
         ids += body[done : places[number]]
         done = places[number]
         spans[number] = len(ids), len(ids) + len(sentences[number])
         ids += sentences[number]
-    return Prompt([*ids, *body[done:], *after], needles, tuple(spans), repeated)
+    return [*ids, *body[done:]], spans, repeated
 
 
 def prompt_of(straw: Straw, cell: Cell) -> Prompt:

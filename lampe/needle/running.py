@@ -46,7 +46,9 @@ class Result:
         From the prompt's last token to it: in tokens, and as it was mapped.
     region : str
         The region of the map it lies in.
-    mapping_length : int
+    mapping_length, head, tail : int
+    attention_scale : float
+        Of the map that it was read by.
     attention : float or None
         Share of the prompt's last token's attention that fell on the needle, the mean over layers and heads; None for
         a model that ran unpatched.
@@ -74,6 +76,9 @@ class Result:
     mapped_position: int
     region: str
     mapping_length: int
+    head: int
+    tail: int
+    attention_scale: float
     attention: float | None
     excerpt: str
     read_tokens: int
@@ -83,6 +88,14 @@ class Result:
     def cell(self) -> Cell:
         """The cell that this came of."""
         return Cell(**{field.name: getattr(self, field.name) for field in fields(Cell)})
+
+    def ran_by(self, config: LampeConfig) -> bool:
+        """Whether it would run alike with these settings; what ran unpatched does with any."""
+        if self.method == "rope":
+            return True
+        made = config.position_map(self.length)
+        asked = (made.mapping_length, made.head, made.tail, config.attention_scale)
+        return asked == (self.mapping_length, self.head, self.tail, self.attention_scale)
 
 
 def run(
@@ -135,7 +148,8 @@ def run(
                 if stop():
                     return
                 read = len(prompt.ids) - reader.kept
-                yield _result(cell, straw, prompt, position_map, answer, attention, read, started)
+                scale = patched.config.attention_scale if patched else 1.0
+                yield _result(cell, straw, prompt, position_map, scale, answer, attention, read, started)
 
 
 def _groups(cells: Sequence[Cell]) -> dict[tuple[int, str], list[Cell]]:
@@ -194,6 +208,7 @@ def _result(
     straw: Straw,
     prompt: Prompt,
     position_map: PositionMap,
+    attention_scale: float,
     answer: str,
     attention: float | None,
     read: int,
@@ -214,6 +229,9 @@ def _result(
         mapped_position=position_map.relative(last, place),
         region=position_map.regions[position_map.region(last, place)].name,
         mapping_length=position_map.mapping_length,
+        head=position_map.head,
+        tail=position_map.tail,
+        attention_scale=attention_scale,
         attention=attention,
         excerpt=decode(straw.tokenizer, prompt.ids[max(0, start - _AROUND) : stop + _AROUND]),
         read_tokens=read,

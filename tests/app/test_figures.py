@@ -238,7 +238,7 @@ def test_measured_shares_are_drawn_as_they_are():
     assert traces["Middle"].x == layers
     assert traces["Middle"].y == pytest.approx(shares[1, :, :, 1].mean(1).tolist())
     assert traces["Tail, highest head"].y == pytest.approx(shares[1, :, :, 2].amax(1).tolist())
-    run = Attention(lampe.position_map(SMOL, 12_000), True, (" the", "<b>"), layers, shares.half())
+    run = Attention(lampe.position_map(SMOL, 12_000), SMOL, (" the", "<b>"), layers, shares.half())
     assert "&lt;b&gt;" in shares_table(run, 1)
     assert f"{shares[1].mean((0, 1))[0]:.1%}" in shares_table(run, 1)
     assert f"(layer {layers[shares[1].half().float().mean(1)[:, 0].argmax()]})" in shares_table(run, 1)

@@ -14,9 +14,17 @@ from hypothesis import strategies as st
 import lampe
 from app.checks import AskError
 from app.map_page import own_view, standalone
-from app.map_view import CUSTOM, POINTS, MapView, as_csv, as_json
+from app.map_view import CUSTOM, POINTS, MapView, as_csv, as_json, curve_text
+from lampe.positions import LampeConfig, ScaledSigmoid
 from lampe.presets import rescaled
 
+curve_texts = st.builds(
+    curve_text,
+    st.builds(ScaledSigmoid, st.floats(1, 1e9), st.floats(-1, 1), st.floats(-40, 40))
+    | st.builds(
+        ScaledSigmoid, st.just(4096.0), st.just(1e-4), st.just(-2.0), st.integers(0, 9999), st.integers(1, 9999)
+    ),
+)
 views = st.builds(
     MapView,
     model=st.sampled_from([*lampe.PRESETS, CUSTOM]),
@@ -25,6 +33,7 @@ views = st.builds(
     head=st.integers(0, 2000),
     tail=st.integers(0, 2000),
     mapping=st.none() | st.integers(1, 8192),
+    curve=st.none() | curve_texts,
     scale=st.floats(0.01, 10),
     kind=st.sampled_from(["lampe", "uniform", "plain"]),
     query=st.none() | st.integers(0, 1000),
@@ -39,7 +48,7 @@ views = st.builds(
 def test_a_link_brings_the_view_back(view):
     given_ = asdict(view)
     if view.model != CUSTOM:
-        given_["window"] = lampe.PRESETS[view.model].window
+        given_ |= {"window": lampe.PRESETS[view.model].window, "curve": None}
     try:
         view = MapView.checked(**given_)
     except AskError:
@@ -112,6 +121,29 @@ def test_a_models_own_settings_open_the_page():
     view = own_view(other)
     assert view.model == CUSTOM
     assert view.config == other
+    assert view.curve is None, "nobody calibrated it: it is Llama-3's curve"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        LampeConfig(8192, 300, 100, ScaledSigmoid(6001.5, 0.0003, -2.25), 1.1),
+        LampeConfig(8192, 300, 100, ScaledSigmoid(6001.5, 0.0003, -2.25, 4096, 1536)),
+        LampeConfig(4096, 64, 32, 1000),
+    ],
+)
+def test_an_opened_presets_settings_are_the_maps(config):
+    view = own_view(config)
+    assert MapView.checked(**asdict(view)).config == config
+    assert MapView.from_link(dict(parse_qsl(view.link[1:]))) == (view, [])
+
+
+@pytest.mark.parametrize(
+    "text", ["6144", "a, b, c", "6144, 0.1", "nan, 1, 1", "0.5, 1, 1", "9, 1, 1, 5", "9,1,1,2.5,3"]
+)
+def test_a_curve_that_is_none_is_a_sentence(text):
+    with pytest.raises(AskError, match=r"is no curve .* Write L, a and b between commas"):
+        MapView.checked(model=CUSTOM, curve=text)
 
 
 def test_a_query_beyond_the_text_is_the_last():

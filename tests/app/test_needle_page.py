@@ -16,7 +16,7 @@ from lampe.needle import Cell, NeedleError, Result, read_results
 
 RESULT = Result(
     "single", 4096, 0.5, "lampe", 0, 0, "reference", False, "What is it?", ("123",), "It is 123.", 1.0, 2000, 2095, 800,
-    "Middle", 2048, 0.031, "the <b>number</b> is 123.", 4096, 1.5,
+    "Middle", 2048, 512, 200, 1.0, 0.031, "the <b>number</b> is 123.", 4096, 1.5,
 )  # fmt: skip
 
 
@@ -95,7 +95,12 @@ def test_a_file_that_heat_maps_cant_show_is_refused(tmp_path):
     path.write_text(as_jsonl(many, RAN_WITH), encoding="utf-8")
     with pytest.raises(AskError, match="441 points of length and depth; at most 400"):
         opened(path)
-    for other, ran_with in ((replace(RESULT, task="passkey"), RAN_WITH), (RESULT, RAN_WITH | {"bits": 16})):
+    for other, ran_with in (
+        (replace(RESULT, task="passkey"), RAN_WITH),
+        (RESULT, RAN_WITH | {"bits": 16}),
+        (replace(RESULT, mapping_length=1024), RAN_WITH),
+        (replace(RESULT, attention_scale=1.1), RAN_WITH),
+    ):
         path.write_text(as_jsonl([RESULT], RAN_WITH) + as_jsonl([other], ran_with), encoding="utf-8")
         with pytest.raises(AskError, match="mixes results"):
             opened(path)

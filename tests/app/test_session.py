@@ -18,6 +18,7 @@ from app.reports import Update
 from app.session import Session
 from app.settings import Settings
 from lampe.load import Progress
+from lampe.needle import HAYSTACKS, Cell, Result
 
 TEXT = "The lamp on the pier is green. The boat is called Heron. Nobody knows who painted the door."
 QUESTION = "What is the boat called?"
@@ -180,3 +181,14 @@ def test_out_of_memory_is_a_sentence_and_the_app_goes_on(session, monkeypatch):
         with pytest.raises(AskError, match="isn't enough memory"):
             last(session.ask(TEXT, QUESTION, "rope", 8))
     assert "Heron" in last(session.ask(TEXT, QUESTION, "rope", 24)).answer
+
+
+def test_a_visitors_own_settings_are_what_runs(session):
+    config = lampe.LampeConfig(8192, 16, 8, 40)
+    update = last(session.ask(TEXT, QUESTION, "lampe", 4, config=config))
+    assert update.report.mapping_length == 40
+    assert update.attention.config == config
+    cell = Cell("single", 600, 0.5, "lampe")
+    (result,) = [e for e in session.needles(HAYSTACKS["filler"](), [cell], config=config) if isinstance(e, Result)]
+    assert result.ran_by(config)
+    assert last(session.ask(TEXT, QUESTION, "lampe", 4)).report.mapping_length != 40, "nobody else has them"

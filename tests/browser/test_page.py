@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -9,7 +10,10 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 import lampe
 from app.examples import EXAMPLES
+from app.map_view import curve_text
 from benchmarks.screenshots import FLAGS, chromium
+from lampe.calibration import write_preset
+from tests.app.sweeps import made
 
 CHROMIUM = chromium()
 
@@ -405,6 +409,38 @@ def test_a_grid_stops_goes_on_and_can_be_taken_home(page):
     expect(page.locator("#needle-points button")).to_have_count(4)
 
 
+def test_a_preset_file_is_opened_used_and_left_again(page, tmp_path):
+    preset = made(source="<img src=x onerror=alert(1)>")
+    write_preset(preset, tmp_path / "own.json")
+    page.get_by_role("tab", name="Calibration").click()
+    sentence, origin = page.locator("#calibration-sentence"), page.locator("#calibration-origin")
+    use = page.get_by_role("button", name="Run with the opened preset")
+    expect(use).to_be_hidden()
+    upload = page.locator("input[type=file][accept*=json]:not([accept*=jsonl])")
+    upload.set_input_files({"name": "no.json", "mimeType": "application/json", "buffer": b'{"format": 1}'})
+    expect(page.locator("#calibration-message")).to_contain_text("no.json is no preset file")
+    upload.set_input_files(tmp_path / "own.json")
+    expect(origin).to_contain_text("<img src=x onerror=alert(1)>")
+    expect(sentence).to_contain_text(f"m(l) = {preset.curve.maximum:,.5g} /")
+    for name in ("chosen", "loss", "needles"):
+        expect(page.locator(f"#plot-calibration-{name} .js-plotly-plot")).to_be_visible()
+    use.click()
+    expect(page.locator("#preset-in-use")).to_contain_text("opened preset own.json")
+    page.get_by_role("tab", name="Ask a document").click()
+    page.locator("#document textarea").fill(max((example.text for example in EXAMPLES), key=len))
+    expect(page.locator("#length b")).to_have_text(re.compile(r"^[\d,]+ tokens"))
+    tokens = int(page.locator("#length b").inner_text().split()[0].replace(",", ""))
+    expect(page.locator("#sentence")).to_contain_text(f"{preset.config.mapping_length(tokens):,} positions in all")
+    page.get_by_role("tab", name="Position map").click()
+    expect(page.locator("#map-own-curve textarea, #map-own-curve input")).to_have_value(curve_text(preset.curve))
+    page.get_by_role("tab", name="Calibration").click()
+    page.get_by_role("button", name="Back to the model's own preset").click()
+    expect(page.locator("#preset-in-use .status")).to_have_count(0)
+    page.get_by_role("tab", name="Ask a document").click()
+    own = lampe.PRESETS["smollm2"].mapping_length(tokens)
+    expect(page.locator("#sentence")).to_contain_text(f"{own:,} positions in all")
+
+
 PHONE, PROJECTOR = {"width": 390, "height": 844}, {"width": 1920, "height": 1080}
 
 
@@ -414,7 +450,7 @@ PHONE, PROJECTOR = {"width": 390, "height": 844}, {"width": 1920, "height": 1080
     indirect=True,
     ids=["phone", "wide", "dark"],
 )
-@pytest.mark.parametrize("tab", ["Ask a document", "Needle test", "Position map"])
+@pytest.mark.parametrize("tab", ["Ask a document", "Needle test", "Position map", "Calibration"])
 def test_nothing_is_cut_off_and_the_plot_can_be_read(page, tab):
     page.get_by_role("tab", name=tab).click()
     page.locator(".js-plotly-plot .xtitle:visible").first.wait_for()

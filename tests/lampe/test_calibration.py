@@ -61,7 +61,7 @@ def test_the_figures_are_those_of_whole_forwards(model, straw):
             ids = straw.ids[row.start : row.start + 300]
             answer, given = ids[-150:], ids[:-1]
         else:
-            prompt = prompt_of(straw, Cell("single", 300, row.depth, "lampe", seed=1000))
+            prompt = measure.needle_prompts(straw, 300, 2, 1000)[row.asked]
             answer = straw.tokenizer.encode(f" {prompt.needles.expected[0]}")
             given = [*prompt.ids, *answer[:-1]]
         with patch(model, LampeConfig(512, 16, 8, row.mapping_length)) as patched:
@@ -89,7 +89,7 @@ def test_needles_that_share_what_they_begin_with_score_as_alone(model, straw, mo
     monkeypatch.setattr(PromptReader, "read", watched)
     together = list(measure.evaluate(model, straw, wanted, 256))
     assert kept[0] == 0
-    assert kept[1] > kept[2] > 0
+    assert kept[1] == kept[2] == 256, "only the question is read anew"
     for one, other in zip(together, alone, strict=True):
         assert one.evaluation == other.evaluation
         assert one.log_likelihood == pytest.approx(other.log_likelihood, abs=1e-4)
@@ -141,13 +141,29 @@ def test_mappings_reach_from_an_eighth_of_the_window_to_no_mapping():
 
 def test_work_counts_what_is_read():
     loss = Evaluation(1000, 500, 16, 8, kind="loss", start=0)
-    needles = sorted(
-        (e for e in evaluations(Point(1000, 500, 16, 8), "needle", 1, 2, 0, 0)),
-        key=lambda e: -e.depth,
+    first, second = evaluations(Point(1000, 500, 16, 8), "needle", 1, 2, 0, 0)
+    assert work(loss, 1000) == work(first, 1000) == 2000
+    assert work(second, 1000) == pytest.approx(2000 - 744 - 744**2 / 1000), "half a chunk before the question"
+
+
+def test_needles_are_hidden_together_and_each_is_asked_for(straw):
+    prompts = measure.needle_prompts(straw, 400, 3, 5)
+    assert max(len(prompt.ids) for prompt in prompts) == 400
+    texts = [straw.tokenizer.decode(prompt.ids) for prompt in prompts]
+    for number, prompt in enumerate(prompts):
+        (sentence,), (start, stop) = prompt.needles.sentences, prompt.spans[0]
+        assert all(text.count(sentence) == 1 for text in texts)
+        assert straw.tokenizer.decode(prompt.ids[start:stop]) == f" {sentence}"
+        assert texts[number].endswith(prompt.needles.prefix)
+        assert (number + 0.5) / 3 == pytest.approx(start / len(prompt.ids), abs=0.1)
+    same = next(
+        k for k, tokens in enumerate(zip(*(prompt.ids for prompt in prompts), strict=False)) if len(set(tokens)) > 1
     )
-    assert [e.depth for e in needles] == [0.75, 0.25]
-    assert work(loss, 1000, 2) == work(needles[0], 1000, 2) == 2000
-    assert work(needles[1], 1000, 2) == 2000 - 250 - 62.5
+    assert same > prompts[2].spans[0][1], "they differ in the question alone"
+    assert len({prompt.needles.expected for prompt in prompts}) == 3
+    again = measure.needle_prompts(straw, 400, 3, 5)
+    assert again == prompts
+    assert measure.needle_prompts(straw, 400, 3, 6) != prompts
 
 
 def test_costs_are_as_documented(straw):
@@ -155,8 +171,8 @@ def test_costs_are_as_documented(straw):
     rows = [
         Row(**point, kind="loss", start=0, loss=2.0),
         Row(**point, kind="loss", start=9, loss=3.0),
-        Row(**point, kind="needle", depth=0.2, seed=1, found=True, log_likelihood=-0.5),
-        Row(**point, kind="needle", depth=0.8, seed=1, found=False, log_likelihood=-1.5),
+        Row(**point, kind="needle", hidden=2, asked=0, seed=1, found=True, log_likelihood=-0.5),
+        Row(**point, kind="needle", hidden=2, asked=1, seed=1, found=False, log_likelihood=-1.5),
     ]
     (one,) = put_together([*rows, rows[0]])
     assert (one.windows, one.needles, one.loss, one.found, one.log_likelihood) == (2, 2, 2.5, 0.5, -1)

@@ -31,6 +31,7 @@ from lampe.needle import (
     wilson,
 )
 from lampe.needle.prefix import PromptReader
+from lampe.positions import LampeConfig
 from lampe.prompt import around
 from lampe.reading import CHUNK
 from tests.lampe.tiny import FAMILIES, build, tokens
@@ -121,7 +122,8 @@ def test_a_prompt_has_exactly_its_length_and_the_needle_at_its_depth(straw, leng
     inserted = sum(stop - start for start, stop in prompt.spans)
     first = prompt.spans[0][0]
     if 0.05 < depth < 0.95:
-        assert tokenizer.decode(prompt.ids[:first]).endswith((".", "!", "?")), "it stands between two sentences"
+        before = tokenizer.decode(prompt.ids[:first]).removesuffix("\n")  # where the text begins anew
+        assert before.endswith((".", "!", "?")), "it stands between two sentences"
     # Among the haystack's own tokens it lies where it should; no sentence of this one is longer than 16.
     template = len(around(tokenizer, needles.question, needles.prefix)[0])
     earlier = sum(stop - start for start, stop in prompt.spans[1:] if start < first)
@@ -248,10 +250,37 @@ def test_the_command_appends_resumes_and_survives_an_interrupt(default_folder, t
     assert table.count("lampe") == 2
     monkeypatch.setattr(needle_command, "load", None)  # a finished grid needs no model
     assert cli.main(command) == 0
+    assert all(row.ran_by(lampe.PRESETS["smollm2"]) for row in rows)
     out.write_text("not a row\n", encoding="utf-8")
     assert cli.main(command) == 2
     assert "Line 1 of needle.jsonl is no result" in capsys.readouterr().err
     assert out.read_text(encoding="utf-8") == "not a row\n"
+
+
+def test_other_settings_are_run_again(loaded, straw):
+    cells = grid("single", [600], [0.5], ["rope", "lampe"], 1, 0)
+    config = LampeConfig(512, 32, 16, 300, 1.1)
+    plain, mapped = run(loaded[0], straw, cells, config)
+    assert (mapped.mapping_length, mapped.head, mapped.tail, mapped.attention_scale) == (300, 32, 16, 1.1)
+    assert mapped.ran_by(config)
+    for change in ({"mapping": 301}, {"head": 33}, {"tail": 17}, {"attention_scale": 1.0}):
+        assert not mapped.ran_by(replace(config, **change))
+        assert plain.ran_by(replace(config, **change)), "it ran unpatched"
+
+
+def test_the_command_takes_a_preset(default_folder, tmp_path, monkeypatch, capsys):
+    """What was read under other settings stays in the file, and doesn't count."""
+    out = tmp_path / "needle.jsonl"
+    command = ["needle", "--lengths", "900", "--depths", "0.5", "--haystack", "filler", "--out", str(out)]
+    assert cli.main(command) == 0
+    monkeypatch.setattr(needle_command, "load_preset", lambda path: LampeConfig(8192, 100, 50, 400))
+    assert cli.main([*command, "--preset", "a.json"]) == 0
+    assert [(row.method, row.mapping_length) for row in read_results(out)] == [
+        ("rope", 900), ("lampe", 900), ("lampe", 400),
+    ]  # fmt: skip
+    monkeypatch.undo()
+    assert cli.main([*command, "--preset", str(tmp_path / "none.json")]) == 2
+    assert "none.json" in capsys.readouterr().err
 
 
 def test_the_command_says_what_is_wrong(tmp_path, capsys):

@@ -1,0 +1,178 @@
+"""The tab "Calibration": a preset's sweep in figures; a preset file is opened, looked at, and used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+import lampe
+from app import calibration_views, views
+from app.calibration_figures import chosen_figure, loss_figure, needle_figure
+from app.checks import AskError
+from app.downloads import QUIET
+from app.session import Session, model_name
+from app.sheet import as_plot
+from lampe.calibration import Preset, read_preset
+
+SHIPPED = {"smollm2": Path(__file__).parent.parent / "assets" / "smollm2.json"}
+"""The sweeps that `lampe.PRESETS` rest on, by their keys; those of the paper's models weren't published."""
+MOST_POINTS = 2000
+
+
+def shipped(config: lampe.LampeConfig) -> Preset | None:
+    """The preset file that a configuration of `lampe.PRESETS` comes from."""
+    name = next((name for name, preset in lampe.PRESETS.items() if preset == config), None)
+    return read_preset(SHIPPED[name]) if name in SHIPPED and SHIPPED[name].is_file() else None
+
+
+def opened(path: str) -> Preset:
+    """A preset that a visitor brings.
+
+    Raises
+    ------
+    AskError, CalibrationError
+        If it is none, or too large to be drawn.
+    """
+    preset = read_preset(path)
+    if len(preset.measured) > MOST_POINTS:
+        raise AskError(
+            f"This preset has {len(preset.measured):,} measured points; at most {MOST_POINTS:,} are drawn here. "
+            "`lampe.load_preset` takes it as it is."
+        )
+    return preset
+
+
+def check_fits(preset: Preset, own: lampe.LampeConfig, model: str, bits: int) -> str:
+    """What is to be said before the model here is run with a preset.
+
+    Raises
+    ------
+    AskError
+        If it was made for another window.
+    """
+    if preset.config.window != own.window:
+        raise AskError(
+            f"This preset is for a window of {preset.config.window:,} tokens, and {model} has {own.window:,}: its "
+            "mapping lengths mean nothing here. Run the app with the model it was made for."
+        )
+    source = preset.source
+    if (source.model, source.bits) != (model, bits):
+        return f"In use. It was measured on {source.model} in {source.bits} bits; here runs {model} in {bits} bits."
+    return "In use: answers, needle tests and the position map follow it."
+
+
+def build_calibration_tab(session: Session, demo: gr.Blocks, chosen: gr.State, in_use: gr.HTML) -> None:
+    """The tab's components and events, within the page's `Blocks`.
+
+    Parameters
+    ----------
+    session : Session
+    demo : gr.Blocks
+        The page.
+    chosen : gr.State of LampeConfig or None
+        Set to what LaMPE is to run with in place of the model's own settings.
+    in_use : gr.HTML
+        Says so, above the tabs.
+    """
+    model = model_name(session.settings)
+
+    # Layout
+
+    shown = gr.State(None)  # the preset of the figures, and its file's name
+    with gr.Row(elem_classes="columns map-page"):
+        with gr.Column(scale=2, min_width=300, elem_classes="map-controls"):
+            gr.HTML(
+                '<p class="sentence">Which mapping length suits which input? A calibration tries several at each input '
+                "length, on text and with hidden numbers, and fits a curve to the best.</p>"
+            )
+            with gr.Row(elem_classes="points"):
+                upload = gr.UploadButton("Open a preset file", size="sm", file_types=[".json"], type="filepath")
+                own = gr.Button("Show the model's own", size="sm")
+            use = gr.Button("Run with the opened preset", variant="primary", visible=False, elem_id="calibration-use")
+            back = gr.Button("Back to the model's own preset", visible=False, elem_id="calibration-back")
+            message = gr.HTML(elem_id="calibration-message")
+        with gr.Column(scale=6, min_width=320):
+            sentence = gr.HTML(elem_id="calibration-sentence")
+            with gr.Column(visible=False) as figures:
+                gr.HTML("<h2>1 · Chosen mapping lengths</h2>")
+                curve = gr.Plot(
+                    show_label=False, label="Best mapping length by input length", elem_id="plot-calibration-chosen"
+                )
+                with gr.Row(elem_classes="planes"):
+                    with gr.Column(min_width=320) as of_loss:
+                        gr.HTML("<h2>2 · Loss against m</h2>")
+                        loss = gr.Plot(
+                            show_label=False, label="Loss against mapping length", elem_id="plot-calibration-loss"
+                        )
+                        gr.HTML(
+                            '<p class="caption">Where a line is least, that mapping length reads this input best. The '
+                            "rightmost point of an input within the window is plain RoPE: nothing mapped.</p>"
+                        )
+                    with gr.Column(min_width=320) as of_needles:
+                        gr.HTML("<h2>3 · Needles against m</h2>")
+                        needles = gr.Plot(
+                            show_label=False, label="Needles against mapping length", elem_id="plot-calibration-needles"
+                        )
+                        gr.HTML('<p class="caption">● all found &nbsp; ○ some &nbsp; × none</p>')
+                table = gr.HTML(elem_id="calibration-table")
+                every = gr.HTML(elem_id="calibration-every")
+                origin = gr.HTML(elem_id="calibration-origin")
+
+    # Handlers
+
+    def show(preset: Preset | None, name: str, words: str = "") -> list[Any]:
+        """A preset's figures; the model's own has no name."""
+        if preset is None:
+            blank = [None, words, "", calibration_views.no_sweep(model), gr.Column(visible=False)]
+            return [*blank, *[gr.skip()] * 7, gr.Button(visible=False)]
+        plots = loss_figure(preset), needle_figure(preset)
+        return [
+            (preset, name) if name else None, words, calibration_views.provenance(preset),
+            calibration_views.sentence(preset), gr.Column(visible=True),
+            as_plot(chosen_figure(preset), "lampe-calibration"),
+            *(gr.Column(visible=plot is not None) for plot in plots),
+            *(gr.skip() if plot is None else as_plot(plot, "lampe-sweep") for plot in plots),
+            calibration_views.chosen_table(preset), calibration_views.sweep_table(preset),
+            gr.Button(visible=bool(name)),
+        ]  # fmt: skip
+
+    drawn_in = [
+        shown, message, origin, sentence, figures, curve, of_loss, of_needles, loss, needles, table, every, use,
+    ]  # fmt: skip
+
+    def show_own() -> list[Any]:
+        try:
+            return show(shipped(session.config()), "")
+        except (ValueError, lampe.LoadError) as error:
+            return [gr.skip(), views.message(str(error)), *[gr.skip()] * (len(drawn_in) - 2)]
+
+    def open_file(path: str) -> list[Any]:
+        name = Path(path).name
+        try:
+            return show(opened(path), name, views.note(f"{name} is open. Nothing runs with it yet."))
+        except (ValueError, OSError) as error:
+            return [gr.skip(), views.message(str(error)), *[gr.skip()] * (len(drawn_in) - 2)]
+        finally:
+            Path(path).unlink(missing_ok=True)
+
+    def use_it(given: tuple[Preset, str]) -> list[Any]:
+        preset, name = given
+        try:
+            words = check_fits(preset, session.config(), model, session.settings.bits)
+        except (ValueError, lampe.LoadError) as error:
+            return [gr.skip(), gr.skip(), gr.skip(), views.message(str(error))]
+        line = calibration_views.in_use(preset.config, name)
+        return [preset.config, gr.Button(visible=True), line, views.note(words)]
+
+    def leave_it() -> list[Any]:
+        return [None, gr.Button(visible=False), "", views.note("The model's own preset is in use again.")]
+
+    # Events
+
+    demo.load(show_own, None, drawn_in, **QUIET)
+    own.click(show_own, None, drawn_in, **QUIET)
+    upload.upload(open_file, upload, drawn_in, **QUIET)
+    use.click(use_it, shown, [chosen, back, in_use, message], **QUIET)
+    back.click(leave_it, None, [chosen, back, in_use, message], **QUIET)
