@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import pytest
 
+import lampe
 from app import calibration_views
 from app.calibration_figures import chosen_figure, loss_figure, needle_figure
-from app.calibration_page import MOST_POINTS, check_fits, opened
+from app.calibration_page import MOST_POINTS, check_fits, opened, shipped
 from app.checks import AskError
 from lampe.calibration import CalibrationError, write_preset
 from lampe.positions import ScaledSigmoid
@@ -148,3 +149,13 @@ def test_a_preset_of_another_window_isnt_used(preset):
     )
     with pytest.raises(AskError, match=r"for a window of 8,192 tokens, and other/model has 4,096"):
         check_fits(preset, replace(BASE, window=4096), "other/model", 4)
+
+
+def test_the_shipped_sweep_is_the_models_own():
+    preset, name = shipped(lampe.PRESETS["smollm2"])
+    assert name == "smollm2.json"
+    assert preset.source.model == "SmolLM2-135M-Instruct"
+    assert preset.source.bits == 4
+    assert {one.length for one in preset.measured} >= {2048, 4096, 8192, 16384}
+    assert check_fits(preset, lampe.PRESETS["smollm2"], "SmolLM2-135M-Instruct", 4).startswith("In use: ")
+    assert shipped(lampe.PRESETS["llama3"]) is None, "the paper's sweep wasn't published"

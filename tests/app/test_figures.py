@@ -40,7 +40,7 @@ from app.views import (
     token_strip,
 )
 
-SMOL = lampe.PRESETS["smollm2"]
+SMOL = lampe.LampeConfig(8192, 512, 200, 2048)
 LLAMA31 = lampe.PRESETS["llama3.1"]
 
 

@@ -107,7 +107,7 @@ def test_impossible_settings_say_what_is_wrong(given_, message):
 
 def test_the_ablations_are_maps_of_the_library():
     assert MapView().position_map == lampe.position_map(lampe.PRESETS["smollm2"], 12_000)
-    uniform = MapView(kind="uniform").position_map
+    uniform = MapView(kind="uniform", mapping=2048).position_map
     assert [region.name for region in uniform.regions] == ["Middle"]
     assert uniform.relative(11_999, 0) == 11_999 * 2048 // 12_000
     assert not MapView(kind="plain").position_map.compresses
@@ -158,7 +158,7 @@ def test_each_point_can_be_shown():
 
 
 def test_the_files_hold_the_maps_numbers():
-    view = MapView(query=9000)
+    view = MapView(query=9000, mapping=2048)
     found = json.loads(as_json(view))
     assert found["mapping_length"] == 2048
     assert found["view"]["query"] == 9000

@@ -20,6 +20,7 @@ from app.settings import Settings
 from lampe.load import Progress
 from lampe.needle import HAYSTACKS, Cell, Result
 
+SMOL = lampe.PRESETS["smollm2"]
 TEXT = "The lamp on the pier is green. The boat is called Heron. Nobody knows who painted the door."
 QUESTION = "What is the boat called?"
 
@@ -118,7 +119,7 @@ def test_stop_ends_a_run_and_keeps_what_there_is(session, when):
     assert len(after) <= 3
     assert after[-1].report.stopped
     assert after[-1].stage == "Stopped"
-    assert after[-1].report.mapping_length == 2048
+    assert after[-1].report.mapping_length == SMOL.position_map(after[-1].report.input_length).mapping_length
     assert (after[-1].report.new_tokens > 0) == (when == "Answering")
 
 

@@ -16,6 +16,7 @@ from lampe.calibration import write_preset
 from tests.app.sweeps import made
 
 CHROMIUM = chromium()
+SMOL = lampe.PRESETS["smollm2"]
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: install it, or name it in $CHROMIUM")
 
@@ -61,8 +62,10 @@ def test_typing_counts_tokens_and_redraws_the_map(page):
     expect(page.locator("#length")).to_contain_text("% of the window of 8,192")
     expect(page.locator("#sentence")).to_contain_text("nothing is compressed")
     expect_drawn(page, "Plain RoPE", "All")
-    page.get_by_label("Document").fill("The boat is called Heron. " * 700)
-    expect(page.locator("#sentence")).to_contain_text("share 1,336 positions")
+    page.get_by_label("Document").fill("The boat is called Heron. " * 1700)
+    expect(page.locator("#length")).to_contain_text("× the window")
+    tokens = int(page.locator("#length b").inner_text().split()[0].replace(",", ""))
+    expect(page.locator("#sentence")).to_contain_text(f"{SMOL.mapping_length(tokens):,} positions in all")
     expect_drawn(page, "Plain RoPE", "Head", "Middle", "Tail")
 
 
@@ -90,7 +93,9 @@ def test_an_example_makes_the_point_in_one_click(page, example):
     expect(page.locator("#report")).to_contain_text("not measured", timeout=400_000)
     assert example.answer in page.locator("#lampe-answer").inner_text()
     assert example.answer not in page.locator("#rope-answer").inner_text()
-    expect(page.locator("#report")).to_contain_text("2,048 positions")
+    tokens = int(re.search(r"([\d,]+) tokens", page.locator("#report").inner_text())[1].replace(",", ""))
+    mapped = SMOL.position_map(tokens).mapping_length
+    expect(page.locator("#report")).to_contain_text(f"{mapped:,} positions")
 
 
 def test_stop_ends_a_run_and_the_next_one_works(page):
@@ -207,8 +212,9 @@ def test_moving_the_slider_redraws_every_figure(page):
         line = trace(page, plot, "Middle")
         keys = [length - 1 - x for x in line["x"]] if plot == "plot-distance" else line["x"]
         assert line["y"] == [position_map.relative(length - 1, key) for key in keys]
-    assert trace(page, "plot-curve", "this input") == {"x": [length], "y": [2048]}
-    expect(page.locator("#map-numbers")).to_contain_text(f"1,336/{length - 712:,}")
+    assert trace(page, "plot-curve", "this input") == {"x": [length], "y": [position_map.mapping_length]}
+    slots = position_map.mapping_length - 712
+    expect(page.locator("#map-numbers")).to_contain_text(f"{slots:,}/{length - 712:,}")
     expect(page.get_by_label("Follow the prompt")).not_to_be_checked()
 
 
@@ -256,8 +262,8 @@ def test_impossible_settings_keep_the_last_good_picture(page):
     open_map(page)
     sentence = page.locator("#map-sentence p")
     before = sentence.inner_text()
-    page.get_by_label("Head", exact=True).fill("1900")
-    expect(page.locator("#map-message")).to_contain_text("must be less than the mapping length (2,048)")
+    page.get_by_label("Head", exact=True).fill("8100")
+    expect(page.locator("#map-message")).to_contain_text("must be less than the mapping length (")
     assert sentence.inner_text() == before
     page.get_by_label("Head", exact=True).fill("")
     expect(page.locator("#map-message")).to_contain_text("Head is empty")
@@ -415,10 +421,11 @@ def test_a_preset_file_is_opened_used_and_left_again(page, tmp_path):
     page.get_by_role("tab", name="Calibration").click()
     sentence, origin = page.locator("#calibration-sentence"), page.locator("#calibration-origin")
     use = page.get_by_role("button", name="Run with the opened preset")
-    expect(use).to_be_hidden()
+    expect(origin).to_contain_text("SmolLM2-135M-Instruct in 4 bits")
     upload = page.locator("input[type=file][accept*=json]:not([accept*=jsonl])")
     upload.set_input_files({"name": "no.json", "mimeType": "application/json", "buffer": b'{"format": 1}'})
     expect(page.locator("#calibration-message")).to_contain_text("no.json is no preset file")
+    expect(origin).to_contain_text("SmolLM2-135M-Instruct in 4 bits")
     upload.set_input_files(tmp_path / "own.json")
     expect(origin).to_contain_text("<img src=x onerror=alert(1)>")
     expect(sentence).to_contain_text(f"m(l) = {preset.curve.maximum:,.5g} /")

@@ -54,9 +54,14 @@ def test_past_the_window_the_loss_falls_by_at_least_0_7(loaded, prose):
 
 @pytest.mark.parametrize("depth", [0.1, 0.7])
 def test_a_number_in_4000_tokens_is_found_where_plain_rope_misses_it(loaded, depth):
-    """Oracle: a 7-digit number in our own sample text, which is the same on every Python; greedy."""
+    """Oracle: a 7-digit number in our own sample text, which is the same on every Python; greedy, m = 2,048."""
     model, tokenizer = loaded
-    example = replace(EXAMPLES[0], depth=depth)
+    example = replace(
+        EXAMPLES[0],
+        fact="The combination of the old safe in the director's office is 4739216.",
+        question="What is the combination of the old safe in the director's office?",
+        depth=depth,
+    )
     ids = torch.tensor([build_prompt(tokenizer, example.text, example.question)])
 
     def answer():
@@ -65,6 +70,6 @@ def test_a_number_in_4000_tokens_is_found_where_plain_rope_misses_it(loaded, dep
         return tokenizer.decode(made[0, ids.shape[1] :])
 
     assert 3900 < ids.shape[1] < 4100
-    with lampe.patch(model):
+    with lampe.patch(model, lampe.LampeConfig(8192, 512, 200, 2048)):
         assert example.answer in answer()
     assert example.answer not in answer()
