@@ -64,9 +64,10 @@ def test_typing_counts_tokens_and_redraws_the_map(page):
     expect_drawn(page, "Plain RoPE", "All")
     page.get_by_label("Document").fill("The boat is called Heron. " * 1700)
     expect(page.locator("#length")).to_contain_text("× the window")
+    expect(page.locator("#length b")).to_have_text(re.compile(r"^[\d,]+ tokens"))
     tokens = int(page.locator("#length b").inner_text().split()[0].replace(",", ""))
     expect(page.locator("#sentence")).to_contain_text(f"{SMOL.mapping_length(tokens):,} positions in all")
-    expect_drawn(page, "Plain RoPE", "Head", "Middle", "Tail")
+    expect_drawn(page, "Plain RoPE", "Plain RoPE, never seen in training", "Head", "Middle", "Tail")
 
 
 def test_a_question_is_answered_beside_plain_rope(page):
