@@ -31,6 +31,6 @@ def test_the_readme_names_the_gradio_that_is_required():
 def test_a_model_that_cant_be_had_doesnt_stop_the_page():
     with (demo := build(Settings("no such model", 4, 9000))):
         count = next(fn.fn for fn in demo.fns.values() if fn.name == "count")
-        shown = list(count("Some text.", "What?"))
+        shown = list(count("Some text.", "What?", None))
     assert len(shown) == 1
     assert "neither a folder" in shown[0][0]
