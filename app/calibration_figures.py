@@ -45,7 +45,7 @@ def loss_figure(preset: Preset, big: bool = False) -> go.Figure | None:
             best = min(loss for _, loss in tried)
             x, losses = zip(*tried, strict=True)
             _line(sheet, length, x, [loss - best for loss in losses], colour, hover, customdata=losses)
-    return _against_mapping(sheet, preset, "Loss above the best (nats a token)")
+    return _against_mapping(sheet, preset, "Loss above the best (nats)")
 
 
 def needle_figure(preset: Preset, big: bool = False) -> go.Figure | None:
@@ -76,7 +76,7 @@ def needle_figure(preset: Preset, big: bool = False) -> go.Figure | None:
                 customdata=[f"{share:.0%} of {one.needles} found" for share, one in zip(shares, tried, strict=True)],
                 marker={"color": colour, "symbol": symbols, "size": 9, "line": {"width": 2, "color": colour}},
             )
-    return _against_mapping(sheet, preset, "Probability of the answer's tokens", {"tickformat": ".0%", "range": [0, 1]})
+    return _against_mapping(sheet, preset, "Probability of a token", {"tickformat": ".0%", "range": [0, 1]})
 
 
 def chosen_figure(preset: Preset, big: bool = False) -> go.Figure:
