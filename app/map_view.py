@@ -268,8 +268,8 @@ POINTS = (
     Point(
         "Inside the window",
         {"length": 4000},
-        "Half of the window, and already compressed: this model's mapping length is a constant, 2,048, until it has a "
-        "curve of its own.",
+        "Half of the window, and shorter than this model's mapping length: nothing is compressed, every distance is "
+        "its own position, as in plain RoPE.",
     ),
     Point(
         "Just past it",

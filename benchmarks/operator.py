@@ -22,7 +22,7 @@ from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
 from app.sheet import COLOURS
-from benchmarks.measure import Rows, arguments, paired, seconds
+from benchmarks.measure import TIMED, Rows, arguments, paired, seconds
 from benchmarks.prefill import SLOW
 from benchmarks.screenshots import picture
 from benchmarks.three_pass import ThreePass
@@ -57,7 +57,7 @@ def runs(shape: tuple[int, int, int], dtype: torch.dtype, length: int) -> dict[s
     def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
         return apply_rotary_pos_emb(x, x[:, :0], cos, sin)[0]
 
-    position_map = PRESETS["smollm2" if shape == SHAPES["default"] else "llama3"].position_map(length)
+    position_map = (TIMED if shape == SHAPES["default"] else PRESETS["llama3"]).position_map(length)
     step = Step(position_map, resting_map(position_map), 0, length, tables, device)
     passes = ThreePass(position_map, IndexMap(0), 0, length, tables, device)
     attention = torch.nn.functional.scaled_dot_product_attention

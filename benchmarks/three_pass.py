@@ -85,12 +85,12 @@ class ThreePass(Step):
 
 
 @contextmanager
-def three_pass(model: Any) -> Iterator[lampe.Patched]:
+def three_pass(model: Any, config: lampe.LampeConfig | None = None) -> Iterator[lampe.Patched]:
     """`lampe.patch` with `ThreePass` for its engine and keys that rest unrotated."""
     own = vars(_patch)["Step"], vars(_plans)["resting_map"]
     vars(_patch)["Step"], vars(_plans)["resting_map"] = ThreePass, lambda position_map: IndexMap(0)
     try:
-        with lampe.patch(model) as patched:
+        with lampe.patch(model, config) as patched:
             yield patched
     finally:
         vars(_patch)["Step"], vars(_plans)["resting_map"] = own

@@ -158,4 +158,5 @@ def test_the_shipped_sweep_is_the_models_own():
     assert preset.source.bits == 4
     assert {one.length for one in preset.measured} >= {2048, 4096, 8192, 16384}
     assert check_fits(preset, lampe.PRESETS["smollm2"], "SmolLM2-135M-Instruct", 4).startswith("In use: ")
+    assert preset.config == lampe.PRESETS["smollm2"], "what it came to is what runs"
     assert shipped(lampe.PRESETS["llama3"]) is None, "the paper's sweep wasn't published"

@@ -20,7 +20,7 @@ from app.settings import Settings
 from lampe.load import Progress
 from lampe.needle import HAYSTACKS, Cell, Result
 
-SMOL = lampe.PRESETS["smollm2"]
+MAPPED = lampe.LampeConfig(8192, 512, 200, 2048)  # 4,000 tokens are compressed, as they aren't by the model's own
 TEXT = "The lamp on the pier is green. The boat is called Heron. Nobody knows who painted the door."
 QUESTION = "What is the boat called?"
 
@@ -54,7 +54,7 @@ def test_a_short_text_is_answered_alike_by_both(session):
 
 
 def test_progress_is_real_and_the_answer_grows(session):
-    updates = list(session.ask(EXAMPLES[0].text, EXAMPLES[0].question, "lampe", 12))
+    updates = list(session.ask(EXAMPLES[0].text, EXAMPLES[0].question, "lampe", 12, config=MAPPED))
     reading = [u.done for u in updates if u.stage == "Reading"]
     assert reading == sorted(set(reading)), "each chunk once"
     assert len(reading) >= 4000 // 512
@@ -79,10 +79,10 @@ def test_progress_is_real_and_the_answer_grows(session):
 def test_the_answer_is_that_of_one_plain_generate(session):
     """Chunked, streamed and planned ahead, against transformers' own generate() on the whole prompt."""
     text, question = EXAMPLES[0].text, EXAMPLES[0].question
-    update = last(session.ask(text, question, "lampe", 16))
+    update = last(session.ask(text, question, "lampe", 16, config=MAPPED))
     model, tokenizer = session.model(), session.tokenizer()
     ids = torch.tensor([session.prompt(text, question)])
-    with lampe.patch(model) as patched, torch.inference_mode():
+    with lampe.patch(model, MAPPED) as patched, torch.inference_mode():
         made = model.generate(ids, max_new_tokens=16, do_sample=False)
         assert patched.position_map.mapping_length == update.report.mapping_length
     assert tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True).strip() == update.answer
@@ -111,7 +111,7 @@ def test_one_thread_does_all_the_computing(default_folder):
 def test_stop_ends_a_run_and_keeps_what_there_is(session, when):
     stop = threading.Event()
     after = []
-    for update in session.ask(EXAMPLES[0].text, EXAMPLES[0].question, "lampe", 200, stop):
+    for update in session.ask(EXAMPLES[0].text, EXAMPLES[0].question, "lampe", 200, stop, MAPPED):
         if stop.is_set():
             after.append(update)
         elif update.stage == when and (update.done or update.answer):
@@ -119,13 +119,13 @@ def test_stop_ends_a_run_and_keeps_what_there_is(session, when):
     assert len(after) <= 3
     assert after[-1].report.stopped
     assert after[-1].stage == "Stopped"
-    assert after[-1].report.mapping_length == SMOL.position_map(after[-1].report.input_length).mapping_length
+    assert after[-1].report.mapping_length == MAPPED.position_map(after[-1].report.input_length).mapping_length
     assert (after[-1].report.new_tokens > 0) == (when == "Answering")
 
 
 def test_a_visitor_who_leaves_frees_the_model(session):
     for when in ("Reading", "Answering"):
-        updates = session.ask(EXAMPLES[0].text, EXAMPLES[0].question, "lampe", 200)
+        updates = session.ask(EXAMPLES[0].text, EXAMPLES[0].question, "lampe", 200, config=MAPPED)
         next(update for update in updates if update.stage == when and (update.done or update.answer))
         updates.close()
     assert "Heron" in last(session.ask(TEXT, QUESTION, "rope", 24)).answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -111,7 +112,10 @@ def test_the_published_curves():
         82358.52413056031 / (1 + math.exp(-(4.505261149632588e-05 * 131072 - 2.788576860718702)))
     )
     assert lampe.PRESETS["mistral"].mapping(10**9) == 24576
-    assert lampe.PRESETS["smollm2"] == lampe.LampeConfig(8192, 512, 200, 2048)
+
+
+def test_the_default_models_preset_is_its_sweeps():
+    assert lampe.PRESETS["smollm2"] == lampe.load_preset(Path(__file__).parents[2] / "assets" / "smollm2.json")
 
 
 @given(st.floats(1, 1e6), st.floats(-1, 1), st.floats(-1e4, 1e4), st.integers(1, 2**40))
@@ -124,7 +128,8 @@ LLAMA3 = {"vocab_size": 128256, "max_position_embeddings": 8192}
 
 def test_a_model_gets_its_familys_preset_or_a_rescaled_curve():
     assert lampe.LampeConfig.for_model(LlamaConfig(**LLAMA3)) is lampe.PRESETS["llama3"]
-    assert lampe.LampeConfig.for_model(LlamaConfig(vocab_size=49152, max_position_embeddings=8192)).mapping == 2048
+    smollm2 = LlamaConfig(vocab_size=49152, max_position_embeddings=8192)
+    assert lampe.LampeConfig.for_model(smollm2) is lampe.PRESETS["smollm2"]
     assert preset_name(MistralConfig(vocab_size=32000, max_position_embeddings=32768)) == "mistral"
     other = lampe.LampeConfig.for_model(Qwen2Config(max_position_embeddings=32768))
     assert not other.calibrated
