@@ -89,7 +89,7 @@ def build_needle_tab(
                 seed = gr.Number(0, label="Seed", elem_id="needle-seed")
             with gr.Tabs() as kinds:
                 with gr.Tab("One test"):
-                    length = gr.Number(4096, label="Prompt length (tokens)", elem_id="needle-length")
+                    length = gr.Number(12_288, label="Prompt length (tokens)", elem_id="needle-length")
                     depth = gr.Slider(0, 1, 0.5, step=0.05, label="Depth of the needle", elem_id="needle-depth")
                     with gr.Row():
                         key = gr.Textbox(

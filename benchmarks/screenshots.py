@@ -95,13 +95,6 @@ def main() -> None:
         page.get_by_role("button", name="Hide it and ask").click()
         page.locator("#needle-status", has_text="Done").wait_for(timeout=600_000)
         shoot(page, folder, {"needle": 1440, "needle-phone": 390})
-        page.get_by_role("tab", name="A grid").click()
-        rows = page.locator("input[type=file][accept*=jsonl]")
-        rows.set_input_files(Path(__file__).with_name("needle.jsonl"))
-        page.locator("#needle-points button", has_text="LaMPE, 12,288 tokens, depth 0.25").click()
-        page.locator("#needle-details li").first.wait_for()
-        dark(page, True)
-        shoot(page, folder, {"needle-dark": 1440})
         browser.close()
     demo.close()
 
