@@ -71,7 +71,7 @@ def test_a_links_wrong_value_gives_the_default_and_a_sentence():
     assert view == MapView("llama3")
     assert len(problems) == 3
     assert "'much' is not a number" in problems[0]
-    view, problems = MapView.from_link({"head": "5000"})
+    view, problems = MapView.from_link({"head": "7000"})
     assert view == MapView()
     assert "don't go together" in problems[0]
     assert MapView.from_link({"length": "1e9"})[0] == MapView()
@@ -81,7 +81,7 @@ def test_a_links_wrong_value_gives_the_default_and_a_sentence():
 @pytest.mark.parametrize(
     ("given_", "message"),
     [
-        ({"head": 1900}, "less than the mapping length"),
+        ({"mapping": 2048, "head": 1900}, "less than the mapping length"),
         ({"mapping": 500}, "less than the mapping length"),
         ({"mapping": 0}, "1 to 1,048,576"),
         ({"length": None}, "empty"),
@@ -94,7 +94,7 @@ def test_a_links_wrong_value_gives_the_default_and_a_sentence():
         ({"tail": "x"}, "not a number"),
         ({"scale": 0}, "above 0"),
         ({"scale": float("nan")}, "above 0"),
-        ({"length": 4000, "head": 1900}, "less than the mapping length"),
+        ({"length": 7000, "head": 6500}, "less than the mapping length"),
         ({"big": "banana"}, "Presentation size"),
         ({"model": "gpt-5"}, "must be one of"),
         ({"kind": None}, "must be one of"),
