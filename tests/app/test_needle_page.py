@@ -114,7 +114,7 @@ def test_what_is_shown_is_escaped_and_says_what_came_of_it():
     for shown in (card(missed), details([missed, RESULT])):
         assert "<script>" not in shown
         assert "<b>number" not in shown
-    strip = place(RESULT, lampe.position_map(lampe.PRESETS["smollm2"], 4096))
+    strip = place(RESULT, lampe.position_map(lampe.LampeConfig(8192, 512, 200, 2048), 4096))
     assert "2,095 tokens before" in strip
     assert "mapped position 800" in strip
     assert "3.1% of the last token's attention" in strip
