@@ -17,14 +17,14 @@ from app.sheet import as_plot
 from lampe.calibration import Preset, read_preset
 
 SHIPPED = {"smollm2": Path(__file__).parent.parent / "assets" / "smollm2.json"}
-"""Sweeps of the models in `lampe.PRESETS`, by their keys; those of the paper's models weren't published."""
+"""The sweeps that `lampe.PRESETS` rest on, by their keys; those of the paper's models weren't published."""
 MOST_POINTS = 2000
 
 
-def shipped(config: lampe.LampeConfig) -> tuple[Preset, str] | None:
-    """The calibration of a model that has this configuration of `lampe.PRESETS`, and its file's name."""
+def shipped(config: lampe.LampeConfig) -> Preset | None:
+    """The preset that a configuration of `lampe.PRESETS` comes from."""
     name = next((name for name, preset in lampe.PRESETS.items() if preset == config), None)
-    return (read_preset(SHIPPED[name]), SHIPPED[name].name) if name in SHIPPED else None
+    return read_preset(SHIPPED[name]) if name in SHIPPED else None
 
 
 def opened(path: str) -> Preset:
@@ -144,12 +144,7 @@ def build_calibration_tab(session: Session, demo: gr.Blocks, chosen: gr.State, i
 
     def show_own() -> list[Any]:
         try:
-            config = session.config()
-            preset, name = shipped(config) or (None, "")
-            if preset is None or preset.config == config:
-                return show(preset, "")
-            formula = calibration_views.mapping_formula(config)
-            return show(preset, name, views.note(f"In use is {formula}. What this sweep came to can be tried instead."))
+            return show(shipped(session.config()), "")
         except (ValueError, lampe.LoadError) as error:
             return [gr.skip(), views.message(str(error)), *[gr.skip()] * (len(drawn_in) - 2)]
 

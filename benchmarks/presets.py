@@ -5,7 +5,7 @@
 The preset was fitted to docstrings and needles of one seed; here are Python's language reference and another seed. A
 row for each window of text and each needle is kept in presets.jsonl beside this file, and the command goes on where it
 stopped; then it prints the table and draws the sweep's figures into assets/screenshots (Chromium draws them). About
-half an hour on two cores.
+twenty minutes on two cores.
 """
 
 from __future__ import annotations

@@ -265,7 +265,9 @@ def test_impossible_settings_keep_the_last_good_picture(page):
     sentence = page.locator("#map-sentence p")
     before = sentence.inner_text()
     page.get_by_label("Head", exact=True).fill("8100")
-    expect(page.locator("#map-message")).to_contain_text("must be less than the mapping length (")
+    expect(page.locator("#map-message")).to_contain_text(
+        f"must be less than the mapping length ({SMOL.mapping_length(12_000):,})"
+    )
     assert sentence.inner_text() == before
     page.get_by_label("Head", exact=True).fill("")
     expect(page.locator("#map-message")).to_contain_text("Head is empty")
@@ -424,6 +426,7 @@ def test_a_preset_file_is_opened_used_and_left_again(page, tmp_path):
     sentence, origin = page.locator("#calibration-sentence"), page.locator("#calibration-origin")
     use = page.get_by_role("button", name="Run with the opened preset")
     expect(origin).to_contain_text("SmolLM2-135M-Instruct in 4 bits")
+    expect(use).to_be_hidden()
     upload = page.locator("input[type=file][accept*=json]:not([accept*=jsonl])")
     upload.set_input_files({"name": "no.json", "mimeType": "application/json", "buffer": b'{"format": 1}'})
     expect(page.locator("#calibration-message")).to_contain_text("no.json is no preset file")
