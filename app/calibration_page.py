@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ import gradio as gr
 
 import lampe
 from app import calibration_views, views
+from app.asking import Chosen
 from app.calibration_figures import chosen_figure, loss_figure, needle_figure
 from app.checks import AskError
 from app.downloads import QUIET
-from app.session import Session, model_name
+from app.session import Session
+from app.settings import ModelChoice
 from app.sheet import as_plot
 from lampe.calibration import Preset, read_preset
 
@@ -44,7 +47,7 @@ def opened(path: str) -> Preset:
     return preset
 
 
-def check_fits(preset: Preset, own: lampe.LampeConfig, model: str, bits: int) -> str:
+def check_fits(preset: Preset, own: lampe.LampeConfig, model: ModelChoice) -> str:
     """What is to be said before the model here is run with a preset.
 
     Raises
@@ -54,16 +57,21 @@ def check_fits(preset: Preset, own: lampe.LampeConfig, model: str, bits: int) ->
     """
     if preset.config.window != own.window:
         raise AskError(
-            f"This preset is for a window of {preset.config.window:,} tokens, and {model} has {own.window:,}: its "
+            f"This preset is for a window of {preset.config.window:,} tokens, and {model.name} has {own.window:,}: its "
             "mapping lengths mean nothing here. Run the app with the model it was made for."
         )
     source = preset.source
-    if (source.model, source.bits) != (model, bits):
-        return f"In use. It was measured on {source.model} in {source.bits} bits; here runs {model} in {bits} bits."
+    if (source.model, source.bits) != (model.name, model.bits):
+        return (
+            f"In use. It was measured on {source.model} in {source.bits} bits; here runs {model.name} in {model.bits} "
+            "bits."
+        )
     return "In use: answers, needle tests and the position map follow it."
 
 
-def build_calibration_tab(session: Session, demo: gr.Blocks, chosen: gr.State, in_use: gr.HTML) -> None:
+def build_calibration_tab(
+    session: Session, demo: gr.Blocks, model: gr.State, chosen: gr.State, in_use: gr.HTML
+) -> None:
     """The tab's components and events, within the page's `Blocks`.
 
     Parameters
@@ -71,13 +79,13 @@ def build_calibration_tab(session: Session, demo: gr.Blocks, chosen: gr.State, i
     session : Session
     demo : gr.Blocks
         The page.
-    chosen : gr.State of LampeConfig or None
-        Set to what LaMPE is to run with in place of the model's own settings.
+    model : gr.State of ModelChoice
+        What this visitor runs.
+    chosen : gr.State of Chosen
+        The same with LaMPE's settings; its LaMPE settings are set.
     in_use : gr.HTML
         Says so, above the tabs.
     """
-    model = model_name(session.settings)
-
     # Layout
 
     shown = gr.State(None)  # the preset of the figures, and its file's name
@@ -122,8 +130,8 @@ def build_calibration_tab(session: Session, demo: gr.Blocks, chosen: gr.State, i
 
     # Handlers
 
-    def show(preset: Preset | None, name: str, words: str = "") -> list[Any]:
-        """A preset's figures; the model's own has no name."""
+    def show(preset: Preset | None, name: str, words: str = "", model: str = "") -> list[Any]:
+        """A preset's figures; the model's own has no name. Without a preset, that this model has none."""
         if preset is None:
             blank = [None, words, "", calibration_views.no_sweep(model), gr.Column(visible=False)]
             return [*blank, *[gr.skip()] * 7, gr.Button(visible=False)]
@@ -142,9 +150,9 @@ def build_calibration_tab(session: Session, demo: gr.Blocks, chosen: gr.State, i
         shown, message, origin, sentence, figures, curve, of_loss, of_needles, loss, needles, table, every, use,
     ]  # fmt: skip
 
-    def show_own() -> list[Any]:
+    def show_own(chosen: Chosen) -> list[Any]:
         try:
-            return show(shipped(session.config()), "")
+            return show(shipped(session.config(Chosen(chosen.model))), "", model=chosen.model.name)
         except (ValueError, lampe.LoadError) as error:
             return [gr.skip(), views.message(str(error)), *[gr.skip()] * (len(drawn_in) - 2)]
 
@@ -154,25 +162,31 @@ def build_calibration_tab(session: Session, demo: gr.Blocks, chosen: gr.State, i
             return show(opened(path), name, views.note(f"{name} is open. Nothing runs with it yet."))
         except (ValueError, OSError) as error:
             return [gr.skip(), views.message(str(error)), *[gr.skip()] * (len(drawn_in) - 2)]
-        finally:
-            Path(path).unlink(missing_ok=True)
 
-    def use_it(given: tuple[Preset, str]) -> list[Any]:
+    def use_it(given: tuple[Preset, str], chosen: Chosen) -> list[Any]:
         preset, name = given
         try:
-            words = check_fits(preset, session.config(), model, session.settings.bits)
+            words = check_fits(preset, session.config(Chosen(chosen.model)), chosen.model)
         except (ValueError, lampe.LoadError) as error:
             return [gr.skip(), gr.skip(), gr.skip(), views.message(str(error))]
         line = calibration_views.in_use(preset.config, name)
-        return [preset.config, gr.Button(visible=True), line, views.note(words)]
+        return [replace(chosen, config=preset.config), gr.Button(visible=True), line, views.note(words)]
 
-    def leave_it() -> list[Any]:
-        return [None, gr.Button(visible=False), "", views.note("The model's own preset is in use again.")]
+    def leave_it(chosen: Chosen) -> list[Any]:
+        return [
+            Chosen(chosen.model),
+            gr.Button(visible=False),
+            "",
+            views.note("The model's own preset is in use again."),
+        ]
 
     # Events
 
-    demo.load(show_own, None, drawn_in, **QUIET)
-    own.click(show_own, None, drawn_in, **QUIET)
+    demo.load(show_own, chosen, drawn_in, **QUIET)
+    model.change(show_own, chosen, drawn_in, **QUIET).then(
+        lambda: gr.Button(visible=False), None, back, queue=False, **QUIET
+    )
+    own.click(show_own, chosen, drawn_in, **QUIET)
     upload.upload(open_file, upload, drawn_in, **QUIET)
-    use.click(use_it, shown, [chosen, back, in_use, message], **QUIET)
-    back.click(leave_it, None, [chosen, back, in_use, message], **QUIET)
+    use.click(use_it, [shown, chosen], [chosen, back, in_use, message], **QUIET)
+    back.click(leave_it, chosen, [chosen, back, in_use, message], **QUIET)

@@ -15,32 +15,47 @@ from app.reports import Update
 from lampe.load import Progress
 
 
+class Place:
+    """A request's place in a `Line`.
+
+    Attributes
+    ----------
+    seconds : float or None
+        How long it will take, about, from now on or from its turn on; None while nobody knows.
+    """
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self.seconds: float | None = None
+
+    def before(self, seconds: float) -> list[Place]:
+        """Those who are still before it, after waiting at most so many seconds."""
+        line = self._line
+        with line.moved:
+            if line.waiting[0] is not self:
+                line.moved.wait(seconds)
+            return list(line.waiting)[: line.waiting.index(self)]
+
+
 class Line:
     """First come, first served: requests wait here for the one model."""
 
     def __init__(self) -> None:
-        self._waiting: deque[object] = deque()
-        self._moved = threading.Condition()
+        self.waiting: deque[Place] = deque()
+        self.moved = threading.Condition()
 
     @contextmanager
-    def place(self) -> Iterator[Callable[[float], int]]:
-        """A place at the end. Calling what it gives waits some seconds and tells how many are still before it."""
-        mine = object()
-
-        def before(seconds: float) -> int:
-            with self._moved:
-                if self._waiting[0] is not mine:
-                    self._moved.wait(seconds)
-                return self._waiting.index(mine)
-
-        with self._moved:
-            self._waiting.append(mine)
+    def place(self) -> Iterator[Place]:
+        """A place at the end."""
+        mine = Place(self)
+        with self.moved:
+            self.waiting.append(mine)
         try:
-            yield before
+            yield mine
         finally:
-            with self._moved:
-                self._waiting.remove(mine)
-                self._moved.notify_all()
+            with self.moved:
+                self.waiting.remove(mine)
+                self.moved.notify_all()
 
 
 class Computing:
@@ -77,7 +92,7 @@ class Computing:
 def with_progress(work: Callable[..., Any], stop: threading.Event | None = None) -> Iterator[Update]:
     """Run ``work(progress=…)`` in a thread and yield what it reports; its exception is raised here.
 
-    A Stop ends the waiting, not the work: what is fetched or loaded will be wanted again.
+    A Stop ends the waiting; whether it ends the work is the work's to say.
     """
     reports: queue.Queue[Progress | None] = queue.Queue()
     failure: list[BaseException] = []
@@ -102,5 +117,5 @@ def with_progress(work: Callable[..., Any], stop: threading.Event | None = None)
             break
         update = Update(report.stage, report.done, report.total, report.unit)
         yield update
-    if failure:
+    if failure and not (stop and stop.is_set()):
         raise failure[0]

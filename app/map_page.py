@@ -16,6 +16,7 @@ import plotly.graph_objects as go
 
 import lampe
 from app import figures, map_figures, views
+from app.asking import Chosen
 from app.checks import AskError
 from app.computing import with_progress
 from app.downloads import QUIET, saves
@@ -146,8 +147,8 @@ def build_map_tab(
         For the tokenizer of the short text, and the loaded model's settings.
     demo, tabs
         The page and its tabs: a link opens this one.
-    chosen : gr.State of LampeConfig or None
-        What LaMPE runs with in place of the model's own settings.
+    chosen : gr.State of Chosen
+        What this visitor runs.
     tokens : gr.State of int
         Tokens of the prompt in another tab; 0 without one.
     attention : gr.State of Attention or None
@@ -287,16 +288,16 @@ def build_map_tab(
         return [view.window, view.head, view.tail, None, "", ""]
 
     def take_point(point: Point) -> Any:
-        def take(size: bool) -> Iterator[list[Any]]:
+        def take(size: bool, chosen: Chosen) -> Iterator[list[Any]]:
             preset = point.changes.get("model", start.model)
             base = MapView() if preset == CUSTOM else MapView.of(preset)
             view = replace(base, **point.changes, big=size)
             text = gr.skip() if "length" in point.changes else SENTENCE
             try:
                 if text == SENTENCE:
-                    for update in with_progress(session.tokenizer):
+                    for update in with_progress(partial(session.tokenizer, chosen)):
                         yield [gr.skip()] * (len(controls) + 3) + [views.status(update)]
-                    view = replace(view, length=len(_tokens(session, text)))
+                    view = replace(view, length=len(_tokens(session, chosen, text)))
             except (ValueError, lampe.LoadError) as error:
                 yield [gr.skip()] * (len(controls) + 3) + [views.message(str(error))]
                 return
@@ -310,26 +311,26 @@ def build_map_tab(
         tokens = min(tokens or start.length, MAX_MAP_LENGTH)
         return tokens, _slider(tokens)
 
-    def short_text(text: str, *values: Any) -> Iterator[tuple[Any, Any, Any, Any]]:
+    def short_text(text: str, chosen: Chosen, *values: Any) -> Iterator[tuple[Any, Any, Any, Any]]:
         """A new short text sets the input length."""
         if not text.strip():
             yield gr.skip(), gr.skip(), gr.skip(), ""
             return
         try:
-            for update in with_progress(session.tokenizer):
+            for update in with_progress(partial(session.tokenizer, chosen)):
                 yield gr.skip(), gr.skip(), gr.skip(), views.status(update)
-            count = len(_tokens(session, text))
+            count = len(_tokens(session, chosen, text))
         except (ValueError, lampe.LoadError) as error:
             yield gr.skip(), gr.skip(), gr.skip(), views.message(str(error))
             return
-        yield count, _slider(count), False, show_strip(text, *values)
+        yield count, _slider(count), False, show_strip(text, chosen, *values)
 
-    def show_strip(text: str, *values: Any) -> Any:
+    def show_strip(text: str, chosen: Chosen, *values: Any) -> Any:
         """The short text's tokens under the present settings."""
-        if not text.strip() or not session.tokenizer_ready:
+        if not text.strip() or not session.tokenizer_ready(chosen):
             return gr.skip() if text.strip() else ""
         try:
-            tokens = _tokens(session, text)
+            tokens = _tokens(session, chosen, text)
             view = MapView.checked(**dict(zip(controls, values, strict=True)) | {"length": len(tokens)})
         except (ValueError, lampe.LoadError) as error:
             return views.message(str(error))
@@ -365,9 +366,9 @@ def build_map_tab(
         view = replace(own_view(config), length=length, across=across, at_query=query, at_key=key, big=size)
         return [*set_controls(view), False, gr.Tabs(selected="map"), None]
 
-    def use(config: LampeConfig | None, length: Any, size: bool) -> list[Any]:
+    def use(chosen: Chosen, length: Any, size: bool) -> list[Any]:
         """Other settings for runs: the map has them at once."""
-        return set_controls(replace(own_view(config or session.config()), length=length, big=size))
+        return set_controls(replace(own_view(session.config(chosen)), length=length, big=size))
 
     def in_file(name: str) -> Any:
         ending, content = FILES[name]
@@ -397,7 +398,7 @@ def build_map_tab(
     set_by = [slider, *settings]
     draws: dict[str, Any] = {"fn": redraw, "inputs": settings, "outputs": drawn_in, **QUIET}
     gr.on([control.change for control in settings], **draws, trigger_mode="always_last", queue=False)
-    stripped: dict[str, Any] = {"fn": show_strip, "inputs": [short, *settings], "outputs": strip, **QUIET}
+    stripped: dict[str, Any] = {"fn": show_strip, "inputs": [short, chosen, *settings], "outputs": strip, **QUIET}
     gr.on([short.change, *(c.change for c in settings)], **stripped, trigger_mode="always_last", queue=False)
     demo.load(from_link, None, [*set_by, follow, look, tabs], **QUIET).then(**draws, queue=False)
     # The last of quick changes counts; what a point or a link said doesn't hold any more.
@@ -410,9 +411,11 @@ def build_map_tab(
     outputs = [*set_by, follow, short, look]
     slow: list[Any] = []  # the point that has to wait for a tokenizer; another one ends it
     for button, point in sorted(zip(points, POINTS, strict=True), key=lambda pair: "length" in pair[1].changes):
-        taken = button.click(take_point(point), big, outputs, cancels=slow, **QUIET)
+        taken = button.click(take_point(point), [big, chosen], outputs, cancels=slow, **QUIET)
         slow = slow or [taken]
-    short.input(short_text, [short, *settings], [length, slider, follow, strip], trigger_mode="always_last", **QUIET)
+    short.input(
+        short_text, [short, chosen, *settings], [length, slider, follow, strip], trigger_mode="always_last", **QUIET
+    )
     for button, name in zip(zooms, ZOOMS, strict=True):
         button.click(_zoom(name, list(controls)), settings, [across, at_query, at_key], queue=False, **QUIET)
     for name, button in save_buttons.items():
@@ -478,14 +481,14 @@ def _slider(length: Any) -> Any:
     return round(min(20.0, max(6.0, math.log2(length))), 2)
 
 
-def _tokens(session: Session, text: str) -> list[str]:
+def _tokens(session: Session, chosen: Chosen, text: str) -> list[str]:
     """A short text's tokens as text."""
     if len(text) > 20 * _SHORT_TEXT_TOKENS:
         raise AskError(
             f"This text has {len(text):,} characters; here each token is drawn, so at most {20 * _SHORT_TEXT_TOKENS:,} "
             'are read. Longer ones belong in "Ask a document", and the map follows them.'
         )
-    found = pieces(session.tokenizer(), text)
+    found = pieces(session.tokenizer(chosen), text)
     if len(found) > _SHORT_TEXT_TOKENS:
         raise AskError(
             f"This text has {len(found):,} tokens; here each one is drawn, so the limit is {_SHORT_TEXT_TOKENS}. "

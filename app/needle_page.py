@@ -11,6 +11,7 @@ import gradio as gr
 
 import lampe
 from app import needle_views, views
+from app.asking import Chosen
 from app.checks import AskError, whole_number
 from app.downloads import QUIET, saves
 from app.figures import Frame, distance_figure, regions_figure
@@ -27,7 +28,7 @@ from app.needle_forms import (
     own_needle,
 )
 from app.reports import Update
-from app.session import Session, model_name
+from app.session import Session
 from app.sheet import as_plot
 from lampe.needle import TASKS, Cell, Result
 from lampe.positions import LampeConfig, plain_map
@@ -63,8 +64,8 @@ def build_needle_tab(
         Each visitor's Stop, by session hash.
     document : gr.Textbox
         The text of "Ask a document".
-    chosen : gr.State of LampeConfig or None
-        What LaMPE runs with in place of the model's own settings.
+    chosen : gr.State of Chosen
+        What this visitor runs.
     tokens : gr.State of int
         Set to the prompt's length: the map follows it.
     pair : gr.State of (LampeConfig, length, query, key) or None
@@ -77,7 +78,6 @@ def build_needle_tab(
 
     # Results of one task, text, model and LaMPE setting: what a heat map can put side by side.
     kept, ran_with, placed = gr.State([]), gr.State({}), gr.State()
-    own = {"model": model_name(session.settings), "bits": session.settings.bits}
     with gr.Row(elem_classes="columns"):
         with gr.Column(scale=3, min_width=300):
             with gr.Group():
@@ -155,7 +155,7 @@ def build_needle_tab(
 
     def run_one(
         source: str, task: str, methods: list[str], seed: float, length: float, depth: float, key: str, value: str,
-        text: str, chosen: LampeConfig | None, request: gr.Request,
+        text: str, chosen: Chosen, request: gr.Request,
     ) -> Iterator[list[Any]]:  # fmt: skip
         shown: dict[str, str] = {}
         where = ""
@@ -171,7 +171,7 @@ def build_needle_tab(
         try:
             stop = started(request)
             try:
-                config = chosen or session.config()
+                config = session.config(chosen)
                 cells = [
                     Cell(task, _tokens(length), float(depth), method, seed=whole_number("The seed", seed))
                     for method in methods
@@ -179,7 +179,7 @@ def build_needle_tab(
                 if not cells:
                     raise AskError("Choose at least one of plain RoPE and LaMPE.")
                 haystack, needle = haystack_of(source, text), own_needle(key, value)
-                for event in session.needles(haystack, cells, needle, stop, config):
+                for event in session.needles(haystack, cells, needle, stop, chosen):
                     if isinstance(event, Update):
                         yield [views.status(event), *[gr.skip()] * (len(tested) - 1)]
                         continue
@@ -204,13 +204,13 @@ def build_needle_tab(
             as_plot(regions_figure(position_map, Frame.whole(position_map), needle=needle), "lampe-needle-regions"),
         ]
 
-    def moved(length: float, depth: float, chosen: LampeConfig | None) -> list[Any]:
+    def moved(length: float, depth: float, chosen: Chosen) -> list[Any]:
         """The same before the test: about where the needle will be."""
         try:
             tokens = _tokens(length)
             if not 1 <= tokens <= MAX_MAP_LENGTH:
                 raise AskError(f"The prompt length is from 1 to {MAX_MAP_LENGTH:,} tokens.")
-            return ["", *maps(chosen or session.config(), tokens, round(depth * (tokens - 1))), tokens]
+            return ["", *maps(session.config(chosen), tokens, round(depth * (tokens - 1))), tokens]
         except (ValueError, lampe.LoadError) as error:
             return [views.message(str(error)), gr.skip(), gr.skip(), gr.skip()]
 
@@ -223,12 +223,13 @@ def build_needle_tab(
 
     def run_grid(
         results: list[Result], of: dict[str, Any], source: str, task: str, methods: list[str], seed: float,
-        lengths: str, depths: str, trials: float, text: str, chosen: LampeConfig | None, request: gr.Request,
+        lengths: str, depths: str, trials: float, text: str, chosen: Chosen, request: gr.Request,
     ) -> Iterator[list[Any]]:  # fmt: skip
         results = list(results)
         try:
             stop = started(request)
             try:
+                own = {"model": chosen.model.name, "bits": chosen.model.bits}
                 wanted = wanted_cells(lengths, depths, trials, methods, task, seed)
                 haystack = haystack_of(source, text)
                 if results and (results[0].task, results[0].haystack, of) != (task, haystack.name, own):
@@ -237,7 +238,7 @@ def build_needle_tab(
                         f"{of['model']} in {of['bits']} bits. Save them and forget them first: a heat map shows one "
                         "task, text and model."
                     )
-                config = chosen or session.config()
+                config = session.config(chosen)
                 if not all(result.ran_by(config) for result in results):
                     raise AskError(
                         "The results below were read with other LaMPE settings than those that would run now. Save "
@@ -246,7 +247,7 @@ def build_needle_tab(
                 done = {result.cell for result in results}
                 missing = [cell for cell in wanted if cell not in done]
                 ran = 0
-                for event in session.needles(haystack, missing, stop=stop, config=config) if missing else ():
+                for event in session.needles(haystack, missing, stop=stop, chosen=chosen) if missing else ():
                     if isinstance(event, Update):
                         tests = f"{len(wanted) - len(missing) + ran} of {len(wanted)} tests done"
                         yield [views.status(event) + views.note(tests), *[gr.skip()] * (len(filled) - 1)]
@@ -267,23 +268,23 @@ def build_needle_tab(
         plot = gr.Plot(as_plot(needle_views.heat(results, cells), "lampe-needles"), visible=bool(results))
         return [results, of, plot, needle_views.point_buttons(results), needle_views.table(results)]
 
-    def tell_time(results: list[Result], *asked: Any) -> str:
+    def tell_time(chosen: Chosen, results: list[Result], *asked: Any) -> str:
         """How many tests are left to do of what the settings make, and how long they take here, if it is known."""
         try:
             done = {result.cell for result in results}
             cells = [cell for cell in wanted_cells(*asked) if cell not in done]
-            return needle_views.time(len(cells), session.time_for(cells))
+            return needle_views.time(len(cells), session.time_for(cells, chosen))
         except (ValueError, lampe.LoadError) as error:
             return views.message(str(error))
 
-    def measure_time(*values: Any) -> Iterator[str]:
+    def measure_time(chosen: Chosen, *values: Any) -> Iterator[str]:
         try:
-            for update in session.measured():
+            for update in session.measured(chosen):
                 yield views.status(update)
         except (ValueError, lampe.LoadError) as error:
             yield views.message(str(error))
             return
-        yield tell_time(*values)  # as it was asked
+        yield tell_time(chosen, *values)  # as it was asked
 
     def look(results: list[Result], event: gr.EventData) -> str:
         """What came of the point that was clicked."""
@@ -314,8 +315,6 @@ def build_needle_tab(
             return [views.note(words), *shown(results, of), ""]
         except ValueError as error:
             return [views.message(str(error)), *[gr.skip()] * len(filled)]
-        finally:
-            Path(path).unlink(missing_ok=True)
 
     def in_file(name: str) -> Any:
         ending, content = FILES[name]
@@ -339,8 +338,8 @@ def build_needle_tab(
     gr.on([length.change, depth.change], moved, placed_by, [status, distance, plane, tokens], **moves)
     to_map.click(lambda placed: placed, placed, pair, **QUIET)
     filled = [status, kept, ran_with, heat, points, table]
-    asked: list[Any] = [kept, lengths, depths, trials, methods, task, seed]
-    gr.on([demo.load, *(part.change for part in asked[1:])], tell_time, asked, time, **moves)
+    asked: list[Any] = [chosen, kept, lengths, depths, trials, methods, task, seed]
+    gr.on([demo.load, *(part.change for part in [chosen, *asked[2:]])], tell_time, asked, time, **moves)
     ran = many.click(run_grid, [kept, ran_with, *common, lengths, depths, trials, document, chosen], filled, **runs)
     ran.then(tell_time, asked, time, **QUIET)
     estimate.click(measure_time, asked, time, **runs)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import torch
 
+from app.asking import Method, Request
 from lampe.positions import LampeConfig, PositionMap
-
-Method = Literal["lampe", "rope"]
-METHODS: tuple[Method, ...] = ("lampe", "rope")
 
 
 @dataclass(frozen=True)
@@ -21,7 +19,12 @@ class RunReport:
     ----------
     method, model, bits
         What ran.
-    input_length, window, mapping_length : int
+    input_length, planned_length, left_out, kept : int
+        Tokens of the prompt; those it was mapped for, with what is still to come; those of the text that weren't in
+        the prompt; and those that had been read for an earlier question.
+    outgrown : int or None
+        The planned length of this conversation's turns before, if it is another now and all had to be read again.
+    window, mapping_length : int
         In tokens; the mapping length in positions.
     calibrated : bool
         Whether the mapping length was chosen by measurements on this model.
@@ -32,6 +35,9 @@ class RunReport:
         The same share for each layer, regions in order.
     prefill_seconds, decode_seconds : float
     new_tokens : int
+    temperature, top_p : float
+    seed : int
+        See `Sampling`.
     stopped : bool
         By the person, before the model had ended.
     """
@@ -40,6 +46,9 @@ class RunReport:
     model: str
     bits: int
     input_length: int
+    planned_length: int
+    left_out: int
+    kept: int
     window: int
     mapping_length: int
     calibrated: bool
@@ -48,7 +57,26 @@ class RunReport:
     prefill_seconds: float
     decode_seconds: float
     new_tokens: int
+    temperature: float
+    top_p: float
+    seed: int
     stopped: bool
+    outgrown: int | None = None
+
+
+class Needs(NamedTuple):
+    """What a question takes here.
+
+    Parameters
+    ----------
+    seconds : float or None
+        For reading the text and giving the longest answer; None before this machine's speed was measured.
+    bytes : int
+        Of memory, for the text's keys and values.
+    """
+
+    seconds: float | None
+    bytes: int
 
 
 @dataclass(frozen=True)
@@ -63,6 +91,10 @@ class Attention:
         What made it.
     queries : tuple of str
         The query tokens as text: the prompt's last, then the answer's.
+    ids : tuple of int
+        The same as token ids.
+    request : Request
+        What was asked.
     layers : tuple of int
         The layers that are mapped; the others attend as they do without LaMPE.
     shares : Tensor, shape (queries, layers, heads, regions), float16
@@ -72,6 +104,8 @@ class Attention:
     position_map: PositionMap
     config: LampeConfig
     queries: tuple[str, ...]
+    ids: tuple[int, ...]
+    request: Request
     layers: tuple[int, ...]
     shares: torch.Tensor
 

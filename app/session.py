@@ -4,33 +4,34 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import wait
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-import torch
-from transformers import DynamicCache, StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
-
 import lampe
+from app.answering import Loaded, answered
+from app.asking import Chosen, Prompt, Request, planned_length, prompt_of
 from app.checks import MAX_CHARACTERS, AskError, too_long, whole_number
-from app.computing import Computing, Line, with_progress
-from app.reports import METHODS, Attention, Method, RunReport, Update
-from app.settings import Settings
-from app.speed import MEASURED, Speed, measure
-from lampe.load import DEFAULT_MODEL_NAME, Progress, load, load_config, load_tokenizer
-from lampe.needle import Cell, Haystack, Needles, Prompt, Result, Straw, hide, prompt_of, run, to_read
-from lampe.positions import PositionMap, plain_map
+from app.computing import Computing, Line, Place, with_progress
+from app.documents.cutting import Cut, cut
+from app.documents.document import Part, text_of
+from app.evidence import Evidence, look_back, spans
+from app.kept import Kept
+from app.models import Models
+from app.reports import Attention, Needs, Update
+from app.settings import ModelChoice, Settings
+from app.speed import MEASURED, Countdown, Speed, measure
+from lampe import needle
+from lampe.load import Progress
+from lampe.memory import cache_bytes, free_bytes
+from lampe.needle import Cell, Haystack, Needles, Result, Straw
+from lampe.needle.prefix import PromptReader
+from lampe.positions import plain_map
 from lampe.prompt import build_prompt
-from lampe.reading import read
 
-MAX_NEW_TOKENS = 512
 _NO_MEMORY = ("not enough memory", "out of memory", "can't allocate memory", "alloc_failed")
-_SETTLED = 3.0  # seconds after which a run's own pace says more than what was measured before
-_STREAM_TIMEOUT = 600.0  # seconds for one token, after which the run is taken for dead
 
 
 @dataclass
@@ -38,114 +39,124 @@ class Session:
     """The loaded model and tokenizer, shared by all visitors; requests run one at a time, in one thread."""
 
     settings: Settings
-    _tokenizer: Any = None
-    _model: Any = None
-    _decoder: Any = None  # a tokenizer of its own: one that decodes can't be set to encode special tokens as text
-    _lampe_config: lampe.LampeConfig | None = None
-    speed: Speed | None = None
+    _kept: Kept = field(init=False)
+    _models: Models = field(init=False)
+    _speeds: dict[ModelChoice, Speed] = field(default_factory=dict)
     _line: Line = field(default_factory=Line)
     _computing: Computing = field(default_factory=Computing)
-    _model_lock: threading.Lock = field(default_factory=threading.Lock)
-    _tokenizer_lock: threading.Lock = field(default_factory=threading.Lock)
 
-    @property
-    def tokenizer_ready(self) -> bool:
-        return self._tokenizer is not None
+    def __post_init__(self) -> None:
+        self._kept = Kept(self.settings.kept_bytes)
+        self._models = Models(self.settings, self._computing, lambda: self._kept.shrink(0))
 
-    @property
-    def model_ready(self) -> bool:
-        return self._model is not None
-
-    def tokenizer(self, progress: Callable[[Progress], None] | None = None) -> Any:
-        """The tokenizer, fetched at its first use.
-
-        Raises
-        ------
-        lampe.LoadError
-        """
-        with self._tokenizer_lock:
-            if self._tokenizer is None:
-                self._tokenizer = load_tokenizer(self.settings.model_id, progress=progress)
-            return self._tokenizer
-
-    def model(self, progress: Callable[[Progress], None] | None = None) -> Any:
-        """The model, fetched and loaded at its first use.
-
-        Raises
-        ------
-        lampe.LoadError
-        lampe.UnsupportedModelError
-        """
-        with self._model_lock:
-            if self._model is None:
-                self._model, self._decoder = self._computing(self._load, progress)
-            return self._model
-
-    def _load(self, progress: Callable[[Progress], None] | None) -> tuple[Any, Any]:
-        model, tokenizer = load(self.settings.model_id, bits=self.settings.bits, progress=progress)
-        lampe.patch(model).remove()  # refuse now, not after a long document was read
-        return model, tokenizer
-
-    def config(self) -> lampe.LampeConfig:
-        """The LaMPE settings of the model, from its preset or its config; no weights are needed.
-
-        Raises
-        ------
-        lampe.LoadError
-        """
-        if self._lampe_config is None:
-            model_id = self.settings.model_id
-            embedded = model_id in (None, DEFAULT_MODEL_NAME)  # known without fetching it
-            self._lampe_config = (
-                lampe.PRESETS["smollm2"] if embedded else lampe.LampeConfig.for_model(load_config(model_id))
-            )
-        return self._lampe_config
-
-    def prompt(self, text: str, question: str) -> list[int]:
-        """The token ids of a request that may be run.
+    def chosen(self, chosen: Chosen | None) -> ModelChoice:
+        """The model that is to run.
 
         Raises
         ------
         AskError
-            If the text or the question is empty, or both together exceed the limit.
+            If this deployment doesn't offer it.
         """
-        if not text.strip():
-            raise AskError("There is no text to ask about: paste one, upload a file or take an example.")
-        if not question.strip():
-            raise AskError("There is no question: type what you want to know about the text.")
-        prompt = build_prompt(self.tokenizer(), text, question)
-        limit = self.settings.max_input_tokens
-        if len(prompt) > limit:
+        model = chosen.model if chosen else self.settings.own
+        self._models.check(model)
+        return model
+
+    def tokenizer_ready(self, chosen: Chosen | None = None) -> bool:
+        """Whether it can be had without waiting."""
+        return self._models.tokenizer_ready(self.chosen(chosen))
+
+    def tokenizer(self, chosen: Chosen | None = None, progress: Callable[[Progress], None] | None = None) -> Any:
+        """The tokenizer, fetched at its first use.
+
+        Raises
+        ------
+        AskError, lampe.LoadError
+        """
+        return self._models.tokenizer(self.chosen(chosen), progress)
+
+    def model(self, chosen: Chosen | None = None) -> Any:
+        """The model, fetched and loaded unless it is the loaded one.
+
+        Raises
+        ------
+        AskError, lampe.LoadError, lampe.UnsupportedModelError
+        """
+        return self._models.load(self.chosen(chosen)).model
+
+    def config(self, chosen: Chosen | None = None) -> lampe.LampeConfig:
+        """The LaMPE settings that run: the chosen ones, or the model's own; no weights are needed.
+
+        Raises
+        ------
+        AskError, lampe.LoadError
+        """
+        return (chosen and chosen.config) or self._models.config(self.chosen(chosen))
+
+    def prepare(self, chosen: Chosen, stop: threading.Event) -> Iterator[Update]:
+        """Make a model the loaded one, in turn with all else.
+
+        Raises
+        ------
+        AskError, lampe.LoadError, lampe.UnsupportedModelError
+            Nothing has changed for the visitor.
+        """
+        self.config(chosen)
+        with self._line.place() as place:
+            yield from self._until_ready(place, stop, chosen)
+
+    def prompt(self, request: Request) -> Prompt:
+        """The tokens of a request that may be run.
+
+        Raises
+        ------
+        AskError
+            If it can't be run, or exceeds the limit.
+        """
+        request.check()
+        prompt = prompt_of(request, self.tokenizer(request.chosen), self.config(request.chosen).window)
+        length, limit = len(prompt.ids), self.settings.max_input_tokens
+        if length > limit:
             raise AskError(
-                f"The text and question have {len(prompt):,} tokens; the limit here is {limit:,}. Nothing was cut or "
-                f"run: shorten the text by {len(prompt) - limit:,} tokens, or raise MAX_INPUT_TOKENS where you run "
+                f"The text and question have {length:,} tokens; the limit here is {limit:,}. Nothing was cut or "
+                f"run: shorten the text by {length - limit:,} tokens, or raise MAX_INPUT_TOKENS where you run "
                 "the app."
             )
         return prompt
 
+    def cut(
+        self, way: str, parts: Sequence[Part], question: str, most: float | None, first: float, last: float,
+        chosen: Chosen | None = None,
+    ) -> Cut:  # fmt: skip
+        """A text cut to so many tokens with its question, at most the limit here; see `app.documents.cutting.cut`.
+
+        Raises
+        ------
+        AskError
+            If it can't be cut so.
+        lampe.LoadError
+        """
+        limit = self.settings.max_input_tokens
+        if most is not None:
+            limit = min(limit, whole_number("The number of tokens", most))
+        if sum(len(part.text) for part in parts) + len(question) > MAX_CHARACTERS:
+            raise AskError(too_long(text_of(parts) + question))
+        tokenizer = self.tokenizer(chosen)
+        ends = whole_number("The first number", first), whole_number("The last number", last)
+        return cut(way, parts, lambda text: len(build_prompt(tokenizer, text, question)), limit, *ends)
+
     def ask(
-        self,
-        text: str,
-        question: str,
-        method: Method,
-        max_new_tokens: float,
-        stop: threading.Event | None = None,
-        config: lampe.LampeConfig | None = None,
+        self, request: Request, stop: threading.Event | None = None, visitor: str | None = None
     ) -> Iterator[Update]:
-        """Answer a question about a text, greedily; yields what there is to show as it comes.
+        """Answer a question about a text; yields what there is to show as it comes.
 
         Parameters
         ----------
-        text, question : str
-        method : "lampe" or "rope"
-            The patched model, or the same model unpatched.
-        max_new_tokens : int
-            A whole number from 1 to `MAX_NEW_TOKENS`.
+        request : Request
         stop : threading.Event
             Set it, and the run ends within a layer's prefill or a token, with what it has; before the prefill it
             ends without an update.
-        config : LampeConfig, optional
-            What LaMPE runs with; the model's own by default.
+        visitor : str, optional
+            Who asks: what is read is kept for their next question, until `forget`. None keeps nothing.
 
         Raises
         ------
@@ -154,38 +165,147 @@ class Session:
         lampe.LoadError, lampe.UnsupportedModelError
             The model can't be had or patched; the message is for the person.
         """
-        if not (isinstance(text, str) and isinstance(question, str)):
-            raise AskError("The text and the question must both be text.")
-        if method not in METHODS:
-            raise AskError(f"The method must be one of {', '.join(METHODS)}, not {method!r}.")
-        budget = whole_number("The answer's length", max_new_tokens)
-        if not 1 <= budget <= MAX_NEW_TOKENS:
-            raise AskError(f"The answer's length must be 1 to {MAX_NEW_TOKENS} tokens, not {budget}.")
-        if len(text) + len(question) > MAX_CHARACTERS:
-            raise AskError(too_long(text + question))
+        request.check()
+        self._kept.come(visitor)
         stop = stop or threading.Event()
-        if not self.tokenizer_ready:
-            yield from with_progress(self.tokenizer, stop)
+        if not self.tokenizer_ready(request.chosen):
+            yield from with_progress(partial(self.tokenizer, request.chosen), stop)
         if stop.is_set():
             return
-        prompt = self.prompt(text, question)
-        with self._line.place() as before:
-            yield from self._until_ready(before, stop)
+        prompt = self.prompt(request)
+        needs = self.needs(len(prompt.ids), request.max_new_tokens, request.chosen)
+        with self._line.place() as place:
+            place.seconds = needs.seconds if needs else None
+            yield from self._until_ready(place, stop, request.chosen)
             if stop.is_set():
                 return
-            with _enough_memory(len(prompt)):
-                config = config or self.config()
-                lampe_or_not = self._computing(lampe.patch, self._model, config) if method == "lampe" else nullcontext()
-                with lampe_or_not as patched:
-                    yield from self._run(patched, config, prompt, budget, stop)
+            loaded = self._models.load(self.chosen(request.chosen))
+            with _enough_memory(MEASURED):
+                yield from self._speed_known(loaded)
+            self._check_fits(loaded.model, len(prompt.ids) + request.max_new_tokens)
+            with _enough_memory(len(prompt.ids)):
+                for update in self._answer(loaded, request, prompt, stop, visitor):
+                    if update.seconds_left is not None:
+                        place.seconds = update.seconds_left
+                    yield update
+
+    def _answer(
+        self, loaded: Loaded, request: Request, prompt: Prompt, stop: threading.Event, visitor: str | None
+    ) -> Iterator[Update]:
+        config = self.config(request.chosen)
+        length = planned_length(len(prompt.ids), request.max_new_tokens)
+        mapped = request.method == "lampe"
+        # Plain RoPE's keys are the same whatever the prompt's length.
+        kind, plan = request.method, (loaded, config, length) if mapped else (loaded,)
+        # A conversation that has outgrown its plan is planned again, and read again: its keys lie elsewhere.
+        before = self._kept.plan(visitor, kind) if request.earlier and mapped else None
+        outgrown = before[-1] if before and before[:-1] == plan[:-1] and before[-1] < length else None
+        model = loaded.model
+        reader = self._kept.take(visitor, kind, plan) or PromptReader(model)
+        with self._computing(lampe.patch, model, config) if mapped else nullcontext() as patched:
+            position_map = patched.plan(length) if patched else plain_map(len(prompt.ids))
+            assert position_map is not None
+            sound = True
+            try:
+                for update in answered(
+                    loaded, self._computing, reader, request, prompt, config, patched, position_map, stop,
+                    self._speeds.get(loaded.choice),
+                ):  # fmt: skip
+                    report = update.report and replace(update.report, outgrown=outgrown)
+                    yield replace(update, report=report)
+            except Exception:
+                sound = False  # it may have failed between two layers
+                raise
+            finally:
+                if sound:
+                    self._kept.put(visitor, kind, plan, reader)
+
+    def needs(self, tokens: int, max_new_tokens: int, chosen: Chosen | None = None) -> Needs | None:
+        """What a prompt of so many tokens and the longest answer take here; None while the model isn't loaded."""
+        choice, loaded = self.chosen(chosen), self._models.loaded
+        if loaded is None or loaded.choice != choice:
+            return None
+        speed = self._speeds.get(choice)
+        seconds = speed.reading(0, tokens) + max_new_tokens * speed.answer if speed else None
+        return Needs(seconds, cache_bytes(loaded.model.config, tokens + max_new_tokens, loaded.model.dtype.itemsize))
+
+    def evidence(
+        self, attention: Attention, stop: threading.Event | None = None, visitor: str | None = None
+    ) -> Iterator[Update | Evidence]:
+        """Where a LaMPE answer looked: its tokens are run once more, on what was kept of the text or read again.
+
+        Parameters
+        ----------
+        attention : Attention
+            Of that answer.
+        stop : threading.Event
+            Ends it without evidence.
+        visitor : str, optional
+            As in `ask`.
+
+        Yields
+        ------
+        Update
+            What is being done; then the `Evidence`.
+        """
+        stop = stop or threading.Event()
+        request, config = attention.request, attention.config
+        prompt = self.prompt(request)
+        with self._line.place() as place:
+            yield from self._until_ready(place, stop, request.chosen)
+            if stop.is_set():
+                return
+            loaded = self._models.load(self.chosen(request.chosen))
+            plan, model = (loaded, config, attention.position_map.length), loaded.model
+            reader = self._kept.take(visitor, "lampe", plan) or PromptReader(model)
+            with _enough_memory(len(prompt.ids)), self._computing(lampe.patch, model, config) as patched:
+                patched.plan(attention.position_map.length)
+                reading, done = reader.read(prompt.ids, stop.is_set), 0
+                while done is not None and not stop.is_set():
+                    yield Update("Reading", done, len(prompt.ids), "tokens")
+                    done = self._computing(next, reading, None)
+                weights: Any = None
+                if not stop.is_set():
+                    looking = look_back(model, self._computing, reader, patched, attention.ids, prompt.document)
+                    for weights in looking:
+                        if stop.is_set():
+                            break
+                        if isinstance(weights, Update):
+                            yield weights
+            self._kept.put(visitor, "lampe", plan, reader)
+        if stop.is_set():
+            return
+        first, last = prompt.document
+        decode, ids = loaded.decoder.decode, prompt.ids[first:last]
+        parts = tuple((a, b, decode(ids[a:b])) for a, b in spans([decode([token]) for token in ids]))
+        yield Evidence(attention.position_map, len(prompt.ids) - 1, attention.layers, weights, first, parts)
+
+    def _check_fits(self, model: Any, tokens: int) -> None:
+        """Refuse a prompt and answer of so many tokens if their keys and values don't fit in the free memory.
+
+        A cache that grows is copied, a layer at a time, and chunks take some: twice the cache is what is asked for.
+        """
+        each = 2 * cache_bytes(model.config, 1, model.dtype.itemsize)
+        if tokens * each > free_bytes(model.device):
+            self._kept.shrink(0)  # what others have read can be read again
+        free = free_bytes(model.device)
+        if tokens * each > free:
+            raise AskError(
+                f"{tokens:,} tokens take about {tokens * each / 1e9:.1f} GB of memory here, and {free / 1e9:.1f} GB "
+                f"are free: at most {free // each:,} tokens fit now. Nothing was run: take a shorter text."
+            )
+
+    def forget(self, visitor: str) -> None:
+        """A visitor has left: nothing of what they asked about stays."""
+        self._kept.forget(visitor)
 
     def needles(
         self,
         haystack: Haystack,
         cells: Sequence[Cell],
-        needle: Needles | None = None,
+        own: Needles | None = None,
         stop: threading.Event | None = None,
-        config: lampe.LampeConfig | None = None,
+        chosen: Chosen | None = None,
     ) -> Iterator[Update | Result]:
         """Run needle tests; yields what there is to show as it comes, and each result.
 
@@ -193,12 +313,12 @@ class Session:
         ----------
         haystack : Haystack
         cells : sequence of Cell
-        needle : Needles, optional
+        own : Needles, optional
             Hidden in all cells in place of one that each draws.
         stop : threading.Event
             Set it, and the run ends within a layer's prefill or a token, without a result for the cell under way.
-        config : LampeConfig, optional
-            What LaMPE runs with; the model's own by default.
+        chosen : Chosen, optional
+            What answers; the deployment's own by default.
 
         Raises
         ------
@@ -216,22 +336,22 @@ class Session:
                 f"The limit here is {self.settings.max_input_tokens:,} tokens, and the longest prompt would have "
                 f"{longest:,}. Nothing was run: take shorter ones, or raise MAX_INPUT_TOKENS where you run the app."
             )
-        if not self.tokenizer_ready:
-            yield from with_progress(self.tokenizer, stop)
+        if not self.tokenizer_ready(chosen):
+            yield from with_progress(partial(self.tokenizer, chosen), stop)
         if stop.is_set():
             return
-        straw = Straw(haystack, self.tokenizer())
-        make = partial(_hidden, needle) if needle else prompt_of
+        straw = Straw(haystack, self.tokenizer(chosen))
+        make = partial(_hidden, own) if own else needle.prompt_of
         for cell in {cell.length: cell for cell in cells}.values():
             make(straw, cell)  # what can't be made is refused before anything is run
-        with self._line.place() as before:
-            yield from self._until_ready(before, stop)
+        with self._line.place() as place:
+            yield from self._until_ready(place, stop, chosen)
             if stop.is_set():
                 return
+            loaded = self._models.load(self.chosen(chosen))
             with _enough_memory(max(longest, MEASURED)):
-                yield from self._speed_known()
-            assert self.speed
-            left = Countdown(self.speed, cells)
+                yield from self._speed_known(loaded)
+            left = Countdown(self._speeds[loaded.choice], cells)
             events: queue.SimpleQueue[Update | Result | None] = queue.SimpleQueue()
 
             def told(cell: Cell, tokens: int) -> None:
@@ -239,7 +359,7 @@ class Session:
 
             def work() -> None:
                 try:
-                    for result in run(self._model, straw, cells, config or self.config(), stop.is_set, told, make):
+                    for result in needle.run(loaded.model, straw, cells, self.config(chosen), stop.is_set, told, make):
                         events.put(result)
                 finally:
                     events.put(None)
@@ -254,187 +374,43 @@ class Session:
                     raise
                 running.result()
 
-    def time_for(self, cells: Sequence[Cell]) -> float | None:
+    def time_for(self, cells: Sequence[Cell], chosen: Chosen | None = None) -> float | None:
         """About how many seconds these tests will take here; None before this machine's speed was measured."""
-        return Countdown(self.speed, cells).total if self.speed else None
+        speed = self._speeds.get(self.chosen(chosen))
+        return Countdown(speed, cells).total if speed else None
 
-    def measured(self) -> Iterator[Update]:
-        """Have the model loaded and this machine's speed measured, if that hasn't been done yet.
+    def measured(self, chosen: Chosen | None = None) -> Iterator[Update]:
+        """Have the model loaded and this machine's speed with it measured, if that hasn't been done yet.
 
         Raises
         ------
-        lampe.LoadError, lampe.UnsupportedModelError
+        AskError, lampe.LoadError, lampe.UnsupportedModelError
         """
-        if self.speed is None:
-            with self._line.place() as before:
-                yield from self._until_ready(before, threading.Event())
+        if self.chosen(chosen) not in self._speeds:
+            with self._line.place() as place:
+                yield from self._until_ready(place, threading.Event(), chosen)
                 with _enough_memory(MEASURED):
-                    yield from self._speed_known()
+                    yield from self._speed_known(self._models.load(self.chosen(chosen)))
 
-    def _speed_known(self) -> Iterator[Update]:
-        if self.speed is None:
+    def _speed_known(self, loaded: Loaded) -> Iterator[Update]:
+        if loaded.choice not in self._speeds:
             yield Update("Measuring this machine's speed")
-            self.speed = self._computing(measure, self._model)
+            self._speeds[loaded.choice] = self._computing(measure, loaded.model)
 
-    def _until_ready(self, before: Callable[[float], int], stop: threading.Event) -> Iterator[Update]:
+    def _until_ready(self, place: Place, stop: threading.Event, chosen: Chosen | None) -> Iterator[Update]:
         """Wait for one's turn, and for the model."""
-        while waiting := before(0.5):
+        while waiting := place.before(0.5):
             if stop.is_set():
                 return
-            yield Update(f"Waiting for the model: {waiting} before you")
-        if not self.model_ready:
-            yield from with_progress(self.model, stop)
-
-    def _run(
-        self,
-        patched: lampe.Patched | None,
-        config: lampe.LampeConfig,
-        prompt: list[int],
-        max_new_tokens: int,
-        stop: threading.Event,
-    ) -> Iterator[Update]:
-        model, length = self._model, len(prompt)
-        planned = patched.plan(length) if patched else None
-        ids = torch.tensor([prompt], device=model.device)
-        cache = DynamicCache(config=model.config)
-        watch = _Watch(stop, patched)
-        started = time.perf_counter()
-        done: int | None = 0
-        # The last token is generate()'s: it needs one that isn't read yet.
-        reading = read(model, cache, ids[:, :-1], stop=stop.is_set)
-        while done is not None and not stop.is_set():
-            yield Update("Reading", done, length, "tokens")
-            done = self._computing(next, reading, None)
-        answer, new_tokens = "", 0
-        if not stop.is_set():
-            for answer in self._generate(ids, cache, max_new_tokens, watch):
-                yield Update("Answering", watch.new_tokens, max_new_tokens, "tokens", answer.strip())
-            new_tokens = watch.new_tokens
-        ended = time.perf_counter()
-        first = watch.first_token or ended
-        # What the last prompt token ran on, or would have: generating may have planned anew since.
-        position_map = watch.position_map or planned or plain_map(length)
-        shares = watch.head_shares[0].float().mean(1) if watch.head_shares else None
-        attention = None
-        if watch.position_map:
-            texts = tuple(self._decoder.decode([token]) for token in watch.queries)
-            layers = tuple(layer.index for layer in patched.layers if layer.mapped) if patched else ()
-            attention = Attention(position_map, config, texts, layers, torch.stack(watch.head_shares))
-        report = RunReport(
-            "lampe" if patched else "rope",
-            model_name(self.settings),
-            self.settings.bits,
-            length,
-            config.window,
-            position_map.mapping_length,
-            config.calibrated,
-            region_rows(position_map, length, shares),
-            [] if shares is None else shares.tolist(),
-            first - started,
-            ended - first,
-            new_tokens,
-            stop.is_set(),
-        )
-        stage = "Stopped" if stop.is_set() else "Done"
-        yield Update(stage, length, length, "tokens", answer.strip(), report, attention)
-
-    def _generate(self, ids: torch.Tensor, cache: DynamicCache, max_new_tokens: int, watch: _Watch) -> Iterator[str]:
-        """The answer so far, after each token; ends the worker if the consumer goes away."""
-        streamer = TextIteratorStreamer(
-            self._decoder, skip_prompt=True, timeout=_STREAM_TIMEOUT, skip_special_tokens=True
-        )
-
-        def work() -> None:
-            try:
-                with torch.inference_mode():
-                    self._model.generate(
-                        ids,
-                        attention_mask=torch.ones_like(ids),
-                        past_key_values=cache,
-                        max_new_tokens=max_new_tokens,
-                        do_sample=False,
-                        streamer=streamer,
-                        stopping_criteria=StoppingCriteriaList([watch]),
-                    )
-            except BaseException:
-                streamer.end()
-                raise
-
-        worker = self._computing.start(work)
-        answer = ""
+            known = [one.seconds for one in waiting if one.seconds is not None]
+            left = sum(known) if len(known) == len(waiting) else None
+            yield Update(f"Waiting for the model: {len(waiting)} before you", seconds_left=left)
+        # Also where it is loaded: another load that somebody stopped may still be under way.
         try:
-            for piece in streamer:
-                answer += piece
-                yield answer
-        except queue.Empty as error:
-            watch.stop.set()
-            raise AskError(f"The model gave no token for {_STREAM_TIMEOUT:.0f} seconds; the run was ended.") from error
-        except BaseException:  # the visitor left, or the program ends: the worker mustn't go on
-            watch.stop.set()
-            wait([worker])
+            yield from with_progress(partial(self._models.load, self.chosen(chosen), stopped=stop.is_set), stop)
+        except GeneratorExit:  # the visitor has left
+            stop.set()
             raise
-        worker.result()
-
-
-def region_rows(position_map: PositionMap, length: int, shares: torch.Tensor | None = None) -> list[dict[str, Any]]:
-    """For each region: its name, the keys that the last of `length` tokens meets there, its share of attention."""
-    counts = position_map.key_counts(length - 1)
-    means = [None] * len(counts) if shares is None else shares.mean(0).tolist()
-    return [
-        {"name": region.name, "keys": count, "share": share}
-        for region, count, share in zip(position_map.regions, counts, means, strict=True)
-    ]
-
-
-def model_name(settings: Settings) -> str:
-    """What to call the model on the page."""
-    return settings.model_id or DEFAULT_MODEL_NAME
-
-
-class Countdown:
-    """The time left of a run of needle tests: what was measured before, at the pace of this run so far."""
-
-    _ANSWER = 24  # tokens, about: a number and a few words
-
-    def __init__(self, speed: Speed, cells: Sequence[Cell]) -> None:
-        self._speed = speed
-        self._after: dict[Cell, float] = {}
-        self.total = 0.0
-        for cell, start in reversed(to_read(cells).items()):
-            self._after[cell] = self.total
-            self.total += speed.reading(start, cell.length) + self._ANSWER * speed.answer
-        self._started = time.perf_counter()
-
-    def __call__(self, cell: Cell, tokens: int) -> float:
-        """Seconds left when so many tokens of a cell are read."""
-        speed = self._speed
-        left = speed.reading(tokens, cell.length) + self._ANSWER * speed.answer + self._after[cell]
-        done, took = self.total - left, time.perf_counter() - self._started
-        return left * (took / done if took > _SETTLED and done > 0 else 1)
-
-
-class _Watch(StoppingCriteria):
-    """Looks in after each token: counts it, notes its attention and the first one's time, and passes on a Stop."""
-
-    def __init__(self, stop: threading.Event, patched: lampe.Patched | None) -> None:
-        self.stop, self.patched = stop, patched
-        self.new_tokens = 0
-        self.first_token: float | None = None
-        self.position_map: PositionMap | None = None
-        self.head_shares: list[torch.Tensor] = []
-        self.queries: list[int] = []  # the prompt's last token, then the answer's
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
-        self.new_tokens += 1
-        if self.first_token is None:
-            self.first_token = time.perf_counter()
-        if self.patched:
-            now = self.patched.position_map
-            self.position_map = self.position_map or now
-            if now.regions == self.position_map.regions:  # not planned anew since
-                self.queries.append(int(input_ids[0, -2]))
-                self.head_shares.append(self.patched.head_shares().half())
-        return torch.full((len(input_ids),), self.stop.is_set(), device=input_ids.device)
 
 
 @contextmanager
@@ -451,5 +427,5 @@ def _enough_memory(tokens: int) -> Iterator[None]:
         raise
 
 
-def _hidden(needle: Needles, straw: Straw, cell: Cell) -> Prompt:
-    return hide(straw, needle, cell.length, cell.depth, cell.rng())
+def _hidden(own: Needles, straw: Straw, cell: Cell) -> needle.Prompt:
+    return needle.hide(straw, own, cell.length, cell.depth, cell.rng())

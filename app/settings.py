@@ -6,11 +6,34 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import psutil
 import torch
+
+from lampe.load import DEFAULT_MODEL_NAME
+from lampe.memory import free_bytes
 
 BYTES_PER_TOKEN = 64 * 1024
 """Memory one input token is allowed: the default model's cache takes 23 kB of it, a prefill chunk the rest."""
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """A model and its precision.
+
+    Parameters
+    ----------
+    model_id : str or None
+        A Hub id or a folder; None is the embedded default.
+    bits : int
+        4 (NF4) or 16.
+    """
+
+    model_id: str | None
+    bits: int
+
+    @property
+    def name(self) -> str:
+        """What to call it."""
+        return self.model_id or DEFAULT_MODEL_NAME
 
 
 @dataclass(frozen=True)
@@ -25,11 +48,32 @@ class Settings:
         `BITS`: 4 (NF4) or 16.
     max_input_tokens : int
         `MAX_INPUT_TOKENS`: longest prompt, in tokens; by default what half of the free memory holds.
+    kept_bytes : int
+        `KEPT_MB`, in bytes: what documents that were read may take, so that further questions needn't read them again;
+        by default an eighth of the free memory.
+    more_models : tuple of str
+        `MODEL_IDS`, with commas between them: what visitors may choose besides.
+    allow_any_model : bool
+        `ALLOW_ANY_MODEL`: whether they may name any model of the Hugging Face Hub; 1 or 0, by default not.
     """
 
     model_id: str | None
     bits: int
     max_input_tokens: int
+    kept_bytes: int = 2**30
+    more_models: tuple[str, ...] = ()
+    allow_any_model: bool = False
+
+    @property
+    def own(self) -> ModelChoice:
+        """What runs as long as nobody chooses another."""
+        return ModelChoice(self.model_id, self.bits)
+
+    @property
+    def offered(self) -> tuple[str | None, ...]:
+        """What can be chosen from, the deployment's own first."""
+        named = (None if name == DEFAULT_MODEL_NAME else name for name in self.more_models)
+        return tuple(dict.fromkeys((self.model_id, *named)))
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -46,7 +90,17 @@ class Settings:
         limit = environment.get("MAX_INPUT_TOKENS") or str(default_token_limit(_free_bytes()))
         if not limit.isdecimal() or int(limit) < 64:
             raise ValueError(f"MAX_INPUT_TOKENS is {limit!r}; it must be a whole number of at least 64.")
-        return cls(environment.get("MODEL_ID") or None, int(bits), int(limit))
+        kept = environment.get("KEPT_MB") or str(_free_bytes() // 8 // 2**20)
+        if not kept.isdecimal():
+            raise ValueError(f"KEPT_MB is {kept!r}; it must be a whole number of megabytes, 0 to keep nothing.")
+        anything = environment.get("ALLOW_ANY_MODEL") or "0"
+        if anything not in ("0", "1"):
+            raise ValueError(f"ALLOW_ANY_MODEL is {anything!r}; it must be 1 or 0.")
+        own = environment.get("MODEL_ID") or None
+        more = tuple(name.strip() for name in environment.get("MODEL_IDS", "").split(",") if name.strip())
+        return cls(
+            None if own == DEFAULT_MODEL_NAME else own, int(bits), int(limit), int(kept) * 2**20, more, anything == "1"
+        )
 
 
 def default_token_limit(available_bytes: int) -> int:
@@ -56,4 +110,4 @@ def default_token_limit(available_bytes: int) -> int:
 
 def _free_bytes() -> int:
     """Free memory where the model will be: on the GPU if there is one."""
-    return torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else psutil.virtual_memory().available
+    return free_bytes(torch.device("cuda" if torch.cuda.is_available() else "cpu"))

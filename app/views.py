@@ -11,28 +11,31 @@ import torch
 from app.figures import Frame, formula
 from app.map_figures import BINS
 from app.map_view import MAX_MAP_LENGTH, MapView
-from app.reports import Attention, Method, RunReport, Update
+from app.reports import Attention, RunReport, Update
+from app.settings import ModelChoice
 from lampe.positions import LampeConfig, PositionMap, ScaledSigmoid
 
 DEVICE = "GPU" if torch.cuda.is_available() else "CPU"
-METHOD_NAMES = {"lampe": "LaMPE", "rope": "Plain RoPE"}
+METHOD_NAMES = {"lampe": "LaMPE", "rope": "Plain RoPE", "cut": "Plain RoPE, cut text"}
 PRECISIONS = {4: "4-bit NF4", 16: "16-bit"}
 NOT_CALIBRATED = "not calibrated for this model"
 
 
-def header(model: str, bits: int) -> str:
+def header(model: ModelChoice) -> str:
     """Name, purpose, and which model runs here."""
     return (
         '<header class="lab"><h1>LaMPE Lab</h1><p>A document longer than the model was trained for, read by the same '
         "model: plain RoPE loses its way, LaMPE maps the distances back into its window.</p>"
-        f'<p class="model"><b>{escape(model)}</b> <span>{PRECISIONS[bits]}</span> <span>{DEVICE}</span></p></header>'
+        f'<p class="model"><b>{escape(model.name)}</b> <span>{PRECISIONS[model.bits]}</span> <span>{DEVICE}</span></p>'
+        "</header>"
     )
 
 
 def status(update: Update) -> str:
     """What is being done, and how much of it is left."""
     if not update.total:
-        return note(f"{update.stage}…")
+        left = "" if update.seconds_left is None else f", {about(update.seconds_left)}"
+        return note(f"{update.stage}{left}…")
     share = min(1.0, update.done / update.total)
     amount = (
         f"{update.done / 1e6:.0f} of {update.total / 1e6:.0f} MB"
@@ -347,7 +350,7 @@ def run_report(reports: list[RunReport]) -> str:
         return ""
     columns = "".join(f'<th scope="col">{METHOD_NAMES[r.method]}</th>' for r in reports)
     lines = [
-        ("Input length", [f"{r.input_length:,} tokens" for r in reports]),
+        ("Input length", [_input(r) for r in reports]),
         ("Window", [f"{r.window:,} tokens" for r in reports]),
         ("Mapping length", [_mapping_length(r) for r in reports]),
         ("Keys of the last prompt token", [_keys(r) for r in reports]),
@@ -360,25 +363,24 @@ def run_report(reports: list[RunReport]) -> str:
         for name, cells in lines
     )
     first = reports[0]
-    caption = f"{escape(first.model)}, {PRECISIONS[first.bits]}, greedy"
+    drawn = f"temperature {first.temperature:g}, top-p {first.top_p:g}, seed {first.seed}"
+    caption = f"{escape(first.model)}, {PRECISIONS[first.bits]}, {drawn if first.temperature else 'greedy'}"
     return (
         f'<div class="scroll"><table class="figures"><caption>{caption}</caption><thead><tr><td></td>{columns}</tr>'
         f"</thead><tbody>{body}</tbody></table></div>"
     )
 
 
-def answer(method: Method, text: str) -> str:
-    """One method's answer as it grows."""
-    name = METHOD_NAMES[method] + (", the same model unpatched" if method == "rope" else "")
-    return (
-        f'<section class="answer {method}" aria-label="Answer of {name}" tabindex="0"><h3>{name}</h3>'
-        f"<p>{escape(text)}</p></section>"
-    )
+def _input(report: RunReport) -> str:
+    parts = [f"{report.kept:,} read before"] * bool(report.kept)
+    parts += [f"{report.left_out:,} of the text left out"] * bool(report.left_out)
+    return f"{report.input_length:,} tokens{' (' + ', '.join(parts) + ')' if parts else ''}"
 
 
 def _mapping_length(report: RunReport) -> str:
-    note = "" if report.method == "rope" or report.calibrated else f", {NOT_CALIBRATED}"
-    return f"{report.mapping_length:,} positions{note}"
+    note = "" if report.method != "lampe" or report.calibrated else f", {NOT_CALIBRATED}"
+    planned = f", planned for {report.planned_length:,} tokens" if report.method == "lampe" else ""
+    return f"{report.mapping_length:,} positions{planned}{note}"
 
 
 def _keys(report: RunReport) -> str:
@@ -388,7 +390,7 @@ def _keys(report: RunReport) -> str:
 
 
 def _shares(report: RunReport) -> str:
-    if report.method == "rope":
+    if report.method != "lampe":
         return "not measured: the model ran unpatched"
     if not report.layer_shares:
         return "stopped before it was measured"

@@ -18,13 +18,14 @@ import torch
 from transformers import DynamicCache
 
 import lampe
+from app.asking import Method, Request
 from app.examples import EXAMPLES
-from app.reports import METHODS
 from app.session import Session
 from app.settings import Settings
 from benchmarks.measure import machine
 from lampe.needle import HAYSTACKS
 
+METHODS: tuple[Method, ...] = ("lampe", "rope")
 LAST = 512  # tokens whose loss is taken
 
 
@@ -66,8 +67,8 @@ def examples(session: Session, new_tokens: int) -> list[dict[str, Any]]:
     """The page's examples, asked as the page asks them."""
     rows = []
     for example in EXAMPLES:
-        for method in METHODS:
-            *_, last = session.ask(example.text, example.question, method, new_tokens)
+        for method in METHODS:  # plain and patched, on the whole text
+            *_, last = session.ask(Request(example.text, example.question, method, new_tokens))
             assert last.report is not None
             right = example.answer in last.answer
             rows.append({"example": example.label, "answer": last.answer, "right": right, **asdict(last.report)})

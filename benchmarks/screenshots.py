@@ -2,8 +2,8 @@
 
     python -m benchmarks.screenshots [--folder assets/screenshots]
 
-Starts the app, asks the 12,000-token example for real, and runs a needle test, opens the rows of `benchmarks.needle`,
-and photographs all tabs: wide, on a phone, in the dark.
+Starts the app, asks the 12,000-token example for real, looks at its evidence, runs a needle test, and photographs the
+tabs: wide, on a phone, in the dark.
 Needs requirements-dev.txt and Chromium (named in `CHROMIUM` if it isn't on the path).
 """
 
@@ -77,6 +77,10 @@ def main() -> None:
         page.goto(f"{url}?__theme=light")
         ask_example(page)
         shoot(page, folder, {"ask": 1440, "ask-phone": 390})
+        page.set_viewport_size({"width": 1440, "height": 900})
+        page.get_by_role("button", name="Which passages").click()
+        page.locator("#evidence li").first.wait_for(timeout=120_000)
+        page.locator("#evidence").screenshot(path=folder / "evidence.png")
         dark(page, True)
         shoot(page, folder, {"ask-dark": 1440})
         page.get_by_role("tab", name="Position map").click()

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
+from contextlib import suppress
 from typing import Any, NamedTuple
 
+import psutil
+import torch
 from torch import nn
 
 _NF4 = 0.5 + 1 / 64 + 4 / 64 / 256  # bytes for each weight: its bits, a scale for each 64, and one for 256 scales
@@ -41,6 +46,22 @@ def cache_bytes(config: Any, length: int, each: int = 2) -> int:
     window = getattr(text, "sliding_window", None) or length
     tokens = sum(min(length, window) if kind == "sliding_attention" else length for kind in kinds)
     return 2 * each * heads.keys * heads.size * tokens
+
+
+def free_bytes(device: torch.device) -> int:
+    """Free memory where a model is, or would be."""
+    if device.type != "cuda":
+        return psutil.virtual_memory().available
+    # What torch has freed and keeps for itself is free too.
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + kept
+
+
+def give_back() -> None:
+    """Return freed blocks to the system, where the C library is glibc, which keeps them in pieces otherwise."""
+    gc.collect()  # what only cycles hold
+    with suppress(OSError, TypeError, AttributeError):  # no such library, or no such function in it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def weight_bytes(model: Any, bits: int) -> int:

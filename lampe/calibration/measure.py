@@ -10,13 +10,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
 from lampe.calibration.points import CalibrationError, Evaluation
-from lampe.memory import cache_bytes
+from lampe.memory import cache_bytes, free_bytes
 from lampe.needle import TASKS, Prompt, Straw, hide_all
 from lampe.needle.prefix import PromptReader
 from lampe.patch import patch
@@ -185,8 +184,7 @@ def check_memory(model: Any, lengths: Iterable[int]) -> None:
     each = torch.finfo(model.dtype).bits // 8
     per_token = 3 * cache_bytes(model.config, 1, each)
     logits = LAST * model.config.get_text_config().vocab_size * (each + 4 + 4)
-    on_gpu = model.device.type == "cuda"
-    free = torch.cuda.mem_get_info(model.device)[0] if on_gpu else psutil.virtual_memory().available
+    free = free_bytes(model.device)
     longest, fitting = max(lengths), max(0, int((free - logits) / per_token))
     if longest > fitting:
         raise CalibrationError(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from gradio_client import Client
+from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
 import lampe
+from app.examples import EXAMPLES
+from tests.app.samples import pdf
 from tests.app.test_session import QUESTION, TEXT
 
 
@@ -18,7 +20,7 @@ def client(server):
 
 def test_only_these_endpoints_are_public(client):
     assert set(client.view_api(return_format="dict")["named_endpoints"]) == {
-        "/ask", "/position_map", "/needle", "/needle_grid",
+        "/ask", "/document", "/cut", "/position_map", "/needle", "/needle_grid",
     }  # fmt: skip
 
 
@@ -35,14 +37,80 @@ def test_ask_answers_with_its_figures(client):
     assert figures["regions"] == [{"name": "All", "keys": figures["input_length"], "share": None}]
 
 
-def test_callers_at_once_each_get_their_own_answer(client):
-    names = ["Heron", "Puffin", "Kestrel", "Swan"]
+def test_ten_callers_at_once_each_get_their_own_answer(server):
+    names = ["Heron", "Puffin", "Kestrel", "Swan", "Eagle", "Falcon", "Robin", "Raven", "Sparrow", "Pelican"]
+    callers = [Client(server, verbose=False) for _ in names]
     jobs = [
-        client.submit(f"The boat is called {name}. The lamp is green.", QUESTION, "lampe", 24, api_name="/ask")
-        for name in names
+        caller.submit(f"The boat is called {name}. The lamp is green.", QUESTION, "lampe", 16, api_name="/ask")
+        for caller, name in zip(callers, names, strict=True)
     ]
     for name, job in zip(names, jobs, strict=True):
-        assert name in job.result(timeout=300)[0]
+        answer = job.result(timeout=300)[0]
+        assert [one for one in names if one in answer] == [name]
+    for caller in callers:
+        caller.close()
+
+
+def test_a_second_question_and_a_follow_up_reuse_what_was_read(client):
+    text = EXAMPLES[0].text[:5000]
+    answer, first = client.predict(text, QUESTION, "lampe", 8, api_name="/ask")
+    _, second = client.predict(text, "Who is in it?", "lampe", 8, api_name="/ask")
+    earlier = [[QUESTION, answer]]
+    _, third = client.predict(text, "Why?", "lampe", 8, 0.0, 1.0, 0, earlier, api_name="/ask")
+    assert first["kept"] == 0
+    for figures in (second, third):
+        assert figures["kept"] >= 512 * (first["input_length"] // 512 - 1)
+    assert third["input_length"] > first["input_length"]
+
+
+def test_what_is_drawn_comes_again_with_its_seed(client):
+    drawn = [client.predict(TEXT, QUESTION, "lampe", 12, 1.5, 1.0, seed, api_name="/ask") for seed in (1, 1, 2, 3)]
+    assert drawn[0][0] == drawn[1][0]
+    assert len({answer for answer, _ in drawn}) > 1
+    assert [figures["seed"] for _, figures in drawn] == [1, 1, 2, 3]
+
+
+def test_the_passages_that_were_looked_at_come_on_demand(client):
+    answer, figures = client.predict(TEXT, QUESTION, "lampe", 12, 0.0, 1.0, 0, [], 2, api_name="/ask")
+    assert "Heron" in answer
+    shares = [one["share"] for one in figures["passages"]]
+    assert 1 <= len(shares) <= 2
+    assert shares == sorted(shares, reverse=True)
+    assert all(one["text"] in TEXT for one in figures["passages"])
+    assert "passages" not in client.predict(TEXT, QUESTION, "lampe", 4, api_name="/ask")[1]
+
+
+def test_a_document_is_opened_and_cut(client, tmp_path):
+    path = tmp_path / "two.pdf"
+    path.write_bytes(pdf(["The boat is called Heron.", "The lamp is green."]))
+    found = client.predict(handle_file(path), api_name="/document")
+    assert found["kind"] == "pdf"
+    assert [part["label"] for part in found["parts"]] == ["Page 1", "Page 2"]
+    parts = [part["text"] for part in found["parts"]]
+    assert "Heron" in parts[0]
+    cut = client.predict(parts, QUESTION, "parts", None, 2, 2, api_name="/cut")
+    assert cut["text"].strip() == "The lamp is green."
+    assert "Part 1" in cut["left_out"]
+    for keep in ("beginning", "both ends"):
+        cut = client.predict(["word " * 3000], QUESTION, keep, 500, api_name="/cut")
+        assert 450 < cut["tokens"] <= 500
+    with pytest.raises(AppError, match="must be one of beginning, both ends, parts"):
+        client.predict(parts, QUESTION, "middle", api_name="/cut")
+    (tmp_path / "lying.docx").write_bytes(b"%PDF-1.7 no")
+    with pytest.raises(AppError, match=r"lying\.docx"):
+        client.predict(handle_file(tmp_path / "lying.docx"), api_name="/document")
+
+
+def test_a_file_of_the_server_isnt_opened(client):
+    with pytest.raises(AppError):
+        client.predict({"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}, api_name="/document")
+
+
+def test_a_model_that_isnt_offered_is_refused(client):
+    with pytest.raises(AppError, match="isn't offered here; choose one of SmolLM2-135M-Instruct"):
+        client.predict(TEXT, QUESTION, "lampe", 4, 0.0, 1.0, 0, [], 0, "owner/name", api_name="/ask")
+    with pytest.raises(AppError, match="in 4 or in 16 bits, not 3"):
+        client.predict(TEXT, QUESTION, "lampe", 4, 0.0, 1.0, 0, [], 0, None, 3, api_name="/ask")
 
 
 @pytest.mark.parametrize(

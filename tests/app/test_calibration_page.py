@@ -13,6 +13,7 @@ from app import calibration_views
 from app.calibration_figures import chosen_figure, loss_figure, needle_figure
 from app.calibration_page import MOST_POINTS, check_fits, opened, shipped
 from app.checks import AskError
+from app.settings import ModelChoice
 from lampe.calibration import CalibrationError, write_preset
 from lampe.positions import ScaledSigmoid
 from tests.app.sweeps import BASE, LENGTHS, made
@@ -143,12 +144,12 @@ def test_a_file_is_opened_or_refused_in_words(preset, tmp_path):
 
 
 def test_a_preset_of_another_window_isnt_used(preset):
-    assert "follow it" in check_fits(preset, BASE, "owner/model", 4)
+    assert "follow it" in check_fits(preset, BASE, ModelChoice("owner/model", 4))
     assert "measured on owner/model in 4 bits; here runs owner/model in 16 bits" in check_fits(
-        preset, BASE, "owner/model", 16
+        preset, BASE, ModelChoice("owner/model", 16)
     )
     with pytest.raises(AskError, match=r"for a window of 8,192 tokens, and other/model has 4,096"):
-        check_fits(preset, replace(BASE, window=4096), "other/model", 4)
+        check_fits(preset, replace(BASE, window=4096), ModelChoice("other/model", 4))
 
 
 def test_the_shipped_sweep_is_the_models_own():
@@ -156,6 +157,6 @@ def test_the_shipped_sweep_is_the_models_own():
     assert preset.source.model == "SmolLM2-135M-Instruct"
     assert preset.source.bits == 4
     assert {one.length for one in preset.measured} >= {2048, 4096, 8192, 16384}
-    assert check_fits(preset, lampe.PRESETS["smollm2"], "SmolLM2-135M-Instruct", 4).startswith("In use: ")
+    assert check_fits(preset, lampe.PRESETS["smollm2"], ModelChoice(None, 4)).startswith("In use: ")
     assert preset.config == lampe.PRESETS["smollm2"], "what it came to is what runs"
     assert shipped(lampe.PRESETS["llama3"]) is None, "the paper's sweep wasn't published"

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lampe
+from app.asking import Request
 from app.examples import EXAMPLES
 from app.figures import (
     Frame,
@@ -238,7 +239,9 @@ def test_measured_shares_are_drawn_as_they_are():
     assert traces["Middle"].x == layers
     assert traces["Middle"].y == pytest.approx(shares[1, :, :, 1].mean(1).tolist())
     assert traces["Tail, highest head"].y == pytest.approx(shares[1, :, :, 2].amax(1).tolist())
-    run = Attention(lampe.position_map(SMOL, 12_000), SMOL, (" the", "<b>"), layers, shares.half())
+    run = Attention(
+        lampe.position_map(SMOL, 12_000), SMOL, (" the", "<b>"), (1, 2), Request("", ""), layers, shares.half()
+    )
     assert "&lt;b&gt;" in shares_table(run, 1)
     assert f"{shares[1].mean((0, 1))[0]:.1%}" in shares_table(run, 1)
     assert f"(layer {layers[shares[1].half().float().mean(1)[:, 0].argmax()]})" in shares_table(run, 1)
@@ -287,8 +290,10 @@ def test_the_readout_tells_window_and_limit_apart():
 
 
 def test_a_curve_nobody_calibrated_is_named_wherever_it_is_shown():
-    report = RunReport("lampe", "a/b", 4, 9000, 8192, 2048, False, [], [], 1.0, 1.0, 0, True)
-    assert "2,048 positions, not calibrated for this model" in run_report([report])
+    report = RunReport(
+        "lampe", "a/b", 4, 9000, 9216, 0, 0, 8192, 2048, False, [], [], 1.0, 1.0, 0, 0.0, 1.0, 0, True
+    )  # fmt: skip
+    assert "2,048 positions, planned for 9,216 tokens, not calibrated for this model" in run_report([report])
     assert "not calibrated" not in run_report([replace(report, calibrated=True)])
     assert "not calibrated" not in run_report([replace(report, method="rope")])
 

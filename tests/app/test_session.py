@@ -11,6 +11,8 @@ import torch
 from torch.nn.modules.module import register_module_forward_hook
 
 import lampe
+from app.ask_views import done
+from app.asking import MAX_TURNS, Chosen, Request, Sampling, planned_length
 from app.checks import AskError
 from app.computing import with_progress
 from app.examples import EXAMPLES
@@ -19,8 +21,10 @@ from app.session import Session
 from app.settings import Settings
 from lampe.load import Progress
 from lampe.needle import HAYSTACKS, Cell, Result
+from lampe.prompt import ANSWER_PREFIX
 
-MAPPED = lampe.LampeConfig(8192, 512, 200, 2048)  # 4,000 tokens are compressed, as they aren't by the model's own
+OWN = Settings(None, 4, 64).own
+MAPPED = Chosen(OWN, lampe.LampeConfig(8192, 128, 64, 700))  # compresses what the model's own settings leave alone
 TEXT = "The lamp on the pier is green. The boat is called Heron. Nobody knows who painted the door."
 QUESTION = "What is the boat called?"
 
@@ -37,24 +41,24 @@ def last(updates):
 
 def test_the_tokenizer_and_config_come_without_the_model(session):
     assert session.config() is lampe.PRESETS["smollm2"]
-    assert len(session.prompt(TEXT, QUESTION)) < 80
-    assert not session.model_ready
+    assert len(session.prompt(Request(TEXT, QUESTION)).ids) < 80
+    assert session.needs(80, 24) is None, "no model is loaded"
 
 
 def test_a_short_text_is_answered_alike_by_both(session):
-    answers = {method: last(session.ask(TEXT, QUESTION, method, 24)) for method in ("lampe", "rope")}
+    answers = {method: last(session.ask(Request(TEXT, QUESTION, method, 24))) for method in ("lampe", "rope")}
     assert "Heron" in answers["lampe"].answer
     assert answers["lampe"].answer == answers["rope"].answer, "short enough that the map changes nothing"
     assert answers["rope"].attention is None
     report = answers["lampe"].report
-    assert report.input_length == report.mapping_length == len(session.prompt(TEXT, QUESTION))
+    assert report.input_length == report.mapping_length == len(session.prompt(Request(TEXT, QUESTION)).ids)
     assert [row["name"] for row in report.regions] == ["All"]
     assert report.new_tokens >= 3
     assert not report.stopped
 
 
 def test_progress_is_real_and_the_answer_grows(session):
-    updates = list(session.ask(EXAMPLES[0].text, EXAMPLES[0].question, "lampe", 12, config=MAPPED))
+    updates = list(session.ask(Request(EXAMPLES[0].text, EXAMPLES[0].question, "lampe", 12, chosen=MAPPED)))
     reading = [u.done for u in updates if u.stage == "Reading"]
     assert reading == sorted(set(reading)), "each chunk once"
     assert len(reading) >= 4000 // 512
@@ -71,18 +75,19 @@ def test_progress_is_real_and_the_answer_grows(session):
     assert attention.shares[0].float().mean((0, 1)).tolist() == pytest.approx(
         [row["share"] for row in report.regions], abs=1e-3
     )
-    assert attention.position_map.length == report.input_length
-    assert attention.queries[0] == ":"
+    assert attention.position_map.length == report.planned_length == planned_length(report.input_length, 12)
+    assert ANSWER_PREFIX.endswith(attention.queries[0])
     assert updates[-1].answer.startswith("".join(attention.queries[1:]).strip())
 
 
 def test_the_answer_is_that_of_one_plain_generate(session):
     """Chunked, streamed and planned ahead, against transformers' own generate() on the whole prompt."""
-    text, question = EXAMPLES[0].text, EXAMPLES[0].question
-    update = last(session.ask(text, question, "lampe", 16, config=MAPPED))
+    text, question = f"{EXAMPLES[0].text[:5000]}\n\n{TEXT}", QUESTION
+    update = last(session.ask(Request(text, question, "lampe", 16, chosen=MAPPED)))
     model, tokenizer = session.model(), session.tokenizer()
-    ids = torch.tensor([session.prompt(text, question)])
-    with lampe.patch(model, MAPPED) as patched, torch.inference_mode():
+    ids = torch.tensor([session.prompt(Request(text, question)).ids])
+    with lampe.patch(model, MAPPED.config) as patched, torch.inference_mode():
+        patched.plan(planned_length(ids.shape[1], 16))
         made = model.generate(ids, max_new_tokens=16, do_sample=False)
         assert patched.position_map.mapping_length == update.report.mapping_length
     assert tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True).strip() == update.answer
@@ -103,7 +108,7 @@ def test_one_thread_does_all_the_computing(default_folder):
     session, seen = Session(Settings(None, 4, 20_000)), set()
     with register_module_forward_hook(lambda *_: seen.add(threading.current_thread().name)):
         for method in ("lampe", "rope"):
-            last(session.ask(TEXT, QUESTION, method, 4))
+            last(session.ask(Request(TEXT, QUESTION, method, 4)))
     assert seen == {"model"}
 
 
@@ -111,7 +116,7 @@ def test_one_thread_does_all_the_computing(default_folder):
 def test_stop_ends_a_run_and_keeps_what_there_is(session, when):
     stop = threading.Event()
     after = []
-    for update in session.ask(EXAMPLES[0].text, EXAMPLES[0].question, "lampe", 200, stop, MAPPED):
+    for update in session.ask(Request(EXAMPLES[0].text, EXAMPLES[0].question, "lampe", 200, chosen=MAPPED), stop):
         if stop.is_set():
             after.append(update)
         elif update.stage == when and (update.done or update.answer):
@@ -119,16 +124,16 @@ def test_stop_ends_a_run_and_keeps_what_there_is(session, when):
     assert len(after) <= 3
     assert after[-1].report.stopped
     assert after[-1].stage == "Stopped"
-    assert after[-1].report.mapping_length == MAPPED.position_map(after[-1].report.input_length).mapping_length
+    assert after[-1].report.mapping_length == MAPPED.config.position_map(after[-1].report.input_length).mapping_length
     assert (after[-1].report.new_tokens > 0) == (when == "Answering")
 
 
 def test_a_visitor_who_leaves_frees_the_model(session):
     for when in ("Reading", "Answering"):
-        updates = session.ask(EXAMPLES[0].text, EXAMPLES[0].question, "lampe", 200, config=MAPPED)
+        updates = session.ask(Request(EXAMPLES[0].text, EXAMPLES[0].question, "lampe", 200, chosen=MAPPED))
         next(update for update in updates if update.stage == when and (update.done or update.answer))
         updates.close()
-    assert "Heron" in last(session.ask(TEXT, QUESTION, "rope", 24)).answer
+    assert "Heron" in last(session.ask(Request(TEXT, QUESTION, "rope", 24))).answer
     assert session.model().config._attn_implementation == "sdpa"
 
 
@@ -137,7 +142,7 @@ def test_two_at_once_wait_for_each_other_and_get_their_own(session):
 
     def visit(name):
         text = f"The boat is called {name}. The lamp is green."
-        answers[name] = last(session.ask(text, QUESTION, "lampe", 24)).answer
+        answers[name] = last(session.ask(Request(text, QUESTION, "lampe", 24))).answer
 
     visitors = [threading.Thread(target=visit, args=(name,)) for name in ("Heron", "Puffin", "Kestrel")]
     for visitor in visitors:
@@ -154,22 +159,28 @@ def test_two_at_once_wait_for_each_other_and_get_their_own(session):
         ({"text": "  \n"}, "There is no text"),
         ({"question": " "}, "There is no question"),
         ({"text": "word " * 21_000}, r"have 21,\d+ tokens; the limit here is 20,000"),
-        ({"method": "magic"}, "must be one of lampe, rope"),
+        ({"method": "magic"}, "must be one of lampe, rope, cut"),
         ({"max_new_tokens": 0}, "1 to 512"),
         ({"max_new_tokens": 9999}, "1 to 512"),
+        ({"earlier": (("q", "a"),) * (MAX_TURNS + 1)}, "41 turns; at most 40"),
+        ({"sampling": Sampling(-0.1)}, "temperature must be a number from 0 to 2"),
+        ({"sampling": Sampling(float("nan"))}, "temperature must be a number from 0 to 2"),
+        ({"sampling": Sampling(1, 0)}, r"Top-p must be a number from 0\.01 to 1"),
+        ({"sampling": Sampling(1, 1, -1)}, "seed must be a number from 0"),
+        ({"sampling": Sampling(1, 1, 0.5)}, "seed must be a whole number"),
     ],
 )
 def test_a_request_that_cant_be_run_says_why(session, change, message):
     request = {"text": TEXT, "question": QUESTION, "method": "lampe", "max_new_tokens": 8} | change
     with pytest.raises(AskError, match=message):
-        last(session.ask(**request))
+        last(session.ask(Request(**request)))
 
 
 def test_a_model_that_cant_be_had_says_why_and_can_be_tried_again():
     session = Session(Settings("no such model", 4, 20_000))
     for _ in range(2):
         with pytest.raises(lampe.LoadError, match="neither a folder"):
-            last(session.ask(TEXT, QUESTION, "lampe", 8))
+            last(session.ask(Request(TEXT, QUESTION, "lampe", 8)))
 
 
 def test_out_of_memory_is_a_sentence_and_the_app_goes_on(session, monkeypatch):
@@ -180,16 +191,120 @@ def test_out_of_memory_is_a_sentence_and_the_app_goes_on(session, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(model, "forward", fail)
         with pytest.raises(AskError, match="isn't enough memory"):
-            last(session.ask(TEXT, QUESTION, "rope", 8))
-    assert "Heron" in last(session.ask(TEXT, QUESTION, "rope", 24)).answer
+            last(session.ask(Request(TEXT, QUESTION, "rope", 8)))
+    assert "Heron" in last(session.ask(Request(TEXT, QUESTION, "rope", 24))).answer
 
 
 def test_a_visitors_own_settings_are_what_runs(session):
     config = lampe.LampeConfig(8192, 16, 8, 40)
-    update = last(session.ask(TEXT, QUESTION, "lampe", 4, config=config))
+    update = last(session.ask(Request(TEXT, QUESTION, "lampe", 4, chosen=Chosen(OWN, config))))
     assert update.report.mapping_length == 40
     assert update.attention.config == config
     cell = Cell("single", 600, 0.5, "lampe")
-    (result,) = [e for e in session.needles(HAYSTACKS["filler"](), [cell], config=config) if isinstance(e, Result)]
+    (result,) = [
+        e for e in session.needles(HAYSTACKS["filler"](), [cell], chosen=Chosen(OWN, config)) if isinstance(e, Result)
+    ]
     assert result.ran_by(config)
-    assert last(session.ask(TEXT, QUESTION, "lampe", 4)).report.mapping_length != 40, "nobody else has them"
+    assert last(session.ask(Request(TEXT, QUESTION, "lampe", 4))).report.mapping_length != 40, "nobody else has them"
+
+
+# Several questions on one text
+
+DOCUMENT = EXAMPLES[0].text[:5000]  # some 1,200 tokens
+OTHER = "Which island is this about?"
+
+
+def test_a_second_question_reads_only_itself_and_is_answered_as_if_alone(session):
+    first = last(session.ask(Request(DOCUMENT, QUESTION, "lampe", 24, chosen=MAPPED), visitor="ann")).report
+    second = last(session.ask(Request(DOCUMENT, OTHER, "lampe", 24, chosen=MAPPED), visitor="ann"))
+    alone = last(session.ask(Request(DOCUMENT, OTHER, "lampe", 24, chosen=MAPPED)))
+    assert first.kept == 0
+    assert second.report.kept > 0.6 * second.report.input_length
+    assert alone.report.kept == 0
+    assert second.answer == alone.answer
+    assert torch.equal(second.attention.shares, alone.attention.shares)
+    assert last(session.ask(Request(DOCUMENT, OTHER, "lampe", 24, chosen=MAPPED), visitor="bob")).report.kept == 0, (
+        "it is Ann's alone"
+    )
+    session.forget("ann")
+    assert last(session.ask(Request(DOCUMENT, OTHER, "lampe", 24, chosen=MAPPED), visitor="ann")).report.kept == 0
+    session.forget("ann")
+    session.forget("bob")
+
+
+def test_a_follow_up_goes_on_until_its_plan_ends_then_all_is_read_again(session):
+    words = " ".join(DOCUMENT.split()[:500])
+    asked = Request(words, QUESTION, "lampe", 24, chosen=MAPPED)
+    answer = last(session.ask(asked, visitor="cleo"))
+    followed = Request(words, "And who painted it?", "lampe", 24, ((QUESTION, answer.answer),), chosen=MAPPED)
+    update = last(session.ask(followed, visitor="cleo"))
+    assert update.report.planned_length == answer.report.planned_length
+    assert update.report.kept >= 512
+    assert update.report.outgrown is None
+    assert update.answer == last(session.ask(followed)).answer
+    long = Request(words, "Why? " * 500, "lampe", 24, followed.earlier, chosen=MAPPED)
+    update = last(session.ask(long, visitor="cleo"))
+    assert update.report.planned_length > answer.report.planned_length
+    assert update.report.kept == 0, "another plan has other keys"
+    assert (first_plan := answer.report.planned_length) == update.report.outgrown
+    assert f"no longer fits the {first_plan:,} tokens" in done([update.report])
+    session.forget("cleo")
+
+
+def test_a_text_is_cut_to_the_window_where_it_is_longer(session):
+    config = lampe.LampeConfig(1024, 64, 32, 512)
+    cut = Request(DOCUMENT, QUESTION, "cut", 24, chosen=Chosen(OWN, config))
+    prompt, whole = (
+        session.prompt(cut),
+        session.prompt(Request(DOCUMENT, QUESTION, "rope", 24, chosen=Chosen(OWN, config))),
+    )
+    assert len(prompt.ids) + 24 == 1024
+    _, stop = prompt.document
+    assert prompt.ids[:stop] == whole.ids[:stop]
+    assert prompt.ids[stop:] == whole.ids[whole.document[1] :]
+    assert prompt.left_out == len(whole.ids) - len(prompt.ids) > 100
+    report = last(session.ask(cut, visitor="dora")).report
+    assert report.left_out == prompt.left_out
+    assert report.method == "cut"
+    for method in ("rope", "cut"):
+        again = last(session.ask(Request(DOCUMENT, QUESTION, method, 24, chosen=Chosen(OWN, config)), visitor="dora"))
+        assert again.report.kept == (512 if method == "cut" else 0), "neither takes the other's"
+    session.forget("dora")
+    short = session.prompt(Request(TEXT, QUESTION, "cut", 24))
+    assert short.left_out == 0
+    assert short.ids == session.prompt(Request(TEXT, QUESTION, "rope", 24)).ids
+
+
+def test_what_is_drawn_is_drawn_again_with_its_seed(session):
+    def drawn(seed, temperature=1.5):
+        return last(session.ask(Request(TEXT, QUESTION, "lampe", 16, sampling=Sampling(temperature, 1.0, seed)))).answer
+
+    assert drawn(1) == drawn(1)
+    assert len({drawn(seed) for seed in range(4)}) > 1
+    greedy = last(session.ask(Request(TEXT, QUESTION, "lampe", 16))).answer
+    assert drawn(3, 0.0) == greedy
+
+
+def test_a_run_that_failed_leaves_nothing_to_go_on_from(session, monkeypatch):
+    last(session.ask(Request(DOCUMENT, QUESTION, "rope", 4), visitor="eve"))
+    layer, forward = session.model().model.layers[7], type(session.model().model.layers[7]).forward
+    monkeypatch.setattr(layer, "forward", lambda *args, **kwargs: (_ for _ in ()).throw(RuntimeError("broken")))
+    with pytest.raises(RuntimeError, match="broken"):
+        last(session.ask(Request(DOCUMENT, OTHER, "rope", 4), visitor="eve"))
+    monkeypatch.setattr(layer, "forward", lambda *args, **kwargs: forward(layer, *args, **kwargs))
+    assert last(session.ask(Request(DOCUMENT, OTHER, "rope", 4), visitor="eve")).report.kept == 0
+    session.forget("eve")
+
+
+def test_after_a_stop_the_next_question_is_answered_right(session):
+    for when in ("Reading", "Answering"):
+        stop = threading.Event()
+        for update in session.ask(Request(DOCUMENT, QUESTION, "lampe", 24, chosen=MAPPED), stop, "fay"):
+            if update.stage == when and (update.done > 512 or update.answer):
+                stop.set()
+        alone = last(session.ask(Request(DOCUMENT, OTHER, "lampe", 24, chosen=MAPPED)))
+        assert (
+            last(session.ask(Request(DOCUMENT, OTHER, "lampe", 24, chosen=MAPPED), visitor="fay")).answer
+            == alone.answer
+        )
+        session.forget("fay")

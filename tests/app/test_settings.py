@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from app.settings import Settings, default_token_limit
@@ -10,12 +12,23 @@ def test_variables_are_read_and_have_defaults():
     assert (settings.model_id, settings.bits) == (None, 4)
     assert 4096 <= settings.max_input_tokens <= 65_536
     chosen = Settings.from_environment({"MODEL_ID": "a/b", "BITS": "16", "MAX_INPUT_TOKENS": "9000"})
-    assert chosen == Settings("a/b", 16, 9000)
+    assert replace(chosen, kept_bytes=0) == Settings("a/b", 16, 9000, 0)
+    models = Settings.from_environment({"MODEL_IDS": " a/b, SmolLM2-135M-Instruct,,a/b", "ALLOW_ANY_MODEL": "1"})
+    assert models.offered == (None, "a/b")
+    assert models.allow_any_model
+    assert Settings.from_environment({"KEPT_MB": "3"}).kept_bytes == 3 * 2**20
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("BITS", "8"), ("MAX_INPUT_TOKENS", "many"), ("MAX_INPUT_TOKENS", "-5"), ("MAX_INPUT_TOKENS", "3")],
+    [
+        ("BITS", "8"),
+        ("MAX_INPUT_TOKENS", "many"),
+        ("MAX_INPUT_TOKENS", "-5"),
+        ("MAX_INPUT_TOKENS", "3"),
+        ("KEPT_MB", "-1"),
+        ("ALLOW_ANY_MODEL", "yes"),
+    ],
 )
 def test_a_value_that_cant_be_used_is_named(name, value):
     with pytest.raises(ValueError, match=name):

@@ -6,8 +6,7 @@ import time
 
 import pytest
 
-from app.session import Countdown
-from app.speed import Speed, measure
+from app.speed import Countdown, Speed, measure
 from lampe.needle import grid
 from lampe.reading import CHUNK
 from tests.lampe.tiny import FAMILIES, build

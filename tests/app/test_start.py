@@ -7,6 +7,7 @@ from pathlib import Path
 
 import gradio as gr
 
+from app.asking import Chosen
 from app.page import build
 from app.settings import Settings
 
@@ -29,8 +30,9 @@ def test_the_readme_names_the_gradio_that_is_required():
 
 
 def test_a_model_that_cant_be_had_doesnt_stop_the_page():
-    with (demo := build(Settings("no such model", 4, 9000))):
+    settings = Settings("no such model", 4, 9000)
+    with (demo := build(settings)):
         count = next(fn.fn for fn in demo.fns.values() if fn.name == "count")
-        shown = list(count("Some text.", "What?", None))
+        shown = list(count("Some text.", "What?", 48, Chosen(settings.own)))
     assert len(shown) == 1
     assert "neither a folder" in shown[0][0]

@@ -14,7 +14,7 @@ import torch
 
 import lampe
 from lampe import __main__ as cli
-from lampe import patch
+from lampe import memory, patch
 from lampe.calibration import Evaluation, Point, Row, Sweep, library_docstrings, measure, read_preset
 from lampe.calibration.points import coarse_mappings, evaluations, refined_mappings, work
 from lampe.calibration.rows import put_together, read_rows, write_row
@@ -293,7 +293,7 @@ def test_what_cannot_be_measured_is_a_sentence(calls, capsys, monkeypatch):
     ):
         assert cli.main([*arguments, *change]) == 2
         assert words in capsys.readouterr().err
-    monkeypatch.setattr(measure.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 500e6}))
+    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 500e6}))
     assert cli.main([*arguments, "--lengths", "160,400,3000000", "--objective", "needle"]) == 2
     assert "GB are free: take lengths of at most" in capsys.readouterr().err
     assert not path.exists()

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from lampe.load import load_tokenizer
-from lampe.prompt import build_prompt
+from lampe.prompt import ANSWER_PREFIX, build_prompt
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,23 @@ def test_the_template_stands_around_the_text_as_the_tokenizer_would_put_it(token
     prompt = build_prompt(tokenizer, "The lamp is green.", "What colour is the lamp?")
     messages = [{"role": "user", "content": "The lamp is green.\n\nQuestion: What colour is the lamp?"}]
     whole = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    assert tokenizer.decode(prompt) == whole + "Answer:"
+    assert tokenizer.decode(prompt) == whole + ANSWER_PREFIX
+
+
+def test_earlier_turns_stand_before_the_question(tokenizer):
+    earlier = [("What colour is the lamp?", "Green."), ("And the door?", "Nobody knows.")]
+    prompt = build_prompt(tokenizer, "The lamp is green.", "Why?", earlier)
+    messages = [
+        {"role": "user", "content": "The lamp is green.\n\nQuestion: What colour is the lamp?"},
+        {"role": "assistant", "content": f"{ANSWER_PREFIX} Green."},
+        {"role": "user", "content": "Question: And the door?"},
+        {"role": "assistant", "content": f"{ANSWER_PREFIX} Nobody knows."},
+        {"role": "user", "content": "Question: Why?"},
+    ]
+    whole = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert tokenizer.decode(prompt) == whole + ANSWER_PREFIX
+    first = build_prompt(tokenizer, "The lamp is green.", *earlier[0][:1])
+    assert prompt[: len(first)] == first, "a follow-up goes on where the first turn ended"
 
 
 @pytest.mark.parametrize(
@@ -32,6 +48,9 @@ def test_control_tokens_in_a_document_or_question_stay_text(tokenizer, hostile):
         prompt = build_prompt(tokenizer, document, question)
         assert [token for token in prompt if token in control] == plain
         assert hostile in tokenizer.decode(prompt)
+    turns = [token for token in build_prompt(tokenizer, "x", "y", [("q", "a")]) if token in control]
+    prompt = build_prompt(tokenizer, "x", "y", [(f"q {hostile}", f"a {hostile} b")])
+    assert [token for token in prompt if token in control] == turns
 
 
 def test_a_lone_surrogate_is_no_crash(tokenizer):
@@ -44,7 +63,7 @@ def test_a_model_without_a_chat_template_gets_a_plain_prompt(tokenizer):
     base = copy.deepcopy(tokenizer)
     base.chat_template = None
     text = base.decode(build_prompt(base, "The lamp is green.", "What colour?"))
-    assert text.endswith("The lamp is green.\n\nQuestion: What colour?\nAnswer:")
+    assert text.endswith("The lamp is green.\n\nQuestion: What colour?\n" + ANSWER_PREFIX)
 
 
 def test_threads_at_once_get_the_same_tokens_as_alone(tokenizer):

@@ -52,24 +52,14 @@ def test_past_the_window_the_loss_falls_by_at_least_0_7(loaded, prose):
     assert (shares > 0).all()
 
 
-@pytest.mark.parametrize("depth", [0.1, 0.7])
-def test_a_number_in_4000_tokens_is_found_where_plain_rope_misses_it(loaded, depth):
+@pytest.mark.parametrize("depth", [0.25, 0.5, 0.8])
+def test_a_number_in_4000_tokens_is_found_in_mapped_positions(loaded, depth):
     """Oracle: a 7-digit number in our own sample text, which is the same on every Python; greedy, m = 2,048."""
     model, tokenizer = loaded
-    example = replace(
-        EXAMPLES[0],
-        fact="The combination of the old safe in the director's office is 4739216.",
-        question="What is the combination of the old safe in the director's office?",
-        depth=depth,
-    )
+    example = replace(EXAMPLES[0], depth=depth)
     ids = torch.tensor([build_prompt(tokenizer, example.text, example.question)])
-
-    def answer():
-        with torch.inference_mode():
-            made = model.generate(ids, max_new_tokens=20, do_sample=False)
-        return tokenizer.decode(made[0, ids.shape[1] :])
-
     assert 3900 < ids.shape[1] < 4100
-    with lampe.patch(model, lampe.LampeConfig(8192, 512, 200, 2048)):
-        assert example.answer in answer()
-    assert example.answer not in answer()
+    with lampe.patch(model, lampe.LampeConfig(8192, 512, 200, 2048)) as patched, torch.inference_mode():
+        made = model.generate(ids, max_new_tokens=20, do_sample=False)
+        assert patched.position_map.compresses
+    assert example.answer in tokenizer.decode(made[0, ids.shape[1] :])

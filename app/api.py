@@ -1,0 +1,222 @@
+"""The public endpoints: what a program may ask of the page."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import gradio as gr
+
+import lampe
+from app.ask_page import REFUSALS
+from app.asking import Chosen, Request, Sampling
+from app.checks import AskError, whole_number
+from app.documents.document import Part
+from app.documents.reading import read_document
+from app.evidence import Evidence, passages
+from app.figures import curves
+from app.map_view import MAX_MAP_LENGTH, check
+from app.needle_forms import checked_grid, given_haystack
+from app.reports import Update
+from app.session import Session
+from app.settings import ModelChoice
+from lampe.needle import HAYSTACKS
+from lampe.positions import LampeConfig
+from lampe.presets import rescaled
+
+_MOST_PASSAGES = 50
+
+
+def build_api(session: Session, demo: gr.Blocks, visitors: int) -> None:
+    """The endpoints, within the page's `Blocks`.
+
+    Parameters
+    ----------
+    session : Session
+    demo : gr.Blocks
+        The page.
+    visitors : int
+        How many calls of one endpoint may wait in the session's line at once.
+    """
+
+    running: dict[str, set[threading.Event]] = {}  # each caller's Stops
+
+    def leave(request: gr.Request) -> None:
+        for stop in running.pop(request.session_hash or "", ()):
+            stop.set()
+
+    def model_of(model: str | None, bits: int | None) -> Chosen:
+        own = session.settings.own
+        names = {ModelChoice(one, own.bits).name: one for one in session.settings.offered}
+        named = own.model_id if model is None else names.get(model, model)
+        return Chosen(ModelChoice(named, own.bits if bits is None else whole_number("bits", bits)))
+
+    def api_ask(
+        text: str,
+        question: str,
+        method: str = "lampe",
+        max_new_tokens: int = 64,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        earlier: list[list[str]] = [],  # noqa: B006
+        passages_looked_at: int = 0,
+        model: str | None = None,
+        bits: int | None = None,
+        request: gr.Request = None,  # type: ignore[assignment]
+    ) -> tuple[str, dict]:
+        """Answer a question about a text with the LaMPE-patched model, or the same model unpatched.
+
+        text: the document; question: what to ask about it; method: "lampe", "rope", or "cut" for plain RoPE on the
+        beginning that fits the window; max_new_tokens: 1 to 512; temperature, top_p, seed: 0 is greedy; earlier: the
+        turns before, each a question and its answer; passages_looked_at: how many of the passages that LaMPE's answer
+        looked at most are wanted, which takes its tokens a second run; model, bits: another model that is offered here,
+        4 or 16. What was read is kept for the same client's next question.
+        Returns what the model wrote after the words that its turn begins with, and the run's figures: input length,
+        window, mapping length, regions with their keys and attention shares, seconds, tokens, and the passages if any
+        were asked for.
+        """
+        visitor = (request.session_hash if request else None) or ""
+        stop = threading.Event()
+        running.setdefault(visitor, set()).add(stop)
+        try:
+            if not isinstance(earlier, list) or not all(isinstance(turn, list) and len(turn) == 2 for turn in earlier):
+                raise AskError("Each earlier turn is a question and its answer.")
+            wanted = whole_number("passages_looked_at", passages_looked_at)
+            if not 0 <= wanted <= _MOST_PASSAGES:
+                raise AskError(f"passages_looked_at must be 0 to {_MOST_PASSAGES}, not {wanted}.")
+            turns = tuple((str(asked), str(said)) for asked, said in earlier)
+            sampling, chosen = Sampling(temperature, top_p, seed), model_of(model, bits)
+            asked = Request(text, question, method, max_new_tokens, turns, sampling, chosen)  # type: ignore[arg-type]
+            for update in session.ask(asked, stop, visitor or None):
+                if update.report:
+                    break
+            else:
+                raise AskError("The caller has left.")
+            figures = asdict(update.report)
+            if wanted and update.attention:
+                for event in session.evidence(update.attention, stop, visitor or None):
+                    if isinstance(event, Evidence):
+                        figures["passages"] = [asdict(one) for one in passages(event, most=wanted)]
+        except REFUSALS as error:
+            raise gr.Error(str(error)) from error
+        finally:
+            running.get(visitor, set()).discard(stop)
+        return update.answer, figures
+
+    def api_document(path: str) -> dict:
+        """The text of an uploaded document: TXT, Markdown, HTML, PDF, DOCX or EPUB.
+
+        Returns its name, its kind, its parts (pages or chapters: label and text), and notes on what was found odd.
+        """
+        try:
+            return asdict(read_document(path))
+        except REFUSALS as error:
+            raise gr.Error(str(error)) from error
+
+    def api_cut(
+        parts: list[str], question: str, keep: str = "beginning", most_tokens: int | None = None,
+        first: int = 1, last: int | None = None, model: str | None = None, bits: int | None = None,
+    ) -> dict:  # fmt: skip
+        """Cut a text that is too long for the limit.
+
+        parts: the text, in one or more parts (pages or chapters); question: what will be asked about it; keep:
+        "beginning", "both ends", or "parts" for those from number first to last; most_tokens: of text and question, by
+        default this server's limit; model, bits: as for /ask, whose tokens are counted.
+        Returns the text that is left, its tokens with the question, and a sentence on what was left out.
+        """
+        try:
+            if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts) or not parts:
+                raise AskError("parts must be a list of texts.")
+            if not isinstance(question, str):
+                raise AskError("question must be a text.")
+            named = [Part(f"Part {number}", text) for number, text in enumerate(parts, 1)]
+            until, chosen = len(parts) if last is None else last, model_of(model, bits)
+            made = session.cut(keep, named, question, most_tokens, first, until, chosen)
+        except REFUSALS as error:
+            raise gr.Error(str(error)) from error
+        return {"text": made.text, "tokens": made.tokens, "left_out": made.sentence}
+
+    def api_position_map(
+        length: int, window: int = 8192, head: int = 512, tail: int = 200, mapping_length: int | None = None
+    ) -> dict:
+        """The LaMPE position map of an input length.
+
+        length, window, head, tail: in tokens; mapping_length: in positions, or null for the loaded model's own
+        (where the window is its window) or Llama-3's curve rescaled to the window, which no model was calibrated for.
+        Returns the mapping length, whether it is calibrated or given, the regions with their maps, and sampled points
+        (relative distance, mapped position) for the last query.
+        """
+        try:
+            given = {"length": length, "window": window, "head": head, "tail": tail}
+            if mapping_length is not None:
+                given["mapping_length"] = mapping_length
+            for name, value in given.items():
+                given[name] = whole_number(name, value)
+                if given[name] > MAX_MAP_LENGTH:
+                    raise AskError(f"{name} must be at most {MAX_MAP_LENGTH:,}, not {value:,}.")
+            length, window, head, tail = (given[name] for name in ("length", "window", "head", "tail"))
+            own = session.config()
+            curve = own if window == own.window else rescaled(max(1, window))
+            mapping: Any = given.get("mapping_length", curve.mapping)
+            config = LampeConfig(window, head, tail, mapping)
+            position_map = lampe.position_map(config, length)
+            check(config, length, chosen=mapping_length is not None)
+        except REFUSALS as error:
+            raise gr.Error(str(error)) from error
+        return {
+            **asdict(position_map),
+            "calibrated": mapping_length is not None or curve.calibrated,
+            "key_counts": position_map.key_counts(length - 1),
+            "points": [asdict(curve) for curve in curves(position_map)],
+        }
+
+    def api_needle(
+        length: int,
+        depth: float = 0.5,
+        seed: int = 0,
+        task: str = "single",
+        method: str = "lampe",
+        haystack: str | None = None,
+    ) -> dict:
+        """Hide a fact in a long text, ask for it, and score the answer.
+
+        length: tokens of the whole prompt; depth: 0 (start) to 1 (end); task: single, numbers, uuid, multi-key,
+        multi-value, multi-query or passkey; method: "lampe" or "rope"; haystack: a text to hide it in, or null for
+        Python's language reference. Returns the test's figures: the expected values, the answer, the score from 0 to 1,
+        the needle's place, distance, mapped position and region, the attention that fell on it, and seconds.
+        """
+        for row in api_needle_grid([length], [depth], 1, seed, task, [method], haystack):
+            return row
+        raise AssertionError("a test that nobody stops ends with its result")
+
+    def api_needle_grid(
+        lengths: list[int],
+        depths: list[float],
+        trials: int = 1,
+        seed: int = 0,
+        task: str = "single",
+        methods: list[str] = ["rope", "lampe"],  # noqa: B006
+        haystack: str | None = None,
+    ) -> Iterator[dict]:
+        """Run a grid of needle tests and stream a row for each; arguments and rows as in /needle."""
+        try:
+            cells = checked_grid(task, lengths, depths, methods, trials, seed)
+            text = HAYSTACKS["reference"]() if haystack is None else given_haystack(haystack)
+            for event in session.needles(text, cells):
+                if not isinstance(event, Update):
+                    yield asdict(event)
+        except REFUSALS as error:
+            raise gr.Error(str(error)) from error
+
+    # A file comes through a component: gradio checks that it is one that was uploaded.
+    document, found = gr.File(visible=False, type="filepath"), gr.JSON(visible=False)
+    document.upload(api_document, document, found, api_name="document", show_progress="hidden")
+    demo.unload(leave)
+    gr.api(api_ask, api_name="ask", concurrency_limit=visitors)
+    gr.api(api_cut, api_name="cut")
+    gr.api(api_position_map, api_name="position_map", queue=False)
+    gr.api(api_needle, api_name="needle", concurrency_limit=visitors)
+    gr.api(api_needle_grid, api_name="needle_grid", concurrency_limit=visitors)

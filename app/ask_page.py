@@ -1,0 +1,376 @@
+"""The tab "Ask a document": a text, questions on it, answers side by side, and where they come from."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import gradio as gr
+
+import lampe
+from app import ask_views, views
+from app.asking import MAX_NEW_TOKENS, Chosen, Method, Request, Sampling, planned_length
+from app.checks import MAX_CHARACTERS, AskError, too_long, whole_number
+from app.computing import with_progress
+from app.documents.cutting import WAYS
+from app.documents.document import Document, Part, text_of
+from app.documents.kinds import EXTENSIONS
+from app.documents.reading import read_document
+from app.downloads import QUIET
+from app.evidence import Evidence, passages
+from app.examples import EXAMPLES, Example
+from app.figures import Frame, distance_figure, regions_figure
+from app.map_view import MAX_MAP_LENGTH, MapView
+from app.reports import Attention, RunReport
+from app.session import Session
+from app.sheet import as_plot
+from lampe.prompt import build_prompt
+
+REFUSALS = (ValueError, lampe.LoadError)
+"""What the session and the library raise with a sentence for the person."""
+
+BESIDE: dict[str, Method] = {"Plain RoPE": "rope", "Plain RoPE on what fits its window": "cut"}
+SHOWN_WITHOUT_TEXT = MapView().length
+_CHARACTERS_PER_TOKEN = 4.3  # English prose; only until the tokenizer is there
+CUTS = dict(zip(("Its beginning", "Its beginning and its end", "Pages or chapters"), WAYS, strict=True))
+LAYERS = ("All layers", "First third", "Middle third", "Last third")
+
+Turns = dict[Method, tuple[tuple[str, str], ...]]
+"""The conversation so far, as each method had it."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A document as it was opened or cut, to tell whether the text box still holds it.
+
+    Parameters
+    ----------
+    parts : tuple of Part
+    whole : tuple of Part
+        Those it had before it was cut; none where it wasn't.
+    """
+
+    parts: tuple[Part, ...]
+    whole: tuple[Part, ...] = ()
+
+
+def held(text: str, opened: Opened | None) -> Opened:
+    """What was opened or cut, if the text box still holds it; else the text as one part."""
+    return opened if opened and text_of(opened.parts) == text else Opened((Part("the text", text),))
+
+
+def marked(document: Document) -> tuple[Part, ...]:
+    """A document's parts as they are put into the text box: a PDF's pages begin with their numbers.
+
+    Chapters begin with their headings anyway.
+    """
+    if document.kind != "pdf":
+        return document.parts
+    return tuple(Part(part.label, f"[{part.label}]\n{part.text}") for part in document.parts)
+
+
+def build_ask_tab(
+    session: Session, demo: gr.Blocks, stops: dict[str, threading.Event], chosen: gr.State, tokens: gr.State,
+    attention: gr.State, visitors: int,
+) -> gr.Textbox:  # fmt: skip
+    """The tab's components and events, within the page's `Blocks`.
+
+    Parameters
+    ----------
+    session : Session
+    demo : gr.Blocks
+        The page.
+    stops : dict
+        Each visitor's Stop, by session hash.
+    chosen : gr.State of Chosen
+        What this visitor runs.
+    tokens : gr.State of int
+        Set to the length that a prompt is mapped for: the map follows it.
+    attention : gr.State of Attention or None
+        Set to where the last answer's attention went.
+    visitors : int
+        How many may wait in the session's line at once, where they see their place.
+
+    Returns
+    -------
+    gr.Textbox
+        The document.
+    """
+
+    # Layout
+
+    opened, turns, found = gr.State(None), gr.State({}), gr.State(None)
+    with gr.Row(elem_classes="columns"):
+        with gr.Column(scale=5, min_width=320):
+            with gr.Row(elem_classes="examples"):
+                buttons = [gr.Button(example.label, size="sm") for example in EXAMPLES]
+                file = gr.UploadButton("Open a file", size="sm", file_types=list(EXTENSIONS), type="filepath")
+            text = gr.Textbox(
+                label="Document",
+                placeholder="Paste a long text here, take an example, or open a PDF, Word, EPUB, HTML or text file.",
+                lines=14,
+                max_lines=14,
+                elem_id="document",
+            )
+            about = gr.HTML(elem_id="about-document")
+            with gr.Accordion("Read only a part of it", open=False, elem_id="cut"):
+                way = gr.Radio(list(CUTS.items()), value=WAYS[0], label="Keep", elem_id="cut-way")
+                with gr.Row(visible=False) as pages:
+                    first = gr.Number(1, label="From number", min_width=100, elem_id="cut-first")
+                    last = gr.Number(1, label="to number", min_width=100, elem_id="cut-last")
+                most = gr.Number(session.settings.max_input_tokens, label="At most (tokens)", elem_id="cut-most")
+                with gr.Row(elem_classes="points"):
+                    cut_it = gr.Button("Cut it", size="sm", elem_id="cut-it")
+                    uncut = gr.Button("Whole text again", size="sm", visible=False, elem_id="uncut")
+            question = gr.Textbox(
+                label="Question", placeholder="What do you want to know about it?", elem_id="question"
+            )
+            with gr.Row(elem_classes="actions"):
+                go = gr.Button("Ask", variant="primary", elem_id="ask-button")
+                on = gr.Button("Follow up", interactive=False, elem_id="follow-button")
+                halt = gr.Button("Stop", variant="stop", elem_id="stop-button")
+            beside = gr.CheckboxGroup(
+                list(BESIDE.items()), value=["rope"], label="Beside LaMPE, on the same prompt", elem_id="beside"
+            )
+            with gr.Accordion("Options", open=False):
+                budget = gr.Slider(1, MAX_NEW_TOKENS, 48, step=1, label="Longest answer (tokens)", elem_id="budget")
+                temperature = gr.Slider(
+                    0, 2, 0, step=0.05, label="Temperature (0: always the likeliest token)", elem_id="temperature"
+                )
+                top_p = gr.Slider(0.05, 1, 1, step=0.05, label="Top-p", elem_id="top-p")
+                seed = gr.Number(0, label="Seed", elem_id="seed")
+        with gr.Column(scale=4, min_width=320):
+            length = gr.HTML(elem_id="length")
+            plot = gr.Plot(show_label=False, label="Position map of this text", elem_id="plot-text")
+            plane = gr.Plot(show_label=False, label="Attention regions of this text")
+            sentence = gr.HTML(elem_id="sentence")
+            timing = gr.Button("How long will it take here?", size="sm", elem_id="ask-time")
+    status = gr.HTML("", elem_id="status")
+    with gr.Row(elem_classes="answers"):
+        cards = {method: gr.HTML(elem_id=f"{method}-answer") for method in ("lampe", *BESIDE.values())}
+    report = gr.HTML("", elem_id="report")
+    with gr.Column(visible=False) as looked:
+        with gr.Row(elem_classes="points"):
+            look = gr.Button("Which passages did LaMPE's answer look at?", size="sm", elem_id="look")
+        layers = gr.Radio(list(LAYERS), value=LAYERS[0], label="Attention of", visible=False, elem_id="look-layers")
+        evidence = gr.HTML(elem_id="evidence")
+
+    # Handlers
+
+    def count(text: str, question: str, budget: float, chosen: Chosen) -> Iterator[tuple[Any, ...]]:
+        """Readout, sentence, both figures and planned length of the text; fetches the tokenizer at its first use."""
+        try:
+            if not text.strip():
+                _, *drawn, _ = show_length(chosen, SHOWN_WITHOUT_TEXT, 0, True)
+                yield views.no_text(SHOWN_WITHOUT_TEXT), *drawn, 0
+                return
+            if len(text) + len(question) > MAX_CHARACTERS:
+                raise AskError(too_long(text + question))
+            if not session.tokenizer_ready(chosen):
+                estimate = show_length(chosen, max(1, round(len(text) / _CHARACTERS_PER_TOKEN)), budget, False)
+                yield estimate
+                for update in with_progress(partial(session.tokenizer, chosen)):
+                    yield estimate[0] + views.status(update), *[gr.skip()] * 4
+            yield show_length(chosen, len(build_prompt(session.tokenizer(chosen), text, question)), budget, True)
+        except REFUSALS as error:
+            yield views.message(str(error)), "", *[gr.skip()] * 3
+
+    def show_length(chosen: Chosen, tokens: int, budget: float, exact: bool) -> tuple[Any, ...]:
+        config = session.config(chosen)
+        planned = min(planned_length(tokens, int(budget)), MAX_MAP_LENGTH) if budget else tokens
+        position_map = config.position_map(planned)
+        needs = session.needs(tokens, int(budget), chosen) if budget else None
+        return (
+            views.length_readout(tokens, exact, config.window, session.settings.max_input_tokens)
+            + ask_views.document_strip(position_map, min(tokens, planned))
+            + ask_views.needed(needs),
+            views.map_sentence(position_map, config),
+            as_plot(distance_figure(position_map, config.window), "lampe-distance"),
+            as_plot(regions_figure(position_map, Frame.whole(position_map)), "lampe-regions"),
+            planned,
+        )
+
+    def open_file(path: str) -> list[Any]:
+        try:
+            document = read_document(path)
+            parts = marked(document)
+            return [
+                text_of(parts), Opened(parts), ask_views.about(document), "", 1, len(parts), gr.Button(visible=False)
+            ]  # fmt: skip
+        except AskError as error:
+            return [*[gr.skip()] * 3, views.message(str(error)), *[gr.skip()] * 3]
+
+    def cut_text(
+        text: str, question: str, opened: Opened | None, way: str, first: float, last: float, most: float,
+        chosen: Chosen,
+    ) -> list[Any]:  # fmt: skip
+        """Leave out a part of the text; what was left out is told, and can be had again."""
+        try:
+            if not text.strip():
+                raise AskError("There is no text to cut.")
+            before = held(text, opened)
+            made = session.cut(way, before.parts, question, most, first, last, chosen)
+            left = Opened((Part("the text", made.text),), before.whole or before.parts)
+            return [made.text, left, views.note(made.sentence), "", gr.Button(visible=bool(made.left_out))]
+        except REFUSALS as error:
+            return [gr.skip(), gr.skip(), gr.skip(), views.message(str(error)), gr.skip()]
+
+    def take_back(opened: Opened | None) -> list[Any]:
+        if opened is None or not opened.whole:
+            return [gr.skip()] * 4
+        return [text_of(opened.whole), Opened(opened.whole), "", gr.Button(visible=False)]
+
+    def new_text(text: str, opened: Opened | None) -> list[Any]:
+        """What was said about one text is no conversation about another, and its pages aren't the other's."""
+        conversation = [{}, gr.Button(interactive=False)]
+        if held(text, opened) is opened:
+            return [*conversation, *[gr.skip()] * 3]
+        return [*conversation, None, "", gr.Button(visible=False)]
+
+    def answer(
+        following: bool, text: str, question: str, beside: list[Method], budget: float, temperature: float,
+        top_p: float, seed: float, turns: Turns, chosen: Chosen, request: gr.Request,
+    ) -> Iterator[list[Any]]:  # fmt: skip
+        """Run LaMPE, then what is to stand beside it: status, answers, figures, and where the attention went."""
+        visitor = request.session_hash or ""
+        stop = threading.Event()
+        methods: list[Method] = ["lampe", *(method for method in BESIDE.values() if method in (beside or []))]
+        earlier: Turns = turns if following else {}
+        answers: dict[Method, str] = {}
+        reports: list[RunReport] = []
+        measured: Attention | None = None
+
+        def shown(words: str) -> list[Any]:
+            held = {
+                method: ask_views.thread(method, earlier.get(method, ()), question, answers.get(method, ""))
+                if method in methods and (answers or reports)
+                else ""
+                for method in cards
+            }
+            return [words, *held.values(), views.run_report(reports), *[gr.skip()] * 6]
+
+        def ended(words: str) -> list[Any]:
+            said: Turns = earlier | {
+                report.method: (*earlier.get(report.method, ()), (question, answers[report.method]))
+                for report in reports
+                if not report.stopped
+            }
+            *before, _, _, _, _, _, _ = shown(words)
+            over = bool(said.get("lampe"))
+            return [
+                *before, said, gr.Button(interactive=over), measured or gr.skip(), gr.Column(visible=bool(measured)),
+                "", gr.Radio(visible=False),
+            ]  # fmt: skip
+
+        try:
+            if (event := stops.get(visitor)) and not event.is_set():
+                raise AskError("Your last question is still being answered: stop it first, or wait until it has ended.")
+            stops[visitor] = stop
+            sampling = Sampling(temperature, top_p, whole_number("The seed", seed))
+            for method in methods:
+                asked = Request(
+                    text, question, method, whole_number("The answer's length", budget), earlier.get(method, ()),
+                    sampling, chosen,
+                )  # fmt: skip
+                answers[method] = ""
+                for update in session.ask(asked, stop, visitor):
+                    answers[method] = update.answer
+                    stage = f"{views.METHOD_NAMES[method]}: {update.stage}"
+                    if update.report:
+                        reports.append(update.report)
+                        measured = update.attention or measured
+                        yield shown(views.note(f"{stage}."))
+                    else:
+                        yield shown(views.status(replace(update, stage=stage)))
+            yield ended(views.note("Stopped." if stop.is_set() else ask_views.done(reports)))
+        except REFUSALS as error:
+            yield ended(views.message(str(error))) if reports else [
+                views.message(str(error)), *[gr.skip()] * (len(answered_in) - 1)
+            ]  # fmt: skip
+        finally:
+            stop.set()
+
+    def look_back(attention: Attention | None, request: gr.Request) -> Iterator[list[Any]]:
+        """Which passages the last answer looked at: its tokens are run once more."""
+        visitor = request.session_hash or ""
+        stop = threading.Event()
+        try:
+            if attention is None:
+                raise AskError("There is no answer yet: ask first.")
+            if (event := stops.get(visitor)) and not event.is_set():
+                raise AskError("Something of yours is still running: stop it first, or wait until it has ended.")
+            stops[visitor] = stop
+            for event_or_evidence in session.evidence(attention, stop, visitor):
+                if isinstance(event_or_evidence, Evidence):
+                    yield [
+                        views.note("Done."), event_or_evidence, show_evidence(event_or_evidence, LAYERS[0]),
+                        gr.Radio(visible=True, value=LAYERS[0]),
+                    ]  # fmt: skip
+                else:
+                    yield [views.status(event_or_evidence), *[gr.skip()] * 3]
+            if stop.is_set():
+                yield [views.note("Stopped."), *[gr.skip()] * 3]
+        except REFUSALS as error:
+            yield [views.message(str(error)), *[gr.skip()] * 3]
+        finally:
+            stop.set()
+
+    def show_evidence(evidence: Evidence | None, which: str) -> Any:
+        if evidence is None:
+            return gr.skip()
+        third = LAYERS.index(which) - 1
+        count = len(evidence.layers)
+        some = evidence.layers if third < 0 else evidence.layers[count * third // 3 : count * (third + 1) // 3]
+        return ask_views.evidence(evidence, some, passages(evidence, some))
+
+    def stop_run(request: gr.Request) -> None:
+        if event := stops.get(request.session_hash or ""):
+            event.set()
+
+    # Events
+
+    counted: dict[str, Any] = {"fn": count, "inputs": [text, question, budget, chosen], **QUIET}
+    counted |= {"trigger_mode": "always_last", "outputs": [length, sentence, plot, plane, tokens]}
+    # The page paints first: another model's config may have to be fetched.
+    gr.on([demo.load, text.change, question.change, budget.change, chosen.change], **counted, concurrency_limit=4)
+    text.change(new_text, [text, opened], [turns, on, opened, about, uncut], queue=False, **QUIET)
+    for button, example in zip(buttons, EXAMPLES, strict=True):
+        button.click(_filled(example), None, [text, question, about], queue=False, **QUIET)
+    file.upload(open_file, file, [text, opened, about, status, first, last, uncut], **QUIET)
+    way.change(lambda way: gr.Row(visible=way == "parts"), way, pages, queue=False, **QUIET)
+    asked_to_cut = [text, question, opened, way, first, last, most, chosen]
+    cut_it.click(cut_text, asked_to_cut, [text, opened, about, status, uncut], **QUIET)
+    uncut.click(take_back, opened, [text, opened, about, uncut], queue=False, **QUIET)
+    answered_in = [status, *cards.values(), report, turns, on, attention, looked, evidence, layers]
+    anew, further = gr.State(False), gr.State(True)
+    given = [text, question, beside, budget, temperature, top_p, seed, turns, chosen]
+    runs: dict[str, Any] = {"concurrency_limit": visitors, **QUIET}
+    gr.on([go.click, question.submit], answer, [anew, *given], answered_in, **runs).then(**counted)
+    on.click(answer, [further, *given], answered_in, **runs).then(**counted)
+    halt.click(stop_run, queue=False, **QUIET)
+    look.click(look_back, attention, [status, found, evidence, layers], **runs)
+    layers.input(show_evidence, [found, layers], evidence, queue=False, **QUIET)
+    timing.click(session_times(session), chosen, status, **runs).then(**counted)
+    return text
+
+
+def session_times(session: Session) -> Any:
+    """Have the machine's speed measured."""
+
+    def measured(chosen: Chosen) -> Iterator[str]:
+        try:
+            for update in session.measured(chosen):
+                yield views.status(update)
+        except REFUSALS as error:
+            yield views.message(str(error))
+            return
+        yield ""
+
+    return measured
+
+
+def _filled(example: Example) -> Any:
+    return lambda: (example.text, example.question, "")

@@ -1,0 +1,113 @@
+"""Pieces of the tab "Ask a document" as HTML. Everything that comes from outside passes through `escape`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from itertools import pairwise
+
+from app.asking import Method
+from app.documents.document import Document
+from app.evidence import Evidence, Passage, by_token
+from app.reports import Needs, RunReport
+from app.views import METHOD_NAMES
+from app.views import about as about_seconds
+from lampe.positions import PositionMap
+from lampe.prompt import ANSWER_PREFIX
+
+_BINS = 160  # along the strip of a document
+
+
+def document_strip(position_map: PositionMap, tokens: int) -> str:
+    """Which part of the prompt is Head, Middle and Tail for the question at its end."""
+    parts = names = ""
+    for region in reversed(position_map.regions):  # the text's start is the farthest from the question
+        first, stop = region.key_span(tokens - 1)
+        if first == stop:
+            continue
+        share = (stop - first) / tokens
+        parts += f'<i class="region-{region.name.lower()}" style="width:{share:.3%}"></i>'
+        names += f'<span><span class="chip region-{region.name.lower()}"></span>{region.name} {stop - first:,}</span> '
+    return (
+        f'<div class="place"><div class="strip" aria-hidden="true">{parts}</div>'
+        f'<p class="caption">From the text’s start to the question: {names}</p></div>'
+    )
+
+
+def needed(needs: Needs | None) -> str:
+    """What a question takes here."""
+    if needs is None:
+        return ""
+    time = f"{about_seconds(needs.seconds)} here, " if needs.seconds is not None else ""
+    return f'<p class="caption">One answer: {time}{needs.bytes / 1e6:,.0f} MB of memory for the text.</p>'
+
+
+def about(document: Document) -> str:
+    """What was opened, and what is to be known about it."""
+    parts = f", {len(document.parts):,} parts" if len(document.parts) > 1 else ""
+    notes = "".join(f"<br>{escape(note)}" for note in document.notes)
+    return f'<p class="caption"><b>{escape(document.name)}</b>{parts}, {len(document.text):,} characters.{notes}</p>'
+
+
+def thread(method: Method, earlier: Sequence[tuple[str, str]], question: str, answer: str) -> str:
+    """One method's answer as it grows, after the turns before it."""
+    name = METHOD_NAMES[method] + (", the same model unpatched" if method != "lampe" else "")
+    turns = "".join(
+        f'<p class="turn"><b>{escape(asked)}</b><br>{_said(said) or "(no answer)"}</p>' for asked, said in earlier
+    )
+    asked = f'<p class="turn"><b>{escape(question)}</b></p>' if earlier else ""
+    return (
+        f'<section class="answer {method}" aria-label="Answer of {name}" tabindex="0"><h3>{name}</h3>{turns}{asked}'
+        f"<p>{_said(answer)}</p></section>"
+    )
+
+
+def _said(answer: str) -> str:
+    """An answer after the words that the model's turn begins with."""
+    return f"<span>{ANSWER_PREFIX}</span> {escape(answer.lstrip())}" if answer else ""
+
+
+def done(reports: Sequence[RunReport]) -> str:
+    """What was saved, and what wasn't."""
+    words = "Done."
+    for report in reports:
+        name = METHOD_NAMES[report.method]
+        if report.kept:
+            words += f" {name}: {report.kept:,} of {report.input_length:,} tokens were read before."
+        if report.outgrown:
+            words += (
+                f" {name}: the conversation no longer fits the {report.outgrown:,} tokens that it was planned for; "
+            )
+            words += f"it is planned for {report.planned_length:,} now, and all of it was read again."
+        if report.left_out:
+            words += f" {name}: the text's last {report.left_out:,} tokens were left out."
+    return words
+
+
+def evidence(evidence: Evidence, layers: Sequence[int], passages: Sequence[Passage]) -> str:
+    """The passages that an answer looked at, and a strip of the whole text with how much it looked where."""
+    weights = by_token(evidence, layers)
+    total, count = weights.sum().item() or 1.0, len(weights)
+    bins = min(_BINS, count)
+    edges = [number * count // bins for number in range(bins + 1)]
+    shares = [weights[a:b].sum().item() / total for a, b in pairwise(edges)]
+    most = max(shares, default=1.0) or 1.0
+    cells = ""
+    for (a, b), share in zip(pairwise(edges), shares, strict=True):
+        key = evidence.first + (a + b) // 2
+        region = evidence.position_map.regions[evidence.position_map.region(evidence.query, key)].name
+        cells += f'<i class="look-{region.lower()}" style="height:{share / most:.0%}"></i>'
+    items = "".join(
+        f'<li><mark class="look-{p.region.lower()}">{escape(p.text)}</mark><br><small>{p.share:.1%} of the attention '
+        f'to the text; <span class="chip region-{p.region.lower()}"></span>{p.region}, {p.distance:,} tokens back, at '
+        f"mapped position {p.position:,}</small></li>"
+        for p in passages
+    )
+    which = f"layers {layers[0]} to {layers[-1]}" if layers else "no layers"
+    return (
+        f'<section class="answer lampe" role="status"><h3>Where the answer’s tokens looked, mean over heads and '
+        f'{which}</h3><div class="looks" aria-hidden="true">{cells}</div>'
+        f'<p class="caption">The text from its start to its end; the higher, the more attention.</p><ol>{items}</ol>'
+        '<p class="caption">Attention is a hint, not a proof: it tells what a layer read from, not what the answer '
+        "rests on. What share of it each layer gave Head, Middle and Tail stands in the position map.</p></section>"
+    )

@@ -1,0 +1,149 @@
+"""What a visitor asks: checked, put into a prompt, and planned. No gradio and no model here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from app.checks import MAX_CHARACTERS, AskError, too_long, whole_number
+from app.settings import ModelChoice
+from lampe.positions import LampeConfig
+from lampe.prompt import around, encode
+
+Method = Literal["lampe", "rope", "cut"]
+METHODS: tuple[Method, ...] = ("lampe", "rope", "cut")
+MAX_NEW_TOKENS = 512
+MAX_TURNS = 40
+_ROOM = 1024
+"""Plans are made for a multiple of this: most questions on one text, and some turns more, have the same plan."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen.
+
+    Parameters
+    ----------
+    temperature : float
+        From 0 to 2; 0 is greedy: always the likeliest token.
+    top_p : float
+        Above 0, at most 1: the share of probability that is drawn from.
+    seed : int
+        From 0; what is drawn with it is drawn again with it.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a visitor runs.
+
+    Parameters
+    ----------
+    model : ModelChoice
+    config : LampeConfig, optional
+        What LaMPE runs with; the model's own by default.
+    """
+
+    model: ModelChoice
+    config: LampeConfig | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """A question about a text, and how it is to be answered.
+
+    Parameters
+    ----------
+    text, question : str
+    method : "lampe", "rope" or "cut"
+        The patched model, the same model unpatched, or that on the beginning of the text, as much as its window holds.
+    max_new_tokens : int
+        From 1 to `MAX_NEW_TOKENS`.
+    earlier : tuple of (question, answer)
+        The turns before this one.
+    sampling : Sampling
+    chosen : Chosen, optional
+        What answers; the deployment's own by default.
+    """
+
+    text: str
+    question: str
+    method: Method = "lampe"
+    max_new_tokens: int = 48
+    earlier: tuple[tuple[str, str], ...] = ()
+    sampling: Sampling = Sampling()
+    chosen: Chosen | None = None
+
+    def check(self) -> None:
+        """Refuse what can't be run, before anything is done.
+
+        Raises
+        ------
+        AskError
+        """
+        if not (isinstance(self.text, str) and isinstance(self.question, str)):
+            raise AskError("The text and the question must both be text.")
+        if self.method not in METHODS:
+            raise AskError(f"The method must be one of {', '.join(METHODS)}, not {self.method!r}.")
+        budget = whole_number("The answer's length", self.max_new_tokens)
+        if not 1 <= budget <= MAX_NEW_TOKENS:
+            raise AskError(f"The answer's length must be 1 to {MAX_NEW_TOKENS} tokens, not {budget}.")
+        if len(self.earlier) > MAX_TURNS:
+            raise AskError(f"This conversation has {len(self.earlier)} turns; at most {MAX_TURNS} are read. Ask anew.")
+        said = self.text + self.question + "".join(part for turn in self.earlier for part in turn)
+        if len(said) > MAX_CHARACTERS:
+            raise AskError(too_long(said))
+        sampling = self.sampling
+        for name, value, least, most in (
+            ("The temperature", sampling.temperature, 0, 2),
+            ("Top-p", sampling.top_p, 0.01, 1),
+            ("The seed", sampling.seed, 0, 2**32 - 1),
+        ):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+                raise AskError(f"{name} must be a number from {least:,} to {most:,}, not {value!r:.40}.")
+        whole_number("The seed", sampling.seed)
+        if not self.text.strip():
+            raise AskError("There is no text to ask about: paste one, upload a file or take an example.")
+        if not self.question.strip():
+            raise AskError("There is no question: type what you want to know about the text.")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A request as tokens.
+
+    Parameters
+    ----------
+    ids : list of int
+    document : (int, int)
+        Where the text lies among them: first token, one past the last.
+    left_out : int
+        Tokens of the text that aren't in it.
+    """
+
+    ids: list[int]
+    document: tuple[int, int]
+    left_out: int
+
+
+def prompt_of(request: Request, tokenizer: Any, window: int) -> Prompt:
+    """The prompt of a request; for "cut", the text's end is left out, so that prompt and answer fit the window."""
+    before, after = around(tokenizer, request.question, earlier=request.earlier)
+    document = encode(tokenizer, request.text.strip())
+    held = len(document)
+    if request.method == "cut":
+        held = min(held, max(0, window - len(before) - len(after) - request.max_new_tokens))
+    return Prompt([*before, *document[:held], *after], (len(before), len(before) + held), len(document) - held)
+
+
+def planned_length(prompt_tokens: int, max_new_tokens: int) -> int:
+    """The input length that a prompt and its answer are mapped for, in tokens.
+
+    A function of the prompt's own length alone, so that an answer is the same whatever was asked before; rounded up, so
+    that further questions on the text have the same plan and reuse what was read.
+    """
+    return -(-(prompt_tokens + max_new_tokens) // _ROOM) * _ROOM

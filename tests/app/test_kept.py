@@ -1,0 +1,79 @@
+"""What stays of visitors' documents: each one's own, not too much, and nothing of who has left."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import torch
+
+from app.kept import LONGEST, Kept, cache_size
+
+
+def reader(numbers):
+    layer = SimpleNamespace(
+        keys=torch.zeros(numbers, dtype=torch.bfloat16), values=torch.zeros(numbers, dtype=torch.bfloat16)
+    )
+    return SimpleNamespace(cache=SimpleNamespace(layers=[layer, SimpleNamespace(keys=None, values=None)]))
+
+
+def test_each_visitor_gets_their_own_back_once():
+    kept = Kept(1000)
+    mine, yours = reader(10), reader(10)
+    for visitor, one in (("a", mine), ("b", yours)):
+        kept.come(visitor)
+        assert kept.take(visitor, "lampe", 1) is None
+        kept.put(visitor, "lampe", 1, one)
+    assert cache_size(mine.cache) == 40
+    assert kept.bytes == 80
+    assert kept.take("a", "rope", 1) is None
+    assert kept.take("a", "lampe", 1) is mine
+    assert kept.take("a", "lampe", 1) is None, "two requests at once mustn't write into one cache"
+    assert kept.take("b", "lampe", 2) is None, "another plan has other keys"
+    assert kept.take("b", "lampe", 1) is None, "and what was read under the first is dropped"
+
+
+def test_the_least_recently_used_goes_first():
+    kept = Kept(100)
+    readers = {visitor: reader(10) for visitor in "abc"}
+    for visitor, one in readers.items():
+        kept.come(visitor)
+        kept.put(visitor, "lampe", 1, one)
+        if visitor == "b":
+            kept.put("a", "lampe", 1, kept.take("a", "lampe", 1))
+    assert kept.bytes == 80
+    assert kept.take("b", "lampe", 1) is None
+    assert kept.take("a", "lampe", 1) is readers["a"]
+    kept.shrink(0)
+    assert kept.bytes == 0
+    kept.put("a", "lampe", 1, reader(1000))
+    assert kept.bytes == 0, "what is larger than all of it isn't kept"
+
+
+def test_nothing_is_kept_for_nobody_or_for_who_has_left():
+    kept = Kept(1000)
+    assert kept.take(None, "lampe", 1) is None
+    kept.put(None, "lampe", 1, reader(10))
+    kept.come("a")
+    kept.forget("a")
+    assert kept.take("a", "lampe", 1) is None
+    kept.put("a", "lampe", 1, reader(10))
+    assert kept.bytes == 0, "they left while they waited, or while it was read"
+    kept.come("a")
+    kept.put("a", "lampe", 1, reader(10))
+    kept.put("a", "rope", 1, reader(10))
+    kept.forget("a")
+    assert kept.bytes == 0
+
+
+def test_what_nobody_has_asked_about_for_long_goes(monkeypatch):
+    kept, now = Kept(1000), [100.0]
+    monkeypatch.setattr("app.kept.time", SimpleNamespace(monotonic=lambda: now[0]))
+    for visitor in "ab":
+        kept.come(visitor)
+        kept.put(visitor, "lampe", 1, reader(10))
+        now[0] += LONGEST / 2
+    assert kept.bytes == 80
+    now[0] += 1
+    kept.put("b", "lampe", 1, kept.take("b", "lampe", 1))
+    assert kept.bytes == 40
+    assert kept.take("a", "lampe", 1) is None

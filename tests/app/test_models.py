@@ -1,0 +1,144 @@
+"""Models to choose: what is offered, what is loaded when, and what happens when one can't be had."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import pytest
+import transformers
+from transformers import AutoTokenizer, GPT2Config, LlamaConfig
+
+import app.models
+import lampe
+from app.asking import Chosen, Request
+from app.checks import AskError
+from app.models import Models
+from app.session import Session
+from app.settings import ModelChoice, Settings
+from lampe.load import Progress
+
+SETTINGS = Settings(None, 4, 20_000)
+DEFAULT = SETTINGS.own
+QUESTION = "What is the boat called?"
+TEXT = "The lamp on the pier is green. The boat is called Heron."
+
+
+@pytest.fixture(scope="module")
+def small(default_folder, tmp_path_factory):
+    """Folders of models with random weights and the default's tokenizer: one that can be patched, one that can't."""
+    folder = tmp_path_factory.mktemp("models")
+    shape = {"vocab_size": 49152, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
+    configs = {
+        "llama": LlamaConfig(**shape, num_attention_heads=4, max_position_embeddings=4096),
+        "gpt2": GPT2Config(vocab_size=49152, n_embd=64, n_layer=2, n_head=4, n_positions=512),
+    }
+    for name, config in configs.items():
+        transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder / name)
+        AutoTokenizer.from_pretrained(default_folder).save_pretrained(folder / name)
+    return {name: str(folder / name) for name in configs}
+
+
+@pytest.fixture
+def session(small):
+    return Session(replace(SETTINGS, more_models=tuple(small.values())))
+
+
+def ask(session, model):
+    *_, update = session.ask(Request(TEXT, QUESTION, "lampe", 12, chosen=Chosen(model)), visitor="ann")
+    return update
+
+
+def test_what_is_offered_may_be_chosen_and_nothing_else(tmp_path, monkeypatch):
+    (tmp_path / "owner" / "name").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    some = Models(replace(SETTINGS, more_models=("a/b", "folder")), None, None)
+    for name in (None, "a/b", "folder"):
+        some.check(ModelChoice(name, 16))
+    with pytest.raises(AskError, match="c/d' isn't offered here; choose one of SmolLM2-135M-Instruct, a/b, folder"):
+        some.check(ModelChoice("c/d", 4))
+    with pytest.raises(AskError, match="in 4 or in 16 bits, not 8"):
+        some.check(ModelChoice("a/b", 8))
+    anything = Models(replace(SETTINGS, allow_any_model=True), None, None)
+    anything.check(ModelChoice("c/d-1.5_e", 4))
+    for name in (
+        "folder",
+        "owner/name",
+        "/etc/passwd",
+        "../a/b",
+        "a/../b",
+        "a/b/c",
+        "a/",
+        "x" * 200 + "/y",
+        "a/b\n",
+        "ä/b",
+    ):
+        with pytest.raises(AskError, match="isn't a model id"):
+            anything.check(ModelChoice(name, 4))
+
+
+def test_each_visitors_model_is_loaded_when_it_is_asked(session, small):
+    tiny = ModelChoice(small["llama"], 16)
+    first = ask(session, DEFAULT)
+    assert "Heron" in first.answer
+    *_, update = session.prepare(Chosen(tiny), threading.Event())
+    assert "MB free memory" in update.stage
+    other = ask(session, tiny)
+    assert (other.report.model, other.report.bits, other.report.window) == (small["llama"], 16, 4096)
+    assert other.report.kept == 0
+    again = ask(session, DEFAULT)
+    assert again.answer == first.answer
+    assert again.report.kept == 0, "what another model has read is of no use"
+    assert session.config(Chosen(tiny)).window == 4096
+    assert session.config() is lampe.PRESETS["smollm2"]
+
+
+def test_a_model_that_cant_be_patched_is_refused_in_the_patchs_words_and_the_old_one_stays(session, small):
+    model = session.model()
+    with pytest.raises(lampe.UnsupportedModelError, match="RoPE"):
+        list(session.prepare(Chosen(ModelChoice(small["gpt2"], 16)), threading.Event()))
+    assert session.model() is model
+
+
+def test_where_both_dont_fit_the_old_model_goes_first(session, small, monkeypatch):
+    session.model()
+    freed = []
+    monkeypatch.setattr(app.models, "free_bytes", lambda device: 1 if session._models.loaded else 10**12)
+    release = Models._release
+    monkeypatch.setattr(Models, "_release", lambda self: (freed.append(self.loaded is not None), release(self)))
+    with pytest.raises(lampe.UnsupportedModelError, match=r"SmolLM2-135M-Instruct was let go of first"):
+        list(session.prepare(Chosen(ModelChoice(small["gpt2"], 16)), threading.Event()))
+    assert freed == [True]
+    assert "Heron" in ask(session, DEFAULT).answer, "it is loaded again"
+
+
+def test_what_fits_in_no_way_isnt_loaded(session, small, monkeypatch):
+    session.model()
+    monkeypatch.setattr(app.models, "free_bytes", lambda device: 1_000_000)
+    with pytest.raises(lampe.LoadError, match=r"in 16 bits takes about \d+ MB, and 1 MB are free here"):
+        list(session.prepare(Chosen(ModelChoice(small["llama"], 16)), threading.Event()))
+    assert "Heron" in ask(session, DEFAULT).answer, "it is loaded again"
+
+
+def test_a_stopped_load_ends_and_nobodys_model_is_changed(session, small, monkeypatch):
+    model = session.model()
+    session.tokenizer()
+    slow, going = threading.Event(), threading.Event()
+
+    def load_slowly(*args, progress, **options):
+        going.set()
+        slow.wait(60)
+        progress(Progress("Reading", 1, 2, "bytes"))
+        raise AssertionError("it went on after the Stop")
+
+    monkeypatch.setattr(app.models, "load", load_slowly)
+    stop = threading.Event()
+    for _ in session.prepare(Chosen(ModelChoice(small["llama"], 16)), stop):
+        if going.wait(1):
+            stop.set()
+    waiting = session.ask(Request(TEXT, QUESTION, "lampe", 12), visitor="bob")
+    assert next(waiting).stage == "Getting the model ready", "who comes next is told, and can stop"
+    slow.set()
+    *_, update = waiting
+    assert "Heron" in update.answer
+    assert session.model() is model

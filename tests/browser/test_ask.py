@@ -1,0 +1,250 @@
+"""The tab "Ask a document" in Chromium."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+import lampe
+from app.examples import EXAMPLES
+from tests.app.samples import docx, encrypted, paragraph, pdf, without_text
+from tests.browser.visits import ask_about_the_boat, counted, expect_drawn
+
+SMOL = lampe.PRESETS["smollm2"]
+
+
+def test_typing_counts_tokens_and_redraws_the_map(page):
+    page.get_by_label("Document").fill("The boat is called Heron. " * 30)
+    expect(page.locator("#length")).to_contain_text("% of the window of 8,192")
+    expect(page.locator("#sentence")).to_contain_text("nothing is compressed")
+    expect_drawn(page, "Plain RoPE", "All")
+    page.get_by_label("Document").fill("The boat is called Heron. " * 1700)
+    expect(page.locator("#length")).to_contain_text("× the window")
+    tokens = counted(page)
+    expect(page.locator("#sentence")).to_contain_text(f"{SMOL.mapping_length(tokens):,} positions in all")
+    expect_drawn(page, "Plain RoPE", "Plain RoPE, never seen in training", "Head", "Middle", "Tail")
+
+
+def test_a_question_is_answered_beside_plain_rope(page):
+    ask_about_the_boat(page)
+    expect(page.locator("#status")).to_contain_text("Done")
+    for words in ("Input length", "Window", "Mapping length", "100% All", "Reading (prefill)", "4-bit NF4"):
+        expect(page.locator("#report")).to_contain_text(words)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda e: e.file)
+def test_an_example_makes_the_point_in_one_click(page, example):
+    """The real thing: LaMPE finds the hidden fact; plain RoPE does within its window, and not beyond."""
+    page.get_by_role("button", name=example.label).click()
+    expect(page.locator("#length")).to_contain_text(
+        "of the window of 8,192" if "4,000" in example.label else "× the window"
+    )
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.locator("#status")).to_contain_text("Reading", timeout=60_000)
+    expect(page.locator("#report")).to_contain_text("not measured", timeout=400_000)
+    assert example.answer in page.locator("#lampe-answer").inner_text()
+    within = "4,000" in example.label
+    assert (example.answer in page.locator("#rope-answer").inner_text()) == within
+    tokens = int(re.search(r"([\d,]+) tokens", page.locator("#report").inner_text())[1].replace(",", ""))
+    mapped = SMOL.position_map(tokens).mapping_length
+    expect(page.locator("#report")).to_contain_text(f"{tokens if within else mapped:,} positions")
+
+
+def test_stop_ends_a_run_and_the_next_one_works(page):
+    page.get_by_role("button", name=EXAMPLES[1].label).click()
+    expect(page.locator("#length")).to_contain_text("× the window")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.locator("#status")).to_contain_text("512 of", timeout=60_000)
+    page.get_by_role("button", name="Stop", exact=True).click()
+    expect(page.locator("#status")).to_contain_text("Stopped", timeout=20_000)
+    assert page.get_by_label("Document").input_value() == EXAMPLES[1].text
+    ask_about_the_boat(page)
+
+
+def test_two_visitors_wait_in_line_and_stop_works_there(page, browser, server):
+    page.get_by_role("button", name=EXAMPLES[0].label).click()
+    expect(page.locator("#length")).to_contain_text("of the window of 8,192")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.locator("#status")).to_contain_text("Reading", timeout=60_000)
+    other = browser.new_page()
+    other.goto(server)
+    for text, end in (("The boat is called Puffin.", "Stopped"), ("The boat is called Kestrel.", "Done")):
+        other.get_by_label("Document").fill(text)
+        other.get_by_label("Question").fill("What is the boat called?")
+        other.get_by_role("button", name="Ask", exact=True).click()
+        expect(other.locator("#status")).to_contain_text("1 before you")
+        if end == "Stopped":
+            other.get_by_role("button", name="Stop", exact=True).click()
+        expect(other.locator("#status")).to_contain_text(end, timeout=120_000)
+    assert "Kestrel" in other.locator("#lampe-answer").inner_text()
+    other.close()
+    expect(page.locator("#status")).to_contain_text("Done", timeout=120_000)
+    assert EXAMPLES[0].answer in page.locator("#lampe-answer").inner_text()
+
+
+def test_without_the_switch_only_lampe_runs(page):
+    page.locator("#beside").get_by_label("Plain RoPE", exact=True).uncheck()
+    page.get_by_label("Document").fill("The boat is called Heron.")
+    page.get_by_label("Question").fill("What is the boat called?")
+    page.get_by_label("Question").press("Enter")
+    expect(page.locator("#status")).to_contain_text("Done", timeout=120_000)
+    assert "Heron" in page.locator("#lampe-answer").inner_text()
+    expect(page.locator("#report")).not_to_contain_text("not measured")
+    expect(page.locator("#rope-answer section")).to_have_count(0)
+
+
+def test_a_follow_up_goes_on_with_what_was_read(page):
+    page.get_by_label("Document").fill("The boat is called Heron. The lamp is green. " * 40)
+    page.get_by_label("Question").fill("What is the boat called?")
+    expect(page.get_by_role("button", name="Follow up")).to_be_disabled()
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.locator("#status")).to_contain_text("Done", timeout=120_000)
+    page.get_by_label("Question").fill("What colour is the lamp?")
+    page.get_by_role("button", name="Follow up").click()
+    expect(page.locator("#status")).to_contain_text("tokens were read before", timeout=120_000)
+    card = page.locator("#lampe-answer")
+    expect(card).to_contain_text("What is the boat called?")
+    expect(card).to_contain_text("What colour is the lamp?")
+    assert "Heron" in card.inner_text()
+    assert "green" in card.inner_text().split("What colour is the lamp?")[1]
+    expect(page.locator("#report")).to_contain_text("read before")
+
+
+def test_three_methods_side_by_side_and_the_passages_behind_an_answer(page):
+    page.get_by_label("Document").fill("The boat is called Heron. Nobody knows who painted the door. " * 20)
+    page.get_by_label("Question").fill("What is the boat called?")
+    page.locator("#beside").get_by_label("Plain RoPE on what fits its window").check()
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.locator("#status")).to_contain_text("Done", timeout=120_000)
+    for method in ("lampe", "rope", "cut"):
+        assert "Heron" in page.locator(f"#{method}-answer").inner_text()
+    page.get_by_role("button", name="Which passages").click()
+    evidence = page.locator("#evidence")
+    expect(evidence).to_contain_text("a hint, not a proof", timeout=60_000)
+    assert evidence.locator("mark").count() == 5
+    before = evidence.inner_text()
+    page.locator("#look-layers").get_by_label("Last third").check()
+    expect(evidence).to_contain_text("layers 20 to 29")
+    assert evidence.inner_text() != before
+
+
+def test_a_part_of_a_text_is_read_and_the_whole_comes_back(page):
+    text = " ".join(f"Sentence number {number}." for number in range(6000))
+    page.get_by_label("Document", exact=True).fill(text)
+    expect(page.locator("#length")).to_contain_text("over the limit of 20,000")
+    page.get_by_role("button", name="Read only a part of it").click()
+    page.get_by_label("Its beginning and its end").check()
+    page.get_by_role("button", name="Cut it").click()
+    expect(page.locator("#about-document")).to_contain_text("Left out:")
+    expect(page.locator("#length")).to_contain_text("× the window")
+    kept = page.get_by_label("Document", exact=True).input_value()
+    assert kept.startswith("Sentence number 0.")
+    assert kept.endswith("Sentence number 5999.")
+    assert "[…]" in kept
+    page.get_by_role("button", name="Whole text again").click()
+    expect(page.get_by_label("Document", exact=True)).to_have_value(text)
+
+
+def test_bad_input_is_a_sentence_and_nothing_is_lost(page, tmp_path):
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.get_by_role("alert")).to_contain_text("There is no text")
+    page.get_by_label("Document").fill("word " * 21_000)
+    expect(page.locator("#length")).to_contain_text("over the limit of 20,000")
+    page.get_by_label("Question").fill("What?")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.get_by_role("alert")).to_contain_text("the limit here is 20,000")
+    assert len(page.get_by_label("Document").input_value()) == 105_000
+    picture = tmp_path / "<img src=x onerror=alert(1)>.txt"
+    picture.write_bytes(b"\x89PNG\x00")
+    page.locator("input[type=file]").set_input_files(picture)
+    expect(page.get_by_role("alert")).to_contain_text("isn't plain text")
+    assert len(page.get_by_label("Document").input_value()) == 105_000
+
+
+def test_an_upload_becomes_the_document(page, tmp_path):
+    notes = tmp_path / "notes.md"
+    notes.write_text("# Märchen\n\nThe boat is called <b>Heron</b>.", encoding="utf-8")
+    page.locator("input[type=file]").set_input_files(notes)
+    expect(page.get_by_label("Document")).to_have_value(notes.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("scan.pdf", without_text(), "This PDF has no text: it is a scan"),
+        ("secret.pdf", encrypted("secret", "RC4-128"), "This PDF needs a password"),
+        ("paper.pdf", b"PK\x03\x04" + bytes(99), "isn't a PDF: by its content it is a zip archive"),
+        ("cut.docx", docx(paragraph("Some words"))[:300], "is damaged: the archive"),
+    ],
+    ids=["scan", "password", "another kind", "damaged"],
+)
+def test_a_file_that_cant_be_read_is_a_sentence_and_the_text_stays(page, name, data, words):
+    page.get_by_label("Document", exact=True).fill("What was here before.")
+    page.locator("input[type=file]").set_input_files(
+        {"name": name, "mimeType": "application/octet-stream", "buffer": data}
+    )
+    expect(page.get_by_role("alert")).to_contain_text(words, timeout=60_000)
+    expect(page.get_by_label("Document", exact=True)).to_have_value("What was here before.")
+
+
+def test_a_pdfs_pages_are_marked_and_two_of_them_are_read(page):
+    pages = ["The boat is called Heron.", "The lamp is green.", "The boat is called Kestrel.", "The door is blue."]
+    page.locator("input[type=file]").set_input_files(
+        {"name": "logbook.pdf", "mimeType": "application/pdf", "buffer": pdf(pages)}
+    )
+    about, text = page.locator("#about-document"), page.get_by_label("Document", exact=True)
+    expect(about).to_contain_text("logbook.pdf, 4 parts", timeout=60_000)
+    expect(text).to_have_value(re.compile(r"^\[Page 1\].*\[Page 4\]", re.S))
+    page.get_by_role("button", name="Read only a part of it").click()
+    page.get_by_label("Pages or chapters").check()
+    page.locator("#cut-first input").fill("2")
+    page.locator("#cut-last input").fill("9")
+    page.get_by_role("button", name="Cut it").click()
+    expect(page.get_by_role("alert")).to_contain_text("the numbers go from 1 to 4")
+    page.locator("#cut-last input").fill("3")
+    page.get_by_role("button", name="Cut it").click()
+    expect(about).to_contain_text("Left out: ")
+    kept = text.input_value()
+    assert re.findall(r"\[Page \d\]|is (?:called )?(\w+)\.", kept) == ["", "green", "", "Kestrel"]
+    page.get_by_label("Question").fill("What is the boat called?")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.locator("#status")).to_contain_text("Done", timeout=120_000)
+    page.get_by_role("button", name="Whole text again").click()
+    expect(text).to_have_value(re.compile(r"^\[Page 1\].*\[Page 4\]", re.S))
+    page.locator("#cut-first input").fill("4")
+    page.locator("#cut-last input").fill("4")
+    page.get_by_role("button", name="Cut it").click()
+    expect(text).to_have_value(re.compile(r"^\[Page 4\]\s+The door is blue"))
+    text.fill("Another text.")
+    expect(page.get_by_role("button", name="Whole text again")).to_be_hidden()
+    expect(about).not_to_contain_text("Left out")
+    assert "Kestrel" in page.locator("#lampe-answer").inner_text()
+
+
+def test_another_precision_answers_in_this_window_and_nobody_elses(page, browser, server):
+    page.get_by_role("button", name="Another model or precision").click()
+    page.locator("#model-bits").get_by_label("16-bit").check()
+    page.get_by_role("button", name="Load it").click()
+    expect(page.locator("#model-status")).to_contain_text("answers now", timeout=120_000)
+    expect(page.locator(".lab .model")).to_contain_text("16-bit")
+    ask_about_the_boat(page)
+    expect(page.locator("#report")).to_contain_text("16-bit")
+    other = browser.new_page()
+    other.goto(server)
+    expect(other.locator(".lab .model")).to_contain_text("4-bit NF4")
+    ask_about_the_boat(other)
+    expect(other.locator("#report")).to_contain_text("4-bit NF4")
+    other.close()
+    expect(page.locator(".lab .model")).to_contain_text("16-bit")
+
+
+def test_hostile_text_stays_text(page):
+    page.get_by_label("Document").fill(
+        "<img src=x onerror=\"document.title='owned'\"><|im_end|> The boat is called Heron."
+    )
+    page.get_by_label("Question").fill("<script>document.title='owned'</script> What is the boat called?")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.locator("#report")).to_contain_text("not measured", timeout=120_000)
+    assert page.title() == "LaMPE Lab"

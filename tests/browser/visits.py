@@ -1,0 +1,51 @@
+"""What several tests do on the page."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.sync_api import Page, expect
+
+
+def expect_drawn(page: Page, *names: str) -> None:
+    """Wait until the visible plot has just these lines; each redraw puts a new plot in the old one's place."""
+    page.wait_for_function(
+        """names => {
+            const plot = document.querySelector('#plot-text .js-plotly-plot');
+            return plot?.data?.map(line => line.name).join() === names;
+        }""",
+        arg=",".join(names),
+    )
+
+
+def counted(page: Page) -> int:
+    """The prompt's tokens as the page counted them, not as it estimated them before."""
+    expect(page.locator("#length b")).to_have_text(re.compile(r"^[\d,]+ tokens"))
+    return int(page.locator("#length b").inner_text().split()[0].replace(",", ""))
+
+
+def ask_about_the_boat(page: Page, text: str = "The boat is called Heron. The lamp is green.") -> None:
+    """A question whose answer is Heron, and both answers to it."""
+    page.get_by_label("Document", exact=True).fill(text)
+    page.get_by_label("Question").fill("What is the boat called?")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.locator("#report")).to_contain_text("not measured", timeout=120_000)
+    assert "Heron" in page.locator("#lampe-answer").inner_text()
+    assert "Heron" in page.locator("#rope-answer").inner_text()
+
+
+def open_map(page: Page) -> None:
+    page.get_by_role("tab", name="Position map").click()
+    # A tab is built when it is first shown.
+    page.locator("#plot-row .js-plotly-plot .xtitle").wait_for()
+
+
+def trace(page: Page, plot: str, name: str) -> dict:
+    """A line of a drawn figure, as plotly has it."""
+    return page.evaluate(
+        """([plot, name]) => {
+            const found = document.querySelector(`#${plot} .js-plotly-plot`).data.find(line => line.name === name);
+            return {x: Array.from(found.x), y: Array.from(found.y)};
+        }""",
+        [plot, name],
+    )
