@@ -338,7 +338,7 @@ def build_ask_tab(
     gr.on([demo.load, text.change, question.change, budget.change, chosen.change], **counted, concurrency_limit=4)
     text.change(new_text, [text, opened], [turns, on, opened, about, uncut], queue=False, **QUIET)
     for button, example in zip(buttons, EXAMPLES, strict=True):
-        button.click(_filled(example), None, [text, question, about], queue=False, **QUIET)
+        button.click(_filled(example), None, [text, question], queue=False, **QUIET)
     file.upload(open_file, file, [text, opened, about, status, first, last, uncut], **QUIET)
     way.change(lambda way: gr.Row(visible=way == "parts"), way, pages, queue=False, **QUIET)
     asked_to_cut = [text, question, opened, way, first, last, most, chosen]
@@ -373,4 +373,4 @@ def session_times(session: Session) -> Any:
 
 
 def _filled(example: Example) -> Any:
-    return lambda: (example.text, example.question, "")
+    return lambda: (example.text, example.question)

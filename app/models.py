@@ -135,15 +135,14 @@ class Models:
     ) -> None:
         memory, released = "", ""
         if self.loaded or choice.model_id not in (None, DEFAULT_MODEL_NAME):  # that one is small, and fetched below
-            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-            needed, free = needed_bytes(choice), free_bytes(device)
+            needed, free = needed_bytes(choice), free_bytes()
             memory = f" ({needed / 1e6:,.0f} MB of {free / 1e6:,.0f} MB free memory)"
             if needed > free and self.loaded:
                 released = (
                     f" {self.loaded.choice.name} was let go of first; it is loaded again when it is next asked for."
                 )
                 self._release()
-                free = free_bytes(device)
+                free = free_bytes()
             if needed > free:
                 raise LoadError(
                     f"{choice.name} in {choice.bits} bits takes about {needed / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB "

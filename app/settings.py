@@ -6,8 +6,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
-
 from lampe.load import DEFAULT_MODEL_NAME
 from lampe.memory import free_bytes
 
@@ -87,10 +85,10 @@ class Settings:
         bits = environment.get("BITS") or "4"
         if bits not in ("4", "16"):
             raise ValueError(f"BITS is {bits!r}; it must be 4 or 16.")
-        limit = environment.get("MAX_INPUT_TOKENS") or str(default_token_limit(_free_bytes()))
+        limit = environment.get("MAX_INPUT_TOKENS") or str(default_token_limit(free_bytes()))
         if not limit.isdecimal() or int(limit) < 64:
             raise ValueError(f"MAX_INPUT_TOKENS is {limit!r}; it must be a whole number of at least 64.")
-        kept = environment.get("KEPT_MB") or str(_free_bytes() // 8 // 2**20)
+        kept = environment.get("KEPT_MB") or str(free_bytes() // 8 // 2**20)
         if not kept.isdecimal():
             raise ValueError(f"KEPT_MB is {kept!r}; it must be a whole number of megabytes, 0 to keep nothing.")
         anything = environment.get("ALLOW_ANY_MODEL") or "0"
@@ -106,8 +104,3 @@ class Settings:
 def default_token_limit(available_bytes: int) -> int:
     """Tokens that half of the free memory holds, in steps of 1024, from 4096 to 65,536."""
     return min(65_536, max(4096, available_bytes // 2 // BYTES_PER_TOKEN // 1024 * 1024))
-
-
-def _free_bytes() -> int:
-    """Free memory where the model will be: on the GPU if there is one."""
-    return free_bytes(torch.device("cuda" if torch.cuda.is_available() else "cpu"))

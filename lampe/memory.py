@@ -48,8 +48,9 @@ def cache_bytes(config: Any, length: int, each: int = 2) -> int:
     return 2 * each * heads.keys * heads.size * tokens
 
 
-def free_bytes(device: torch.device) -> int:
-    """Free memory where a model is, or would be."""
+def free_bytes(device: torch.device | None = None) -> int:
+    """Free memory where a model is; by default where one would be loaded, on the GPU if there is one."""
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type != "cuda":
         return psutil.virtual_memory().available
     # What torch has freed and keeps for itself is free too.

@@ -103,7 +103,7 @@ def test_a_model_that_cant_be_patched_is_refused_in_the_patchs_words_and_the_old
 def test_where_both_dont_fit_the_old_model_goes_first(session, small, monkeypatch):
     session.model()
     freed = []
-    monkeypatch.setattr(app.models, "free_bytes", lambda device: 1 if session._models.loaded else 10**12)
+    monkeypatch.setattr(app.models, "free_bytes", lambda: 1 if session._models.loaded else 10**12)
     release = Models._release
     monkeypatch.setattr(Models, "_release", lambda self: (freed.append(self.loaded is not None), release(self)))
     with pytest.raises(lampe.UnsupportedModelError, match=r"SmolLM2-135M-Instruct was let go of first"):
@@ -114,7 +114,7 @@ def test_where_both_dont_fit_the_old_model_goes_first(session, small, monkeypatc
 
 def test_what_fits_in_no_way_isnt_loaded(session, small, monkeypatch):
     session.model()
-    monkeypatch.setattr(app.models, "free_bytes", lambda device: 1_000_000)
+    monkeypatch.setattr(app.models, "free_bytes", lambda: 1_000_000)
     with pytest.raises(lampe.LoadError, match=r"in 16 bits takes about \d+ MB, and 1 MB are free here"):
         list(session.prepare(Chosen(ModelChoice(small["llama"], 16)), threading.Event()))
     assert "Heron" in ask(session, DEFAULT).answer, "it is loaded again"
