@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -10,9 +9,8 @@ from typing import Any
 import gradio as gr
 
 import lampe
-from app.ask_page import REFUSALS
 from app.asking import Chosen, Request, Sampling
-from app.checks import AskError, whole_number
+from app.checks import REFUSALS, AskError, whole_number
 from app.documents.document import Part
 from app.documents.reading import read_document
 from app.evidence import Evidence, passages
@@ -20,6 +18,7 @@ from app.figures import curves
 from app.map_view import MAX_MAP_LENGTH, check
 from app.needle_forms import checked_grid, given_haystack
 from app.reports import Update
+from app.runs import Runs
 from app.session import Session
 from app.settings import ModelChoice
 from lampe.needle import HAYSTACKS
@@ -40,12 +39,7 @@ def build_api(session: Session, demo: gr.Blocks, visitors: int) -> None:
     visitors : int
         How many calls of one endpoint may wait in the session's line at once.
     """
-
-    running: dict[str, set[threading.Event]] = {}  # each caller's Stops
-
-    def leave(request: gr.Request) -> None:
-        for stop in running.pop(request.session_hash or "", ()):
-            stop.set()
+    runs = Runs(demo)
 
     def model_of(model: str | None, bits: int | None) -> Chosen:
         own = session.settings.own
@@ -78,9 +72,7 @@ def build_api(session: Session, demo: gr.Blocks, visitors: int) -> None:
         window, mapping length, regions with their keys and attention shares, seconds, tokens, and the passages if any
         were asked for.
         """
-        visitor = (request.session_hash if request else None) or ""
-        stop = threading.Event()
-        running.setdefault(visitor, set()).add(stop)
+        visitor = request.session_hash if request else None
         try:
             if not isinstance(earlier, list) or not all(isinstance(turn, list) and len(turn) == 2 for turn in earlier):
                 raise AskError("Each earlier turn is a question and its answer.")
@@ -90,20 +82,19 @@ def build_api(session: Session, demo: gr.Blocks, visitors: int) -> None:
             turns = tuple((str(asked), str(said)) for asked, said in earlier)
             sampling, chosen = Sampling(temperature, top_p, seed), model_of(model, bits)
             asked = Request(text, question, method, max_new_tokens, turns, sampling, chosen)  # type: ignore[arg-type]
-            for update in session.ask(asked, stop, visitor or None):
-                if update.report:
-                    break
-            else:
-                raise AskError("The caller has left.")
-            figures = asdict(update.report)
-            if wanted and update.attention:
-                for event in session.evidence(update.attention, stop, visitor or None):
-                    if isinstance(event, Evidence):
-                        figures["passages"] = [asdict(one) for one in passages(event, most=wanted)]
+            with runs.started(request, beside=True) as stop:
+                for update in session.ask(asked, stop, visitor):
+                    if update.report:
+                        break
+                else:
+                    raise AskError("The caller has left.")
+                figures = asdict(update.report)
+                if wanted and update.attention:
+                    for event in session.evidence(update.attention, stop, visitor):
+                        if isinstance(event, Evidence):
+                            figures["passages"] = [asdict(one) for one in passages(event, most=wanted)]
         except REFUSALS as error:
             raise gr.Error(str(error)) from error
-        finally:
-            running.get(visitor, set()).discard(stop)
         return update.answer, figures
 
     def api_document(path: str) -> dict:
@@ -180,6 +171,7 @@ def build_api(session: Session, demo: gr.Blocks, visitors: int) -> None:
         task: str = "single",
         method: str = "lampe",
         haystack: str | None = None,
+        request: gr.Request = None,  # type: ignore[assignment]
     ) -> dict:
         """Hide a fact in a long text, ask for it, and score the answer.
 
@@ -188,9 +180,9 @@ def build_api(session: Session, demo: gr.Blocks, visitors: int) -> None:
         Python's language reference. Returns the test's figures: the expected values, the answer, the score from 0 to 1,
         the needle's place, distance, mapped position and region, the attention that fell on it, and seconds.
         """
-        for row in api_needle_grid([length], [depth], 1, seed, task, [method], haystack):
+        for row in api_needle_grid([length], [depth], 1, seed, task, [method], haystack, request):
             return row
-        raise AssertionError("a test that nobody stops ends with its result")
+        raise gr.Error("The caller has left.")
 
     def api_needle_grid(
         lengths: list[int],
@@ -200,21 +192,22 @@ def build_api(session: Session, demo: gr.Blocks, visitors: int) -> None:
         task: str = "single",
         methods: list[str] = ["rope", "lampe"],  # noqa: B006
         haystack: str | None = None,
+        request: gr.Request = None,  # type: ignore[assignment]
     ) -> Iterator[dict]:
         """Run a grid of needle tests and stream a row for each; arguments and rows as in /needle."""
         try:
             cells = checked_grid(task, lengths, depths, methods, trials, seed)
             text = HAYSTACKS["reference"]() if haystack is None else given_haystack(haystack)
-            for event in session.needles(text, cells):
-                if not isinstance(event, Update):
-                    yield asdict(event)
+            with runs.started(request, beside=True) as stop:
+                for event in session.needles(text, cells, stop=stop):
+                    if not isinstance(event, Update):
+                        yield asdict(event)
         except REFUSALS as error:
             raise gr.Error(str(error)) from error
 
     # A file comes through a component: gradio checks that it is one that was uploaded.
     document, found = gr.File(visible=False, type="filepath"), gr.JSON(visible=False)
     document.upload(api_document, document, found, api_name="document", show_progress="hidden")
-    demo.unload(leave)
     gr.api(api_ask, api_name="ask", concurrency_limit=visitors)
     gr.api(api_cut, api_name="cut")
     gr.api(api_position_map, api_name="position_map", queue=False)

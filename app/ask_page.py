@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,10 +9,9 @@ from typing import Any
 
 import gradio as gr
 
-import lampe
 from app import ask_views, views
 from app.asking import MAX_NEW_TOKENS, Chosen, Method, Request, Sampling, planned_length
-from app.checks import MAX_CHARACTERS, AskError, too_long, whole_number
+from app.checks import MAX_CHARACTERS, REFUSALS, AskError, too_long, whole_number
 from app.computing import with_progress
 from app.documents.cutting import WAYS
 from app.documents.document import Document, Part, text_of
@@ -25,12 +23,10 @@ from app.examples import EXAMPLES, Example
 from app.figures import Frame, distance_figure, regions_figure
 from app.map_view import MAX_MAP_LENGTH, MapView
 from app.reports import Attention, RunReport
+from app.runs import Runs, measuring
 from app.session import Session
 from app.sheet import as_plot
 from lampe.prompt import build_prompt
-
-REFUSALS = (ValueError, lampe.LoadError)
-"""What the session and the library raise with a sentence for the person."""
 
 BESIDE: dict[str, Method] = {"Plain RoPE": "rope", "Plain RoPE on what fits its window": "cut"}
 SHOWN_WITHOUT_TEXT = MapView().length
@@ -73,9 +69,8 @@ def marked(document: Document) -> tuple[Part, ...]:
 
 
 def build_ask_tab(
-    session: Session, demo: gr.Blocks, stops: dict[str, threading.Event], chosen: gr.State, tokens: gr.State,
-    attention: gr.State, visitors: int,
-) -> gr.Textbox:  # fmt: skip
+    session: Session, demo: gr.Blocks, chosen: gr.State, tokens: gr.State, attention: gr.State, visitors: int
+) -> gr.Textbox:
     """The tab's components and events, within the page's `Blocks`.
 
     Parameters
@@ -83,8 +78,6 @@ def build_ask_tab(
     session : Session
     demo : gr.Blocks
         The page.
-    stops : dict
-        Each visitor's Stop, by session hash.
     chosen : gr.State of Chosen
         What this visitor runs.
     tokens : gr.State of int
@@ -99,6 +92,8 @@ def build_ask_tab(
     gr.Textbox
         The document.
     """
+
+    runs = Runs(demo)
 
     # Layout
 
@@ -235,8 +230,6 @@ def build_ask_tab(
         top_p: float, seed: float, turns: Turns, chosen: Chosen, request: gr.Request,
     ) -> Iterator[list[Any]]:  # fmt: skip
         """Run LaMPE, then what is to stand beside it: status, answers, figures, and where the attention went."""
-        visitor = request.session_hash or ""
-        stop = threading.Event()
         methods: list[Method] = ["lampe", *(method for method in BESIDE.values() if method in (beside or []))]
         earlier: Turns = turns if following else {}
         answers: dict[Method, str] = {}
@@ -266,57 +259,43 @@ def build_ask_tab(
             ]  # fmt: skip
 
         try:
-            if (event := stops.get(visitor)) and not event.is_set():
-                raise AskError("Your last question is still being answered: stop it first, or wait until it has ended.")
-            stops[visitor] = stop
             sampling = Sampling(temperature, top_p, whole_number("The seed", seed))
-            for method in methods:
-                asked = Request(
-                    text, question, method, whole_number("The answer's length", budget), earlier.get(method, ()),
-                    sampling, chosen,
-                )  # fmt: skip
-                answers[method] = ""
-                for update in session.ask(asked, stop, visitor):
-                    answers[method] = update.answer
-                    stage = f"{views.METHOD_NAMES[method]}: {update.stage}"
-                    if update.report:
-                        reports.append(update.report)
-                        measured = update.attention or measured
-                        yield shown(views.note(f"{stage}."))
-                    else:
-                        yield shown(views.status(replace(update, stage=stage)))
+            longest = whole_number("The answer's length", budget)
+            with runs.started(request) as stop:
+                for method in methods:
+                    asked = Request(text, question, method, longest, earlier.get(method, ()), sampling, chosen)
+                    answers[method] = ""
+                    for update in session.ask(asked, stop, request.session_hash):
+                        answers[method] = update.answer
+                        stage = f"{views.METHOD_NAMES[method]}: {update.stage}"
+                        if update.report:
+                            reports.append(update.report)
+                            measured = update.attention or measured
+                            yield shown(views.note(f"{stage}."))
+                        else:
+                            yield shown(views.status(replace(update, stage=stage)))
             yield ended(views.note("Stopped." if stop.is_set() else ask_views.done(reports)))
         except REFUSALS as error:
             yield ended(views.message(str(error))) if reports else [
                 views.message(str(error)), *[gr.skip()] * (len(answered_in) - 1)
             ]  # fmt: skip
-        finally:
-            stop.set()
 
     def look_back(attention: Attention | None, request: gr.Request) -> Iterator[list[Any]]:
         """Which passages the last answer looked at: its tokens are run once more."""
-        visitor = request.session_hash or ""
-        stop = threading.Event()
         try:
             if attention is None:
                 raise AskError("There is no answer yet: ask first.")
-            if (event := stops.get(visitor)) and not event.is_set():
-                raise AskError("Something of yours is still running: stop it first, or wait until it has ended.")
-            stops[visitor] = stop
-            for event_or_evidence in session.evidence(attention, stop, visitor):
-                if isinstance(event_or_evidence, Evidence):
-                    yield [
-                        views.note("Done."), event_or_evidence, show_evidence(event_or_evidence, LAYERS[0]),
-                        gr.Radio(visible=True, value=LAYERS[0]),
-                    ]  # fmt: skip
-                else:
-                    yield [views.status(event_or_evidence), *[gr.skip()] * 3]
+            with runs.started(request) as stop:
+                for event in session.evidence(attention, stop, request.session_hash):
+                    if isinstance(event, Evidence):
+                        choice = gr.Radio(visible=True, value=LAYERS[0])
+                        yield [views.note("Done."), event, show_evidence(event, LAYERS[0]), choice]
+                    else:
+                        yield [views.status(event), *[gr.skip()] * 3]
             if stop.is_set():
                 yield [views.note("Stopped."), *[gr.skip()] * 3]
         except REFUSALS as error:
             yield [views.message(str(error)), *[gr.skip()] * 3]
-        finally:
-            stop.set()
 
     def show_evidence(evidence: Evidence | None, which: str) -> Any:
         if evidence is None:
@@ -325,10 +304,6 @@ def build_ask_tab(
         count = len(evidence.layers)
         some = evidence.layers if third < 0 else evidence.layers[count * third // 3 : count * (third + 1) // 3]
         return ask_views.evidence(evidence, some, passages(evidence, some))
-
-    def stop_run(request: gr.Request) -> None:
-        if event := stops.get(request.session_hash or ""):
-            event.set()
 
     # Events
 
@@ -347,29 +322,14 @@ def build_ask_tab(
     answered_in = [status, *cards.values(), report, turns, on, attention, looked, evidence, layers]
     anew, further = gr.State(False), gr.State(True)
     given = [text, question, beside, budget, temperature, top_p, seed, turns, chosen]
-    runs: dict[str, Any] = {"concurrency_limit": visitors, **QUIET}
-    gr.on([go.click, question.submit], answer, [anew, *given], answered_in, **runs).then(**counted)
-    on.click(answer, [further, *given], answered_in, **runs).then(**counted)
-    halt.click(stop_run, queue=False, **QUIET)
-    look.click(look_back, attention, [status, found, evidence, layers], **runs)
+    running: dict[str, Any] = {"concurrency_limit": visitors, **QUIET}
+    gr.on([go.click, question.submit], answer, [anew, *given], answered_in, **running).then(**counted)
+    on.click(answer, [further, *given], answered_in, **running).then(**counted)
+    halt.click(runs.stop, queue=False, **QUIET)
+    look.click(look_back, attention, [status, found, evidence, layers], **running)
     layers.input(show_evidence, [found, layers], evidence, queue=False, **QUIET)
-    timing.click(session_times(session), chosen, status, **runs).then(**counted)
+    timing.click(measuring(session, runs), chosen, status, **running).then(**counted)
     return text
-
-
-def session_times(session: Session) -> Any:
-    """Have the machine's speed measured."""
-
-    def measured(chosen: Chosen) -> Iterator[str]:
-        try:
-            for update in session.measured(chosen):
-                yield views.status(update)
-        except REFUSALS as error:
-            yield views.message(str(error))
-            return
-        yield ""
-
-    return measured
 
 
 def _filled(example: Example) -> Any:

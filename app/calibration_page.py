@@ -12,7 +12,7 @@ import lampe
 from app import calibration_views, views
 from app.asking import Chosen
 from app.calibration_figures import chosen_figure, loss_figure, needle_figure
-from app.checks import AskError
+from app.checks import REFUSALS, AskError
 from app.downloads import QUIET
 from app.session import Session
 from app.settings import ModelChoice
@@ -153,7 +153,7 @@ def build_calibration_tab(
     def show_own(chosen: Chosen) -> list[Any]:
         try:
             return show(shipped(session.config(Chosen(chosen.model))), "", model=chosen.model.name)
-        except (ValueError, lampe.LoadError) as error:
+        except REFUSALS as error:
             return [gr.skip(), views.message(str(error)), *[gr.skip()] * (len(drawn_in) - 2)]
 
     def open_file(path: str) -> list[Any]:
@@ -167,7 +167,7 @@ def build_calibration_tab(
         preset, name = given
         try:
             words = check_fits(preset, session.config(Chosen(chosen.model)), chosen.model)
-        except (ValueError, lampe.LoadError) as error:
+        except REFUSALS as error:
             return [gr.skip(), gr.skip(), gr.skip(), views.message(str(error))]
         line = calibration_views.in_use(preset.config, name)
         return [replace(chosen, config=preset.config), gr.Button(visible=True), line, views.note(words)]

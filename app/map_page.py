@@ -17,7 +17,7 @@ import plotly.graph_objects as go
 import lampe
 from app import figures, map_figures, views
 from app.asking import Chosen
-from app.checks import AskError
+from app.checks import REFUSALS, AskError
 from app.computing import with_progress
 from app.downloads import QUIET, saves
 from app.map_view import (
@@ -258,7 +258,7 @@ def build_map_tab(
     def redraw(*values: Any) -> list[Any]:
         try:
             view = MapView.checked(**dict(zip(controls, values, strict=True)))
-        except (ValueError, lampe.LoadError) as error:
+        except REFUSALS as error:
             return [views.message(str(error)), *[gr.skip()] * (len(drawn_in) - 1)]
         drawn = draw(view)
         plots = {name: as_plot(figure, f"lampe-{name}") for name, (_, figure) in drawn.figures.items()}
@@ -298,7 +298,7 @@ def build_map_tab(
                     for update in with_progress(partial(session.tokenizer, chosen)):
                         yield [gr.skip()] * (len(controls) + 3) + [views.status(update)]
                     view = replace(view, length=len(_tokens(session, chosen, text)))
-            except (ValueError, lampe.LoadError) as error:
+            except REFUSALS as error:
                 yield [gr.skip()] * (len(controls) + 3) + [views.message(str(error))]
                 return
             yield [*set_controls(view), False, text, f'<p class="look">{escape(point.look)}</p>']
@@ -320,7 +320,7 @@ def build_map_tab(
             for update in with_progress(partial(session.tokenizer, chosen)):
                 yield gr.skip(), gr.skip(), gr.skip(), views.status(update)
             count = len(_tokens(session, chosen, text))
-        except (ValueError, lampe.LoadError) as error:
+        except REFUSALS as error:
             yield gr.skip(), gr.skip(), gr.skip(), views.message(str(error))
             return
         yield count, _slider(count), False, show_strip(text, chosen, *values)
@@ -332,7 +332,7 @@ def build_map_tab(
         try:
             tokens = _tokens(session, chosen, text)
             view = MapView.checked(**dict(zip(controls, values, strict=True)) | {"length": len(tokens)})
-        except (ValueError, lampe.LoadError) as error:
+        except REFUSALS as error:
             return views.message(str(error))
         return views.token_strip(view.position_map, view.row, tokens)
 
@@ -385,7 +385,7 @@ def build_map_tab(
         given = {name: value for name, value in dict(request.query_params).items() if name in controls}
         try:
             view, problems = MapView.from_link(given) if given else (own_view(session.config()), [])
-        except (ValueError, lampe.LoadError):
+        except REFUSALS:
             view, problems = start, []
         return [
             *set_controls(view), not given, views.message(" ".join(problems)) if problems else "",

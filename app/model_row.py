@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
 
-import lampe
 from app import views
 from app.asking import Chosen
-from app.checks import AskError
+from app.checks import REFUSALS, AskError
 from app.downloads import QUIET
+from app.runs import Runs
 from app.session import Session
 from app.settings import ModelChoice
 
 _PRECISIONS = {name: bits for bits, name in views.PRECISIONS.items()}
 
 
-def build_model_row(
-    session: Session, demo: gr.Blocks, stops: dict[str, threading.Event], model: gr.State, chosen: gr.State,
-    visitors: int,
-) -> None:  # fmt: skip
+def build_model_row(session: Session, demo: gr.Blocks, model: gr.State, chosen: gr.State, visitors: int) -> None:
     """The components and events, within the page's `Blocks`.
 
     Parameters
@@ -30,15 +26,13 @@ def build_model_row(
     session : Session
     demo : gr.Blocks
         The page.
-    stops : dict
-        Each visitor's Stop, by session hash.
     model : gr.State of ModelChoice
         Set to a model that was loaded; so is `chosen`.
     chosen : gr.State of Chosen
     visitors : int
         How many may wait in the session's line at once.
     """
-    settings = session.settings
+    settings, runs = session.settings, Runs(demo)
     names = [ModelChoice(name, 4).name for name in settings.offered]
 
     # Layout
@@ -63,34 +57,24 @@ def build_model_row(
 
     def take(name: str, bits: int, now: ModelChoice, request: gr.Request) -> Iterator[list[Any]]:
         """Load a model; the visitor's own stays as it is until that has come to an end."""
-        visitor = request.session_hash or ""
-        stop = threading.Event()
         try:
-            if (event := stops.get(visitor)) and not event.is_set():
-                raise AskError("A model is being loaded for you already: stop it first, or wait until it has ended.")
-            stops[visitor] = stop
             if not (name or "").strip():
                 raise AskError("There is no model named: choose one.")
             named = {ModelChoice(one, 4).name: one for one in settings.offered}
             choice = ModelChoice(named.get(name.strip(), name.strip()), bits)
-            for update in session.prepare(Chosen(choice), stop):
-                yield [views.status(update), *[gr.skip()] * 3]
+            with runs.started(request) as stop:
+                for update in session.prepare(Chosen(choice), stop):
+                    yield [views.status(update), *[gr.skip()] * 3]
             if stop.is_set():
                 yield [views.note(f"Stopped. {now.name} stays."), *[gr.skip()] * 3]
                 return
             words = f"{choice.name} answers now: in this window of yours, in all tabs."
             yield [views.note(words), views.header(choice), choice, Chosen(choice)]
-        except (ValueError, lampe.LoadError) as error:
+        except REFUSALS as error:
             yield [views.message(f"{error} Nothing has changed for you: {now.name} stays."), *[gr.skip()] * 3]
-        finally:
-            stop.set()
-
-    def stop_run(request: gr.Request) -> None:
-        if event := stops.get(request.session_hash or ""):
-            event.set()
 
     # Events
 
     outputs = [status, header, model, chosen]
     load.click(take, [name, bits, model], outputs, concurrency_limit=visitors, **QUIET)
-    halt.click(stop_run, queue=False, **QUIET)
+    halt.click(runs.stop, queue=False, **QUIET)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-import lampe
 from app import needle_views, views
 from app.asking import Chosen
-from app.checks import AskError, whole_number
+from app.checks import REFUSALS, AskError, whole_number
 from app.downloads import QUIET, saves
 from app.figures import Frame, distance_figure, regions_figure
 from app.map_view import MAX_MAP_LENGTH
@@ -28,6 +26,7 @@ from app.needle_forms import (
     own_needle,
 )
 from app.reports import Update
+from app.runs import Runs, measuring
 from app.session import Session
 from app.sheet import as_plot
 from lampe.needle import TASKS, Cell, Result
@@ -50,8 +49,8 @@ document.addEventListener('pointerover', (event) => {
 
 
 def build_needle_tab(
-    session: Session, demo: gr.Blocks, stops: dict[str, threading.Event], document: gr.Textbox, chosen: gr.State,
-    tokens: gr.State, pair: gr.State, visitors: int,
+    session: Session, demo: gr.Blocks, document: gr.Textbox, chosen: gr.State, tokens: gr.State, pair: gr.State,
+    visitors: int,
 ) -> None:  # fmt: skip
     """The tab's components and events, within the page's `Blocks`.
 
@@ -60,8 +59,6 @@ def build_needle_tab(
     session : Session
     demo : gr.Blocks
         The page.
-    stops : dict
-        Each visitor's Stop, by session hash.
     document : gr.Textbox
         The text of "Ask a document".
     chosen : gr.State of Chosen
@@ -73,6 +70,9 @@ def build_needle_tab(
     visitors : int
         How many may wait in the session's line at once, where they see their place.
     """
+
+    runs = Runs(demo)
+    measure = measuring(session, runs)
 
     # Layout
 
@@ -142,17 +142,6 @@ def build_needle_tab(
 
     # Handlers
 
-    def idle(request: gr.Request) -> str:
-        """This visitor's name, if nothing of theirs is running."""
-        name = request.session_hash or ""
-        if name in stops and not stops[name].is_set():
-            raise AskError("Something of yours is running already: stop it first, or wait until it has ended.")
-        return name
-
-    def started(request: gr.Request) -> threading.Event:
-        event = stops[idle(request)] = threading.Event()
-        return event
-
     def run_one(
         source: str, task: str, methods: list[str], seed: float, length: float, depth: float, key: str, value: str,
         text: str, chosen: Chosen, request: gr.Request,
@@ -169,8 +158,7 @@ def build_needle_tab(
             return [words, *cards, where, gr.Button(visible=True), pair, *maps(config, found.length, found.place)]
 
         try:
-            stop = started(request)
-            try:
+            with runs.started(request) as stop:
                 config = session.config(chosen)
                 cells = [
                     Cell(task, _tokens(length), float(depth), method, seed=whole_number("The seed", seed))
@@ -191,9 +179,7 @@ def build_needle_tab(
                     yield now("")
                 words = views.note("Stopped." if stop.is_set() else "Done.")
                 yield now(words) if found else [words, *[gr.skip()] * (len(tested) - 1)]
-            finally:
-                stop.set()
-        except (ValueError, lampe.LoadError) as error:
+        except REFUSALS as error:
             yield [views.message(str(error)), *[gr.skip()] * (len(tested) - 1)]  # earlier results stay
 
     def maps(config: LampeConfig, length: int, needle: int) -> list[Any]:
@@ -211,7 +197,7 @@ def build_needle_tab(
             if not 1 <= tokens <= MAX_MAP_LENGTH:
                 raise AskError(f"The prompt length is from 1 to {MAX_MAP_LENGTH:,} tokens.")
             return ["", *maps(session.config(chosen), tokens, round(depth * (tokens - 1))), tokens]
-        except (ValueError, lampe.LoadError) as error:
+        except REFUSALS as error:
             return [views.message(str(error)), gr.skip(), gr.skip(), gr.skip()]
 
     def wanted_cells(
@@ -227,8 +213,7 @@ def build_needle_tab(
     ) -> Iterator[list[Any]]:  # fmt: skip
         results = list(results)
         try:
-            stop = started(request)
-            try:
+            with runs.started(request) as stop:
                 own = {"model": chosen.model.name, "bits": chosen.model.bits}
                 wanted = wanted_cells(lengths, depths, trials, methods, task, seed)
                 haystack = haystack_of(source, text)
@@ -257,9 +242,7 @@ def build_needle_tab(
                     yield [gr.skip(), *shown(results, own, wanted)]
                 words = "Stopped: run it again to go on." if stop.is_set() else f"Done: {len(wanted)} tests."
                 yield [views.note(words), *shown(results, own, wanted)]
-            finally:
-                stop.set()
-        except (ValueError, lampe.LoadError) as error:
+        except REFUSALS as error:
             yield [views.message(str(error)), *[gr.skip()] * (len(filled) - 1)]
 
     def shown(results: list[Result], of: dict[str, Any], wanted: list[Cell] | None = None) -> list[Any]:
@@ -274,17 +257,15 @@ def build_needle_tab(
             done = {result.cell for result in results}
             cells = [cell for cell in wanted_cells(*asked) if cell not in done]
             return needle_views.time(len(cells), session.time_for(cells, chosen))
-        except (ValueError, lampe.LoadError) as error:
+        except REFUSALS as error:
             return views.message(str(error))
 
-    def measure_time(chosen: Chosen, *values: Any) -> Iterator[str]:
-        try:
-            for update in session.measured(chosen):
-                yield views.status(update)
-        except (ValueError, lampe.LoadError) as error:
-            yield views.message(str(error))
-            return
-        yield tell_time(chosen, *values)  # as it was asked
+    def measure_time(chosen: Chosen, request: gr.Request, *values: Any) -> Iterator[str]:
+        words = ""
+        for words in measure(chosen, request):
+            yield words
+        if not words:
+            yield tell_time(chosen, *values)  # as it was asked
 
     def look(results: list[Result], event: gr.EventData) -> str:
         """What came of the point that was clicked."""
@@ -296,20 +277,16 @@ def build_needle_tab(
         """What comes of one test, or of a grid."""
         return [gr.Column(visible=tab.value == "One test"), gr.Column(visible=tab.value != "One test")]
 
-    def stop_run(request: gr.Request) -> None:
-        if event := stops.get(request.session_hash or ""):
-            event.set()
-
     def forget(request: gr.Request) -> list[Any]:
         try:
-            idle(request)
+            runs.check_idle(request)
         except AskError as error:
             return [views.message(str(error)), *[gr.skip()] * len(filled)]
         return ["", [], {}, gr.Plot(visible=False), "", "", ""]
 
     def open_file(path: str, request: gr.Request) -> list[Any]:
         try:
-            idle(request)
+            runs.check_idle(request)
             results, of = opened(Path(path))
             words = f"{len(results)} results opened: {of['model']} in {of['bits']} bits, task {results[0].task!r}."
             return [views.note(words), *shown(results, of), ""]
@@ -329,9 +306,9 @@ def build_needle_tab(
     # Events
 
     common = [source, task, methods, seed]
-    runs: dict[str, Any] = {"concurrency_limit": visitors, **QUIET}
+    running: dict[str, Any] = {"concurrency_limit": visitors, **QUIET}
     tested = [status, *answers, place, to_map, placed, distance, plane]
-    one.click(run_one, [*common, length, depth, key, value, document, chosen], tested, **runs)
+    one.click(run_one, [*common, length, depth, key, value, document, chosen], tested, **running)
     moves: dict[str, Any] = {"queue": False, "trigger_mode": "always_last", **QUIET}
     placed_by = [length, depth, chosen]
     gr.on([demo.load, chosen.change], lambda *values: moved(*values)[:3], placed_by, [status, distance, plane], **QUIET)
@@ -340,11 +317,11 @@ def build_needle_tab(
     filled = [status, kept, ran_with, heat, points, table]
     asked: list[Any] = [chosen, kept, lengths, depths, trials, methods, task, seed]
     gr.on([demo.load, *(part.change for part in [chosen, *asked[2:]])], tell_time, asked, time, **moves)
-    ran = many.click(run_grid, [kept, ran_with, *common, lengths, depths, trials, document, chosen], filled, **runs)
+    ran = many.click(run_grid, [kept, ran_with, *common, lengths, depths, trials, document, chosen], filled, **running)
     ran.then(tell_time, asked, time, **QUIET)
-    estimate.click(measure_time, asked, time, **runs)
+    estimate.click(measure_time, asked, time, **running)
     kinds.select(show_kind, None, [of_one, of_many], **moves)
-    halt.click(stop_run, queue=False, **QUIET)
+    halt.click(runs.stop, queue=False, **QUIET)
     clear.click(forget, None, [*filled, details], queue=False, **QUIET)
     points.select(look, kept, details, queue=False, **QUIET)
     upload.upload(open_file, upload, [*filled, details], **QUIET)

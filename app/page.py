@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -58,32 +57,25 @@ def build(settings: Settings) -> gr.Blocks:
         Launch it with `LAUNCH`.
     """
     session = Session(settings)
-    stops: dict[str, threading.Event] = {}  # each visitor's, for answers and for needle tests
-    needle_stops: dict[str, threading.Event] = {}
-    model_stops: dict[str, threading.Event] = {}
 
     # Handlers
 
     def forget(request: gr.Request) -> None:
-        visitor = request.session_hash or ""
-        for running in (stops, needle_stops, model_stops):
-            if event := running.pop(visitor, None):
-                event.set()
-        session.forget(visitor)
+        session.forget(request.session_hash or "")
 
     # Layout
 
     with gr.Blocks(title="LaMPE Lab", analytics_enabled=False, fill_width=True, delete_cache=(60, 120)) as demo:
         tokens, attention, pair = gr.State(0), gr.State(None), gr.State(None)
         model, chosen = gr.State(settings.own), gr.State(Chosen(settings.own))
-        build_model_row(session, demo, model_stops, model, chosen, _VISITORS)
+        build_model_row(session, demo, model, chosen, _VISITORS)
         in_use = gr.HTML(elem_id="preset-in-use")
         model.change(lambda: "", None, in_use, queue=False, **QUIET)
         with gr.Tabs(overflow_behavior="wrap") as tabs:  # a menu would hide one on a phone, by chance
             with gr.Tab("Ask a document", id="ask"):
-                text = build_ask_tab(session, demo, stops, chosen, tokens, attention, _VISITORS)
+                text = build_ask_tab(session, demo, chosen, tokens, attention, _VISITORS)
             with gr.Tab("Needle test", id="needle"):
-                build_needle_tab(session, demo, needle_stops, text, chosen, tokens, pair, _VISITORS)
+                build_needle_tab(session, demo, text, chosen, tokens, pair, _VISITORS)
             with gr.Tab("Position map", id="map"):
                 build_map_tab(session, demo, tabs, chosen, tokens, attention, pair)
             with gr.Tab("Calibration", id="calibration"):

@@ -379,16 +379,26 @@ class Session:
         speed = self._speeds.get(self.chosen(chosen))
         return Countdown(speed, cells).total if speed else None
 
-    def measured(self, chosen: Chosen | None = None) -> Iterator[Update]:
+    def measured(self, chosen: Chosen | None = None, stop: threading.Event | None = None) -> Iterator[Update]:
         """Have the model loaded and this machine's speed with it measured, if that hasn't been done yet.
+
+        Parameters
+        ----------
+        chosen : Chosen, optional
+            What is to run; the deployment's own by default.
+        stop : threading.Event
+            Ends it before it has begun to measure.
 
         Raises
         ------
         AskError, lampe.LoadError, lampe.UnsupportedModelError
         """
+        stop = stop or threading.Event()
         if self.chosen(chosen) not in self._speeds:
             with self._line.place() as place:
-                yield from self._until_ready(place, threading.Event(), chosen)
+                yield from self._until_ready(place, stop, chosen)
+                if stop.is_set():
+                    return
                 with _enough_memory(MEASURED):
                     yield from self._speed_known(self._models.load(self.chosen(chosen)))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import gc
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -60,7 +59,6 @@ def free_bytes(device: torch.device | None = None) -> int:
 
 def give_back() -> None:
     """Return freed blocks to the system, where the C library is glibc, which keeps them in pieces otherwise."""
-    gc.collect()  # what only cycles hold
     with suppress(OSError, TypeError, AttributeError):  # no such library, or no such function in it
         ctypes.CDLL(None).malloc_trim(0)
 
