@@ -76,7 +76,7 @@ def answered(
         Of this machine; for the time left.
     """
     length = len(prompt.ids)
-    watch = _Watch(stop, patched)
+    watch = _Watch(stop, patched, loaded.model)
     started = time.perf_counter()
     done: int | None = 0
     pace: Pace | None = None
@@ -124,6 +124,7 @@ def answered(
         top_p=request.sampling.top_p,
         seed=int(request.sampling.seed),
         stopped=stop.is_set(),
+        cut_short=new_tokens == request.max_new_tokens and not watch.ended,
     )
     stage = "Stopped" if stop.is_set() else "Done"
     yield Update(stage, length, length, "tokens", answer.strip(), report, attention)
@@ -169,7 +170,10 @@ def _generate(
         watch.stop.set()
         wait([worker])
         raise
-    worker.result()
+    try:
+        worker.result()
+    finally:
+        del worker  # its error holds this frame, which holds the cache
 
 
 def region_rows(position_map: PositionMap, length: int, shares: torch.Tensor | None = None) -> list[dict[str, Any]]:
@@ -185,9 +189,12 @@ def region_rows(position_map: PositionMap, length: int, shares: torch.Tensor | N
 class _Watch(StoppingCriteria):
     """Looks in after each token: counts it, notes its attention and the first one's time, and passes on a Stop."""
 
-    def __init__(self, stop: threading.Event, patched: lampe.Patched | None) -> None:
+    def __init__(self, stop: threading.Event, patched: lampe.Patched | None, model: Any) -> None:
         self.stop, self.patched = stop, patched
+        endings = model.generation_config.eos_token_id
+        self.endings = endings if isinstance(endings, list) else [endings]
         self.new_tokens = 0
+        self.ended = False  # by the model
         self.first_token: float | None = None
         self.position_map: PositionMap | None = None
         self.head_shares: list[torch.Tensor] = []
@@ -195,6 +202,7 @@ class _Watch(StoppingCriteria):
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
         self.new_tokens += 1
+        self.ended = int(input_ids[0, -1]) in self.endings
         if self.first_token is None:
             self.first_token = time.perf_counter()
         if self.patched:

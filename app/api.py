@@ -9,8 +9,8 @@ from typing import Any
 import gradio as gr
 
 import lampe
-from app.asking import Chosen, Request, Sampling
-from app.checks import REFUSALS, AskError, whole_number
+from app.asking import REFUSALS, Chosen, Request, Sampling
+from app.checks import AskError, whole_number
 from app.documents.document import Part
 from app.documents.reading import read_document
 from app.evidence import Evidence, passages

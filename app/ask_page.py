@@ -10,8 +10,8 @@ from typing import Any
 import gradio as gr
 
 from app import ask_views, views
-from app.asking import MAX_NEW_TOKENS, Chosen, Method, Request, Sampling, planned_length
-from app.checks import MAX_CHARACTERS, REFUSALS, AskError, too_long, whole_number
+from app.asking import MAX_NEW_TOKENS, REFUSALS, Chosen, Method, Request, Sampling, planned_length
+from app.checks import MAX_CHARACTERS, AskError, too_long, whole_number
 from app.computing import with_progress
 from app.documents.cutting import WAYS
 from app.documents.document import Document, Part, text_of
@@ -34,8 +34,27 @@ _CHARACTERS_PER_TOKEN = 4.3  # English prose; only until the tokenizer is there
 CUTS = dict(zip(("Its beginning", "Its beginning and its end", "Pages or chapters"), WAYS, strict=True))
 LAYERS = ("All layers", "First third", "Middle third", "Last third")
 
-Turns = dict[Method, tuple[tuple[str, str], ...]]
-"""The conversation so far, as each method had it."""
+
+@dataclass(frozen=True)
+class Conversation:
+    """What was said about one text.
+
+    Parameters
+    ----------
+    text : str
+    chosen : Chosen
+        What answered.
+    turns : dict of Method to tuple of (question, answer)
+        As each method had them; one that was left out of a turn, or stopped in it, has fewer.
+    """
+
+    text: str
+    chosen: Chosen
+    turns: dict[Method, tuple[tuple[str, str], ...]]
+
+    def all_along(self, method: Method) -> bool:
+        """Whether a method has answered every turn that LaMPE has."""
+        return len(self.turns.get(method, ())) == len(self.turns.get("lampe", ()))
 
 
 @dataclass(frozen=True)
@@ -97,7 +116,7 @@ def build_ask_tab(
 
     # Layout
 
-    opened, turns, found = gr.State(None), gr.State({}), gr.State(None)
+    opened, conversation, found = gr.State(None), gr.State(None), gr.State(None)
     with gr.Row(elem_classes="columns"):
         with gr.Column(scale=5, min_width=320):
             with gr.Row(elem_classes="examples"):
@@ -111,6 +130,7 @@ def build_ask_tab(
                 elem_id="document",
             )
             about = gr.HTML(elem_id="about-document")
+            left_out = gr.HTML(elem_id="left-out")
             with gr.Accordion("Read only a part of it", open=False, elem_id="cut"):
                 way = gr.Radio(list(CUTS.items()), value=WAYS[0], label="Keep", elem_id="cut-way")
                 with gr.Row(visible=False) as pages:
@@ -188,28 +208,34 @@ def build_ask_tab(
             planned,
         )
 
-    def open_file(path: str) -> list[Any]:
+    def open_file(path: str) -> Iterator[list[Any]]:
+        yield [*[gr.skip()] * 3, views.note("Reading the file…"), *[gr.skip()] * 4]
         try:
             document = read_document(path)
             parts = marked(document)
-            return [
-                text_of(parts), Opened(parts), ask_views.about(document), "", 1, len(parts), gr.Button(visible=False)
-            ]  # fmt: skip
+            told = ask_views.about(document)
+            yield [text_of(parts), Opened(parts), told, "", 1, len(parts), "", gr.Button(visible=False)]
         except AskError as error:
-            return [*[gr.skip()] * 3, views.message(str(error)), *[gr.skip()] * 3]
+            yield [*[gr.skip()] * 3, views.message(str(error)), *[gr.skip()] * 4]
 
     def cut_text(
         text: str, question: str, opened: Opened | None, way: str, first: float, last: float, most: float,
         chosen: Chosen,
     ) -> list[Any]:  # fmt: skip
-        """Leave out a part of the text; what was left out is told, and can be had again."""
+        """Leave out a part of the whole text, also where one was left out before; it is told, and can be had again."""
         try:
             if not text.strip():
                 raise AskError("There is no text to cut.")
             before = held(text, opened)
-            made = session.cut(way, before.parts, question, most, first, last, chosen)
-            left = Opened((Part("the text", made.text),), before.whole or before.parts)
-            return [made.text, left, views.note(made.sentence), "", gr.Button(visible=bool(made.left_out))]
+            whole = before.whole or before.parts
+            made = session.cut(way, whole, question, most, first, last, chosen)
+            return [
+                made.text,
+                Opened((Part("the text", made.text),), whole),
+                views.note(made.sentence),
+                "",
+                gr.Button(visible=bool(made.left_out)),
+            ]
         except REFUSALS as error:
             return [gr.skip(), gr.skip(), gr.skip(), views.message(str(error)), gr.skip()]
 
@@ -220,18 +246,18 @@ def build_ask_tab(
 
     def new_text(text: str, opened: Opened | None) -> list[Any]:
         """What was said about one text is no conversation about another, and its pages aren't the other's."""
-        conversation = [{}, gr.Button(interactive=False)]
+        over = [None, gr.Button(interactive=False)]
         if held(text, opened) is opened:
-            return [*conversation, *[gr.skip()] * 3]
-        return [*conversation, None, "", gr.Button(visible=False)]
+            return [*over, *[gr.skip()] * 4]
+        return [*over, None, "", "", gr.Button(visible=False)]
 
     def answer(
         following: bool, text: str, question: str, beside: list[Method], budget: float, temperature: float,
-        top_p: float, seed: float, turns: Turns, chosen: Chosen, request: gr.Request,
+        top_p: float, seed: float, conversation: Conversation | None, chosen: Chosen, request: gr.Request,
     ) -> Iterator[list[Any]]:  # fmt: skip
         """Run LaMPE, then what is to stand beside it: status, answers, figures, and where the attention went."""
         methods: list[Method] = ["lampe", *(method for method in BESIDE.values() if method in (beside or []))]
-        earlier: Turns = turns if following else {}
+        earlier = conversation.turns if following and conversation else {}
         answers: dict[Method, str] = {}
         reports: list[RunReport] = []
         measured: Attention | None = None
@@ -246,7 +272,7 @@ def build_ask_tab(
             return [words, *held.values(), views.run_report(reports), *[gr.skip()] * 6]
 
         def ended(words: str) -> list[Any]:
-            said: Turns = earlier | {
+            said = earlier | {
                 report.method: (*earlier.get(report.method, ()), (question, answers[report.method]))
                 for report in reports
                 if not report.stopped
@@ -254,13 +280,19 @@ def build_ask_tab(
             *before, _, _, _, _, _, _ = shown(words)
             over = bool(said.get("lampe"))
             return [
-                *before, said, gr.Button(interactive=over), measured or gr.skip(), gr.Column(visible=bool(measured)),
-                "", gr.Radio(visible=False),
+                *before, Conversation(text, chosen, said), gr.Button(interactive=over), measured or gr.skip(),
+                gr.Column(visible=bool(measured)), "", gr.Radio(visible=False),
             ]  # fmt: skip
 
         try:
             sampling = Sampling(temperature, top_p, whole_number("The seed", seed))
             longest = whole_number("The answer's length", budget)
+            behind: list[Method] = []
+            if following:
+                if not conversation or (conversation.text, conversation.chosen) != (text, chosen):
+                    raise AskError("The conversation was about another text or with another model: ask anew.")
+                behind = [method for method in methods if not conversation.all_along(method)]
+                methods = [method for method in methods if method not in behind]
             with runs.started(request) as stop:
                 for method in methods:
                     asked = Request(text, question, method, longest, earlier.get(method, ()), sampling, chosen)
@@ -274,7 +306,7 @@ def build_ask_tab(
                             yield shown(views.note(f"{stage}."))
                         else:
                             yield shown(views.status(replace(update, stage=stage)))
-            yield ended(views.note("Stopped." if stop.is_set() else ask_views.done(reports)))
+            yield ended(views.note("Stopped." if stop.is_set() else ask_views.done(reports, behind)))
         except REFUSALS as error:
             yield ended(views.message(str(error))) if reports else [
                 views.message(str(error)), *[gr.skip()] * (len(answered_in) - 1)
@@ -311,17 +343,18 @@ def build_ask_tab(
     counted |= {"trigger_mode": "always_last", "outputs": [length, sentence, plot, plane, tokens]}
     # The page paints first: another model's config may have to be fetched.
     gr.on([demo.load, text.change, question.change, budget.change, chosen.change], **counted, concurrency_limit=4)
-    text.change(new_text, [text, opened], [turns, on, opened, about, uncut], queue=False, **QUIET)
+    said_of = [conversation, on, opened, about, left_out, uncut]
+    gr.on([text.change, chosen.change], new_text, [text, opened], said_of, queue=False, **QUIET)
     for button, example in zip(buttons, EXAMPLES, strict=True):
         button.click(_filled(example), None, [text, question], queue=False, **QUIET)
-    file.upload(open_file, file, [text, opened, about, status, first, last, uncut], **QUIET)
+    file.upload(open_file, file, [text, opened, about, status, first, last, left_out, uncut], **QUIET)
     way.change(lambda way: gr.Row(visible=way == "parts"), way, pages, queue=False, **QUIET)
     asked_to_cut = [text, question, opened, way, first, last, most, chosen]
-    cut_it.click(cut_text, asked_to_cut, [text, opened, about, status, uncut], **QUIET)
-    uncut.click(take_back, opened, [text, opened, about, uncut], queue=False, **QUIET)
-    answered_in = [status, *cards.values(), report, turns, on, attention, looked, evidence, layers]
+    cut_it.click(cut_text, asked_to_cut, [text, opened, left_out, status, uncut], **QUIET)
+    uncut.click(take_back, opened, [text, opened, left_out, uncut], queue=False, **QUIET)
+    answered_in = [status, *cards.values(), report, conversation, on, attention, looked, evidence, layers]
     anew, further = gr.State(False), gr.State(True)
-    given = [text, question, beside, budget, temperature, top_p, seed, turns, chosen]
+    given = [text, question, beside, budget, temperature, top_p, seed, conversation, chosen]
     running: dict[str, Any] = {"concurrency_limit": visitors, **QUIET}
     gr.on([go.click, question.submit], answer, [anew, *given], answered_in, **running).then(**counted)
     on.click(answer, [further, *given], answered_in, **running).then(**counted)

@@ -44,9 +44,14 @@ def needed(needs: Needs | None) -> str:
 
 def about(document: Document) -> str:
     """What was opened, and what is to be known about it."""
-    parts = f", {len(document.parts):,} parts" if len(document.parts) > 1 else ""
+    count = len(document.parts)
+    parts = f", {count:,} parts" if count > 1 else ""
     notes = "".join(f"<br>{escape(note)}" for note in document.notes)
-    return f'<p class="caption"><b>{escape(document.name)}</b>{parts}, {len(document.text):,} characters.{notes}</p>'
+    told = f'<p class="caption"><b>{escape(document.name)}</b>{parts}, {len(document.text):,} characters.{notes}</p>'
+    if count == 1 or document.kind == "pdf":  # whose pages are called by their numbers
+        return told
+    names = "".join(f"<li>{escape(part.label)}</li>" for part in document.parts)
+    return f'{told}<details class="parts"><summary>Its parts</summary><ol>{names}</ol></details>'
 
 
 def thread(method: Method, earlier: Sequence[tuple[str, str]], question: str, answer: str) -> str:
@@ -67,8 +72,8 @@ def _said(answer: str) -> str:
     return f"<span>{ANSWER_PREFIX}</span> {escape(answer.lstrip())}" if answer else ""
 
 
-def done(reports: Sequence[RunReport]) -> str:
-    """What was saved, and what wasn't."""
+def done(reports: Sequence[RunReport], behind: Sequence[Method] = ()) -> str:
+    """What was saved and what wasn't, what isn't whole, and which methods weren't asked."""
     words = "Done."
     for report in reports:
         name = METHOD_NAMES[report.method]
@@ -81,6 +86,10 @@ def done(reports: Sequence[RunReport]) -> str:
             words += f"it is planned for {report.planned_length:,} now, and all of it was read again."
         if report.left_out:
             words += f" {name}: the text's last {report.left_out:,} tokens were left out."
+        if report.cut_short:
+            words += f" {name}: the answer stops after {report.new_tokens:,} tokens, the most that were asked for."
+    for method in behind:
+        words += f" {METHOD_NAMES[method]}: not asked, for it hasn't answered every turn before this one."
     return words
 
 

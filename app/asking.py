@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import lampe
 from app.checks import MAX_CHARACTERS, AskError, too_long, whole_number
 from app.settings import ModelChoice
 from lampe.positions import LampeConfig
 from lampe.prompt import around, encode
+
+REFUSALS = (ValueError, lampe.LoadError)
+"""What the session and the library raise with a sentence for the person."""
 
 Method = Literal["lampe", "rope", "cut"]
 METHODS: tuple[Method, ...] = ("lampe", "rope", "cut")

@@ -10,9 +10,9 @@ import gradio as gr
 
 import lampe
 from app import calibration_views, views
-from app.asking import Chosen
+from app.asking import REFUSALS, Chosen
 from app.calibration_figures import chosen_figure, loss_figure, needle_figure
-from app.checks import REFUSALS, AskError
+from app.checks import AskError
 from app.downloads import QUIET
 from app.session import Session
 from app.settings import ModelChoice

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import lampe
-
 MAX_CHARACTERS = 5_000_000
-
-REFUSALS = (ValueError, lampe.LoadError)
-"""What the session and the library raise with a sentence for the person."""
 
 
 class AskError(ValueError):

@@ -20,13 +20,13 @@ class Place:
 
     Attributes
     ----------
-    seconds : float or None
+    seconds : callable
         How long it will take, about, from now on or from its turn on; None while nobody knows.
     """
 
     def __init__(self, line: Line) -> None:
         self._line = line
-        self.seconds: float | None = None
+        self.seconds: Callable[[], float | None] = lambda: None
 
     def before(self, seconds: float) -> list[Place]:
         """Those who are still before it, after waiting at most so many seconds."""
@@ -118,4 +118,4 @@ def with_progress(work: Callable[..., Any], stop: threading.Event | None = None)
         update = Update(report.stage, report.done, report.total, report.unit)
         yield update
     if failure and not (stop and stop.is_set()):
-        raise failure[0]
+        raise failure.pop()  # it holds this frame, which mustn't hold it: a model's weights may hang on it

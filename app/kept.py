@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Any, NamedTuple
@@ -11,8 +12,13 @@ from typing import Any, NamedTuple
 from lampe.memory import give_back
 from lampe.needle.prefix import PromptReader
 
+FIRST = "lampe"
+"""The kind that a visitor's others give way to: follow-ups and the passages looked at rest on it."""
+
 LONGEST = 1800.0
 """Seconds that a document stays without a question: a program that calls without a session never says it has left."""
+
+_AGING = 60.0  # seconds between looks for it
 
 
 class _Held(NamedTuple):
@@ -37,6 +43,7 @@ class Kept:
         self._readers: OrderedDict[tuple[str, Hashable], _Held] = OrderedDict()
         self._here: set[str] = set()
         self._lock = threading.Lock()
+        threading.Thread(target=_age, args=[weakref.ref(self)], name="kept", daemon=True).start()
 
     def come(self, visitor: str | None) -> None:
         """A visitor has asked something: what is read for them is kept, until `forget`."""
@@ -73,6 +80,8 @@ class Kept:
         with self._lock:
             if visitor is not None and visitor in self._here:
                 self._readers[visitor, kind] = _Held(plan, reader, time.monotonic())
+                if (visitor, FIRST) in self._readers:  # it goes last of theirs, not first, for what ran beside it
+                    self._readers.move_to_end((visitor, FIRST))
         self.shrink(self.most_bytes)
 
     def forget(self, visitor: str) -> None:
@@ -98,6 +107,14 @@ class Kept:
     def bytes(self) -> int:
         """What the caches take."""
         return sum(cache_size(held.reader.cache) for held in self._readers.values())
+
+
+def _age(kept: weakref.ref[Kept]) -> None:
+    """Drop what is too old also where nobody asks anything any more."""
+    while one := kept():
+        one.shrink(one.most_bytes)
+        del one
+        time.sleep(_AGING)
 
 
 def cache_size(cache: Any) -> int:

@@ -16,8 +16,8 @@ import plotly.graph_objects as go
 
 import lampe
 from app import figures, map_figures, views
-from app.asking import Chosen
-from app.checks import REFUSALS, AskError
+from app.asking import REFUSALS, Chosen
+from app.checks import AskError
 from app.computing import with_progress
 from app.downloads import QUIET, saves
 from app.map_view import (

@@ -8,8 +8,8 @@ from typing import Any
 import gradio as gr
 
 from app import views
-from app.asking import Chosen
-from app.checks import REFUSALS, AskError
+from app.asking import REFUSALS, Chosen
+from app.checks import AskError
 from app.downloads import QUIET
 from app.runs import Runs
 from app.session import Session

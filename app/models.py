@@ -80,6 +80,8 @@ class Models:
         ------
         lampe.LoadError
         """
+        if made := self._tokenizers.get(choice.model_id):  # without waiting for another that is being fetched
+            return made
         with self._fetching:
             if choice.model_id not in self._tokenizers:
                 made = load_tokenizer(choice.model_id, progress=progress)
@@ -136,8 +138,8 @@ class Models:
         memory, released = "", ""
         if self.loaded or choice.model_id not in (None, DEFAULT_MODEL_NAME):  # that one is small, and fetched below
             needed, free = needed_bytes(choice), free_bytes()
-            memory = f" ({needed / 1e6:,.0f} MB of {free / 1e6:,.0f} MB free memory)"
-            if needed > free and self.loaded:
+            if free < needed <= free + _weights(self.loaded):
+                assert self.loaded
                 released = (
                     f" {self.loaded.choice.name} was let go of first; it is loaded again when it is next asked for."
                 )
@@ -148,6 +150,7 @@ class Models:
                     f"{choice.name} in {choice.bits} bits takes about {needed / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB "
                     f"are free here: choose a smaller model{', or 4 bits' * (choice.bits == 16)}.{released}"
                 )
+            memory = f" ({needed / 1e6:,.0f} MB of {free / 1e6:,.0f} MB free memory)"
 
         def told(report: Progress) -> None:
             if stopped() and choice != self.settings.own:
@@ -172,6 +175,11 @@ class Models:
         self.loaded = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _weights(loaded: Loaded | None) -> int:
+    """What goes with a model."""
+    return sum(weight.nbytes for weight in loaded.model.parameters()) if loaded else 0
 
 
 def needed_bytes(choice: ModelChoice) -> int:

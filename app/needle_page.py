@@ -9,8 +9,8 @@ from typing import Any
 import gradio as gr
 
 from app import needle_views, views
-from app.asking import Chosen
-from app.checks import REFUSALS, AskError, whole_number
+from app.asking import REFUSALS, Chosen
+from app.checks import AskError, whole_number
 from app.downloads import QUIET, saves
 from app.figures import Frame, distance_figure, regions_figure
 from app.map_view import MAX_MAP_LENGTH

@@ -40,6 +40,8 @@ class RunReport:
         See `Sampling`.
     stopped : bool
         By the person, before the model had ended.
+    cut_short : bool
+        By the longest length that was asked for, before the model had ended.
     """
 
     method: Method
@@ -61,6 +63,7 @@ class RunReport:
     top_p: float
     seed: int
     stopped: bool
+    cut_short: bool
     outgrown: int | None = None
 
 
@@ -72,7 +75,7 @@ class Needs(NamedTuple):
     seconds : float or None
         For reading the text and giving the longest answer; None before this machine's speed was measured.
     bytes : int
-        Of memory, for the text's keys and values.
+        Of memory, for the text's keys and values, and for working with them.
     """
 
     seconds: float | None

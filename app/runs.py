@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import gradio as gr
 
 from app import views
-from app.asking import Chosen
-from app.checks import REFUSALS, AskError
+from app.asking import REFUSALS, Chosen
+from app.checks import AskError
 from app.session import Session
 
 
@@ -24,7 +24,7 @@ class Runs:
     """
 
     def __init__(self, demo: gr.Blocks) -> None:
-        self._running: dict[str, list[threading.Event]] = {}
+        self._running: dict[str, dict[threading.Event, bool]] = {}  # and whether others must wait for it
         self._lock = threading.Lock()
         demo.unload(self.stop)
 
@@ -48,7 +48,7 @@ class Runs:
         request : gr.Request or None
             None has nobody who could stop it.
         beside : bool
-            Whether it may run beside others of this visitor's.
+            Whether it may run beside others of this visitor's, and they beside it.
 
         Raises
         ------
@@ -59,7 +59,7 @@ class Runs:
         with self._lock:
             if not beside:
                 self._check_idle(visitor)
-            self._running.setdefault(visitor, []).append(stop)
+            self._running.setdefault(visitor, {})[stop] = not beside
         try:
             yield stop
         except BaseException:
@@ -67,7 +67,7 @@ class Runs:
             raise
         finally:
             with self._lock:
-                self._running[visitor].remove(stop)
+                del self._running[visitor][stop]
                 if not self._running[visitor]:
                     del self._running[visitor]
 
@@ -78,7 +78,7 @@ class Runs:
                 stop.set()
 
     def _check_idle(self, visitor: str) -> None:
-        if not all(stop.is_set() for stop in self._running.get(visitor, ())):
+        if any(alone and not stop.is_set() for stop, alone in self._running.get(visitor, {}).items()):
             raise AskError("Something of yours is still running here: stop it first, or wait until it has ended.")
 
 

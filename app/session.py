@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -100,7 +100,7 @@ class Session:
         AskError, lampe.LoadError, lampe.UnsupportedModelError
             Nothing has changed for the visitor.
         """
-        self.config(chosen)
+        yield from with_progress(lambda progress: self.config(chosen), stop)  # it may have to be fetched
         with self._line.place() as place:
             yield from self._until_ready(place, stop, chosen)
 
@@ -118,8 +118,8 @@ class Session:
         if length > limit:
             raise AskError(
                 f"The text and question have {length:,} tokens; the limit here is {limit:,}. Nothing was cut or "
-                f"run: shorten the text by {length - limit:,} tokens, or raise MAX_INPUT_TOKENS where you run "
-                "the app."
+                f"run: read only a part of the text, shorten it by {length - limit:,} tokens, or raise "
+                "MAX_INPUT_TOKENS where you run the app."
             )
         return prompt
 
@@ -173,20 +173,23 @@ class Session:
         if stop.is_set():
             return
         prompt = self.prompt(request)
-        needs = self.needs(len(prompt.ids), request.max_new_tokens, request.chosen)
         with self._line.place() as place:
-            place.seconds = needs.seconds if needs else None
+            place.seconds = partial(self._seconds, len(prompt.ids), request.max_new_tokens, request.chosen)
             yield from self._until_ready(place, stop, request.chosen)
             if stop.is_set():
                 return
             loaded = self._models.load(self.chosen(request.chosen))
-            with _enough_memory(MEASURED):
-                yield from self._speed_known(loaded)
+            speed = yield from self._speed_known(loaded, stop)
+            if speed is None:
+                return
             self._check_fits(loaded.model, len(prompt.ids) + request.max_new_tokens)
             with _enough_memory(len(prompt.ids)):
                 for update in self._answer(loaded, request, prompt, stop, visitor):
-                    if update.seconds_left is not None:
-                        place.seconds = update.seconds_left
+                    answering = update.stage == "Answering"
+                    to_write = request.max_new_tokens - (update.done if answering else 0)
+                    if answering or update.seconds_left is not None:
+                        left = (update.seconds_left or 0) + to_write * speed.answer
+                        place.seconds = partial(float, left)
                     yield update
 
     def _answer(
@@ -225,9 +228,13 @@ class Session:
         choice, loaded = self.chosen(chosen), self._models.loaded
         if loaded is None or loaded.choice != choice:
             return None
-        speed = self._speeds.get(choice)
-        seconds = speed.reading(0, tokens) + max_new_tokens * speed.answer if speed else None
-        return Needs(seconds, cache_bytes(loaded.model.config, tokens + max_new_tokens, loaded.model.dtype.itemsize))
+        seconds = self._seconds(tokens, max_new_tokens, chosen)
+        return Needs(seconds, _bytes_for(loaded.model, tokens + max_new_tokens))
+
+    def _seconds(self, tokens: int, new_tokens: int, chosen: Chosen | None) -> float | None:
+        """For reading and writing so many; None before this machine's speed was measured."""
+        speed = self._speeds.get(self.chosen(chosen))
+        return speed.reading(0, tokens) + new_tokens * speed.answer if speed else None
 
     def evidence(
         self, attention: Attention, stop: threading.Event | None = None, visitor: str | None = None
@@ -252,12 +259,16 @@ class Session:
         request, config = attention.request, attention.config
         prompt = self.prompt(request)
         with self._line.place() as place:
+            place.seconds = partial(self._seconds, len(prompt.ids), len(attention.ids), request.chosen)
             yield from self._until_ready(place, stop, request.chosen)
             if stop.is_set():
                 return
             loaded = self._models.load(self.chosen(request.chosen))
             plan, model = (loaded, config, attention.position_map.length), loaded.model
-            reader = self._kept.take(visitor, "lampe", plan) or PromptReader(model)
+            reader = self._kept.take(visitor, "lampe", plan)
+            if reader is None:  # it is read again
+                self._check_fits(model, len(prompt.ids) + len(attention.ids))
+                reader = PromptReader(model)
             with _enough_memory(len(prompt.ids)), self._computing(lampe.patch, model, config) as patched:
                 patched.plan(attention.position_map.length)
                 reading, done = reader.read(prompt.ids, stop.is_set), 0
@@ -281,18 +292,14 @@ class Session:
         yield Evidence(attention.position_map, len(prompt.ids) - 1, attention.layers, weights, first, parts)
 
     def _check_fits(self, model: Any, tokens: int) -> None:
-        """Refuse a prompt and answer of so many tokens if their keys and values don't fit in the free memory.
-
-        A cache that grows is copied, a layer at a time, and chunks take some: twice the cache is what is asked for.
-        """
-        each = 2 * cache_bytes(model.config, 1, model.dtype.itemsize)
-        if tokens * each > free_bytes(model.device):
+        """Refuse a prompt and answer of so many tokens if their keys and values don't fit in the free memory."""
+        if _bytes_for(model, tokens) > free_bytes(model.device):
             self._kept.shrink(0)  # what others have read can be read again
-        free = free_bytes(model.device)
-        if tokens * each > free:
+        needed, free = _bytes_for(model, tokens), free_bytes(model.device)
+        if needed > free:
             raise AskError(
-                f"{tokens:,} tokens take about {tokens * each / 1e9:.1f} GB of memory here, and {free / 1e9:.1f} GB "
-                f"are free: at most {free // each:,} tokens fit now. Nothing was run: take a shorter text."
+                f"{tokens:,} tokens take about {needed / 1e6:,.0f} MB of memory here, and {free / 1e6:,.0f} MB are "
+                f"free: at most {free // _bytes_for(model, 1):,} tokens fit now. Nothing was run: take a shorter text."
             )
 
     def forget(self, visitor: str) -> None:
@@ -345,13 +352,16 @@ class Session:
         for cell in {cell.length: cell for cell in cells}.values():
             make(straw, cell)  # what can't be made is refused before anything is run
         with self._line.place() as place:
+            place.seconds = partial(self.time_for, cells, chosen)
             yield from self._until_ready(place, stop, chosen)
             if stop.is_set():
                 return
             loaded = self._models.load(self.chosen(chosen))
-            with _enough_memory(max(longest, MEASURED)):
-                yield from self._speed_known(loaded)
-            left = Countdown(self._speeds[loaded.choice], cells)
+            speed = yield from self._speed_known(loaded, stop)
+            if speed is None:
+                return
+            self._check_fits(loaded.model, longest)
+            left = Countdown(speed, cells)
             events: queue.SimpleQueue[Update | Result | None] = queue.SimpleQueue()
 
             def told(cell: Cell, tokens: int) -> None:
@@ -368,6 +378,8 @@ class Session:
                 running = self._computing.start(work)
                 try:
                     while (event := events.get()) is not None:
+                        if isinstance(event, Update) and event.seconds_left is not None:
+                            place.seconds = partial(float, event.seconds_left)
                         yield event
                 except GeneratorExit:  # the visitor has left
                     stop.set()
@@ -387,7 +399,7 @@ class Session:
         chosen : Chosen, optional
             What is to run; the deployment's own by default.
         stop : threading.Event
-            Ends it before it has begun to measure.
+            Ends it.
 
         Raises
         ------
@@ -397,22 +409,26 @@ class Session:
         if self.chosen(chosen) not in self._speeds:
             with self._line.place() as place:
                 yield from self._until_ready(place, stop, chosen)
-                if stop.is_set():
-                    return
-                with _enough_memory(MEASURED):
-                    yield from self._speed_known(self._models.load(self.chosen(chosen)))
+                if not stop.is_set():
+                    yield from self._speed_known(self._models.load(self.chosen(chosen)), stop)
 
-    def _speed_known(self, loaded: Loaded) -> Iterator[Update]:
+    def _speed_known(self, loaded: Loaded, stop: threading.Event) -> Generator[Update, None, Speed | None]:
+        """This machine's speed, measured at its first use; None if it was stopped."""
         if loaded.choice not in self._speeds:
             yield Update("Measuring this machine's speed")
-            self._speeds[loaded.choice] = self._computing(measure, loaded.model)
+            with _enough_memory(MEASURED):
+                speed = self._computing(partial(measure, loaded.model, stop=stop.is_set))
+            if speed is None:
+                return None
+            self._speeds[loaded.choice] = speed
+        return self._speeds[loaded.choice]
 
     def _until_ready(self, place: Place, stop: threading.Event, chosen: Chosen | None) -> Iterator[Update]:
         """Wait for one's turn, and for the model."""
         while waiting := place.before(0.5):
             if stop.is_set():
                 return
-            known = [one.seconds for one in waiting if one.seconds is not None]
+            known = [seconds for one in waiting if (seconds := one.seconds()) is not None]
             left = sum(known) if len(known) == len(waiting) else None
             yield Update(f"Waiting for the model: {len(waiting)} before you", seconds_left=left)
         # Also where it is loaded: another load that somebody stopped may still be under way.
@@ -435,6 +451,14 @@ def _enough_memory(tokens: int) -> Iterator[None]:
                 "loaded: try a shorter text, or close other programs."
             ) from error
         raise
+
+
+def _bytes_for(model: Any, tokens: int) -> int:
+    """Memory that reading and writing so many tokens takes.
+
+    A cache that grows is copied, a layer at a time, and chunks take some: twice the cache is what is asked for.
+    """
+    return 2 * cache_bytes(model.config, tokens, model.dtype.itemsize)
 
 
 def _hidden(own: Needles, straw: Straw, cell: Cell) -> needle.Prompt:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,17 +82,18 @@ class Countdown:
 
 
 @torch.inference_mode()
-def measure(model: Any, far: int = MEASURED - CHUNK) -> Speed:
+def measure(model: Any, far: int = MEASURED - CHUNK, stop: Callable[[], bool] = lambda: False) -> Speed | None:
     """Time one chunk at the text's start, one after `far` tokens, and single tokens after them: a few seconds.
 
     The keys of the tokens before the far chunk are copies of the first one's: what they hold doesn't change the time.
+    None if `stop`, as in `read`, ended it.
     """
     ids = torch.arange(CHUNK, device=model.device)[None] % model.config.get_text_config().vocab_size
     cache = DynamicCache(config=model.config)
 
     def seconds(tokens: torch.Tensor) -> float:
         started = time.perf_counter()
-        for _ in read(model, cache, tokens):
+        for _ in read(model, cache, tokens, stop=stop):
             pass
         if torch.cuda.is_available():
             torch.cuda.synchronize()
@@ -100,11 +101,15 @@ def measure(model: Any, far: int = MEASURED - CHUNK) -> Speed:
 
     seconds(ids)  # warms up
     near = seconds(ids)
+    if stop():
+        return None
     for number, layer in enumerate(list(cache.layers)):
         keys, values = (_copies(x, far // CHUNK - 2) for x in (layer.keys, layer.values))  # type: ignore[union-attr]
         cache.update(keys, values, number)
     distant = seconds(ids)
     answer = min(seconds(ids[:, :1]) for _ in range(3))
+    if stop():
+        return None
     pair = max(0.0, distant - near) / (CHUNK * (far - CHUNK))  # from CHUNK to far: so many more pairs for each token
     return Speed(max(0.0, near / CHUNK - pair * 1.5 * CHUNK), pair, answer)
 

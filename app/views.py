@@ -77,11 +77,11 @@ def no_text(drawn: int) -> str:
 def length_readout(tokens: int, exact: bool, window: int, limit: int) -> str:
     """The prompt's length against the window and the limit."""
     if tokens > limit:
-        kind, note = "error", f"over the limit of {limit:,}: nothing will be cut, but it can't be asked about"
+        kind, note = "error", f"over the limit of {limit:,}: choose what to read of it, below the text"
     elif tokens > window:
-        kind, note = "past", f"{tokens / window:.2g} × the window of {window:,}"
+        kind, note = "past", f"{tokens / window:.2g} × the window of {window:,}; the limit is {limit:,}"
     else:
-        kind, note = "", f"{tokens / window:.0%} of the window of {window:,}"
+        kind, note = "", f"{tokens / window:.0%} of the window of {window:,}; the limit is {limit:,}"
     scale = max(tokens, window) * 1.02
     return (
         f'<div class="length {kind}"><b>{"" if exact else "about "}{tokens:,} tokens</b> <span>{note}</span>'

@@ -18,6 +18,12 @@ Kind = tuple[Any, ...]
 _GROWING = ("dynamic", "longrope")  # RoPE types whose frequencies change with the greatest position seen
 
 
+def grows(module: nn.Module) -> list[str]:
+    """The RoPE types of a rotary embedding whose frequencies change with the greatest position of a forward."""
+    types = getattr(module, "rope_type", "default")
+    return [name for name in (types.values() if isinstance(types, dict) else [types]) if name in _GROWING]
+
+
 class Rotary:
     """The rotary embedding of a model.
 
@@ -66,10 +72,10 @@ class Rotary:
         window : int
             The window that positions are mapped into, in tokens.
         """
-        types = getattr(self.module, "rope_type", "default")
-        growing = [name for name in (types.values() if isinstance(types, dict) else [types]) if name in _GROWING]
+        growing = grows(self.module)
         if not growing:
             return
+        types: Any = self.module.rope_type
         base = pretraining_window(self.decoder.config)
         if window > base:
             self._refuse(

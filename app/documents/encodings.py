@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from contextlib import suppress
 
 from charset_normalizer import CharsetMatch, from_bytes
 
@@ -57,6 +58,10 @@ _UTF8 = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf
 _WESTERN = re.compile(rb"[\xc2\xc3][\x80-\xbf]|\xe2\x80[\x80-\xbf]")  # its letters and quotes in UTF-8
 _CHANCE = 1 / 20  # share of other encodings' letters that may look like UTF-8
 _NON_ASCII = re.compile(rb"[\x80-\xff]")
+_SHIFTED = {"iso2022_jp_2": "ISO-2022-JP (Japanese)", "iso2022_kr": "ISO-2022-KR (Korean)"}
+"""Encodings that are ASCII by their bytes: what the letters mean changes at an escape."""
+
+_SHIFT = re.compile(rb"\x1b\$[@AB()]")
 _NO_TEXT = "This file isn't plain text"
 
 
@@ -91,6 +96,12 @@ def decoded(data: bytes, declared: str | None = None) -> tuple[str, list[str]]:
             return text, [] if name == "UTF-8" else [_note(name)]
     if 0 in data:
         return _wide(data), [_note("UTF-16")]
+    if data.isascii() and _SHIFT.search(data):
+        for codec, name in _SHIFTED.items():
+            with suppress(UnicodeDecodeError):
+                text = data.decode(codec)
+                if not text.isascii():
+                    return text, [_note(name)]
     if _is_binary(data):
         raise AskError(f"{_NO_TEXT}: it has many control characters. Save its text as UTF-8 and upload that.")
     try:

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from lampe.reading import CHUNK, read
+from lampe.rotary import grows
 
 
 class PromptReader:
@@ -20,7 +21,8 @@ class PromptReader:
     Parameters
     ----------
     model : transformers model
-        If it is patched, `Patched.plan` has fixed the prompts' length.
+        If it is patched, `Patched.plan` has fixed the prompts' length. If it isn't, and its RoPE's frequencies change
+        with the input length, each prompt is read whole: in chunks, the first would be turned as in a shorter text.
 
     Attributes
     ----------
@@ -50,7 +52,8 @@ class PromptReader:
         same = next((k for k, (a, b) in enumerate(zip(self._held, ids, strict=False)) if a != b), len(self._held))
         slides = any(getattr(layer, "is_sliding", False) for layer in self.cache.layers)
         # A layer with a sliding window has dropped the keys that a shorter text ends with.
-        self.kept = 0 if slides else min(same, len(ids) - 1) // CHUNK * CHUNK
+        whole = any(grows(module) for module in self.model.modules())
+        self.kept = 0 if slides or whole else min(same, len(ids) - 1) // CHUNK * CHUNK
         if self.kept:
             self.cache.crop(self.kept - self.cache.get_seq_length())  # so many tokens less
             # An answer that reached the window had a plan of its own, which isn't the next prompt's.
@@ -60,7 +63,8 @@ class PromptReader:
         self._held = ids[: self.kept]  # no more, should somebody stop before the end
         self.ids = torch.tensor([ids], device=self.model.device)
         done = self.kept
-        for done in read(self.model, self.cache, self.ids[:, :-1], self.kept, stop=stop):
+        chunk = max(1, len(ids) - 1) if whole else CHUNK
+        for done in read(self.model, self.cache, self.ids[:, :-1], self.kept, chunk, stop):
             yield done
         if done < len(ids) - 1:  # stopped: the cache is filled in part
             self._held = []

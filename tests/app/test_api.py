@@ -25,14 +25,14 @@ def test_only_these_endpoints_are_public(client):
 
 
 def test_ask_answers_with_its_figures(client):
-    answer, figures = client.predict(TEXT, QUESTION, "lampe", 24, api_name="/ask")
+    answer, figures = client.predict(TEXT, QUESTION, "lampe", 8, api_name="/ask")
     assert "Heron" in answer
     assert figures["method"] == "lampe"
     assert figures["input_length"] == figures["mapping_length"] < 100
     assert figures["window"] == 8192
     assert figures["regions"][0]["share"] == pytest.approx(1, abs=1e-3)
     assert figures["prefill_seconds"] > 0
-    plain, figures = client.predict(TEXT, QUESTION, "rope", 24, api_name="/ask")
+    plain, figures = client.predict(TEXT, QUESTION, "rope", 8, api_name="/ask")
     assert plain == answer
     assert figures["regions"] == [{"name": "All", "keys": figures["input_length"], "share": None}]
 
@@ -61,6 +61,23 @@ def test_a_second_question_and_a_follow_up_reuse_what_was_read(client):
     for figures in (second, third):
         assert figures["kept"] >= 512 * (first["input_length"] // 512 - 1)
     assert third["input_length"] > first["input_length"]
+
+
+def test_a_conversation_has_a_longest_length_and_two_sides(client):
+    for earlier, message in (
+        ([[QUESTION, "Heron"]] * 41, "has 41 turns; at most 40"),
+        ([[QUESTION]], "Each earlier turn"),
+    ):
+        with pytest.raises(AppError, match=message):
+            client.predict(TEXT, QUESTION, "lampe", 4, 0.0, 1.0, 0, earlier, api_name="/ask")
+
+
+def test_another_precision_and_the_cut_text(client):
+    answer, figures = client.predict(
+        TEXT, QUESTION, "cut", 8, 0.0, 1.0, 0, [], 0, "SmolLM2-135M-Instruct", 16, api_name="/ask"
+    )
+    assert "Heron" in answer
+    assert (figures["method"], figures["bits"], figures["left_out"]) == ("cut", 16, 0)
 
 
 def test_what_is_drawn_comes_again_with_its_seed(client):

@@ -47,6 +47,8 @@ def test_text_comes_back_as_it_was(tmp_path, encoding):
         ("Привет, мир. Это длинный русский текст о маяке на острове.", "cp1251", "Windows-1251"),
         (JAPANESE, "shift_jis", "Shift-JIS"),
         (JAPANESE, "euc_jp", "EUC-JP"),
+        (JAPANESE, "iso2022_jp", "ISO-2022-JP"),
+        ("등대의 등은 초록색이다.", "iso2022_kr", "ISO-2022-KR"),
         ("我是一只猫。还没有名字。什么地方出生的?", "gb18030", "GB 18030"),
         ("AU CAFÉ”, dit-il, « à côté de l’hôtel »", "cp1252", "Windows-1252"),
         ("A tale of Ā, in few words and two lines.\nThe end.", "utf-16-le", "UTF-16"),
@@ -58,6 +60,11 @@ def test_another_encoding_is_found_and_named(tmp_path, text, encoding, name):
     assert document.text == f"{text}\nAnd plain words."
     assert len(document.notes) == 1
     assert f"isn't UTF-8: it was read as {name}" in document.notes[0]
+
+
+def test_an_escape_alone_makes_no_other_encoding():
+    for data in (b"\x1b[31mred\x1b[0m and plain", b"Shift with ESC $ B, as in \x1b$B"):
+        assert decoded(data) == (data.decode(), [])
 
 
 def test_lines_in_another_encoding_are_read_and_told():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 
 import torch
@@ -49,6 +50,31 @@ def test_the_least_recently_used_goes_first():
     assert kept.bytes == 0, "what is larger than all of it isn't kept"
 
 
+def test_what_ran_beside_lampe_goes_before_it():
+    """Else two methods that don't fit together would each drop the other's, and nothing would ever be reused."""
+    kept = Kept(60)
+    kept.come("a")
+    for _ in range(2):
+        for kind in ("lampe", "rope"):
+            kept.take("a", kind, 1)
+            kept.put("a", kind, 1, reader(10))
+    assert kept.take("a", "rope", 1) is None
+    assert kept.take("a", "lampe", 1)
+
+
+def test_what_is_old_goes_where_nobody_asks(monkeypatch):
+    monkeypatch.setattr("app.kept._AGING", 0.01)
+    monkeypatch.setattr("app.kept.LONGEST", 0.05)
+    kept = Kept(1000)
+    kept.come("a")
+    kept.put("a", "lampe", 1, reader(10))
+    assert kept.bytes == 40
+    ends = time.monotonic() + 20
+    while kept.bytes and time.monotonic() < ends:
+        time.sleep(0.01)
+    assert kept.bytes == 0
+
+
 def test_nothing_is_kept_for_nobody_or_for_who_has_left():
     kept = Kept(1000)
     assert kept.take(None, "lampe", 1) is None
@@ -67,7 +93,7 @@ def test_nothing_is_kept_for_nobody_or_for_who_has_left():
 
 def test_what_nobody_has_asked_about_for_long_goes(monkeypatch):
     kept, now = Kept(1000), [100.0]
-    monkeypatch.setattr("app.kept.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("app.kept.time", SimpleNamespace(monotonic=lambda: now[0], sleep=time.sleep))
     for visitor in "ab":
         kept.come(visitor)
         kept.put(visitor, "lampe", 1, reader(10))

@@ -35,7 +35,8 @@ def test_one_run_for_each_visitor_until_it_ends(runs):
             pass
         with pytest.raises(AskError):
             runs.check_idle(MINE)
-    runs.check_idle(MINE)
+    with runs.started(MINE, beside=True):
+        runs.check_idle(MINE)
 
 
 def test_stop_is_for_the_visitors_own_runs_and_another_may_begin_then(runs):
@@ -64,8 +65,9 @@ def test_a_run_that_is_left_asks_what_it_started_to_end(runs):
 
 def test_a_caller_who_leaves_frees_the_model(server):
     leaving, staying = Client(server, verbose=False), Client(server, verbose=False)
-    short = TEXT, QUESTION, "lampe", 16
+    short, long = (TEXT, QUESTION, "lampe", 16), (EXAMPLES[0].text[:5000], QUESTION, "lampe", 1)
     staying.predict(*short, api_name="/ask")  # now the model is loaded
+    assert [leaving.predict(*long, api_name="/ask")[1]["kept"] > 0 for _ in range(2)] == [False, True]
     jobs = [leaving.submit(f"{n} {EXAMPLES[1].text}", QUESTION, api_name="/ask") for n in range(5)]
     jobs.append(leaving.submit([12_000], [0.1, 0.3, 0.5, 0.7, 0.9], 9, api_name="/needle_grid"))
     while any(job.status().code is not Status.PROCESSING for job in jobs):
@@ -73,4 +75,6 @@ def test_a_caller_who_leaves_frees_the_model(server):
     leaving.close()
     # Each of the others takes minutes.
     assert "Heron" in staying.submit(*short, api_name="/ask").result(timeout=60)[0]
+    staying.session_hash = leaving.session_hash
+    assert staying.predict(*long, api_name="/ask")[1]["kept"] == 0, "nothing of theirs has stayed"
     staying.close()

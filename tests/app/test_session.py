@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.nn.modules.module import register_module_forward_hook
 
+import app.session
 import lampe
 from app.ask_views import done
 from app.asking import MAX_TURNS, Chosen, Request, Sampling, planned_length
@@ -27,6 +29,7 @@ OWN = Settings(None, 4, 64).own
 MAPPED = Chosen(OWN, lampe.LampeConfig(8192, 128, 64, 700))  # compresses what the model's own settings leave alone
 TEXT = "The lamp on the pier is green. The boat is called Heron. Nobody knows who painted the door."
 QUESTION = "What is the boat called?"
+DOCUMENT = EXAMPLES[0].text[:5000]  # some 1,200 tokens
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +45,11 @@ def last(updates):
 def test_the_tokenizer_and_config_come_without_the_model(session):
     assert session.config() is lampe.PRESETS["smollm2"]
     assert len(session.prompt(Request(TEXT, QUESTION)).ids) < 80
-    assert session.needs(80, 24) is None, "no model is loaded"
+    assert session.needs(80, 8) is None, "no model is loaded"
 
 
 def test_a_short_text_is_answered_alike_by_both(session):
-    answers = {method: last(session.ask(Request(TEXT, QUESTION, method, 24))) for method in ("lampe", "rope")}
+    answers = {method: last(session.ask(Request(TEXT, QUESTION, method, 8))) for method in ("lampe", "rope")}
     assert "Heron" in answers["lampe"].answer
     assert answers["lampe"].answer == answers["rope"].answer, "short enough that the map changes nothing"
     assert answers["rope"].attention is None
@@ -116,7 +119,7 @@ def test_one_thread_does_all_the_computing(default_folder):
 def test_stop_ends_a_run_and_keeps_what_there_is(session, when):
     stop = threading.Event()
     after = []
-    for update in session.ask(Request(EXAMPLES[0].text, EXAMPLES[0].question, "lampe", 200, chosen=MAPPED), stop):
+    for update in session.ask(Request(DOCUMENT, QUESTION, "lampe", 200, chosen=MAPPED), stop):
         if stop.is_set():
             after.append(update)
         elif update.stage == when and (update.done or update.answer):
@@ -130,10 +133,10 @@ def test_stop_ends_a_run_and_keeps_what_there_is(session, when):
 
 def test_a_visitor_who_leaves_frees_the_model(session):
     for when in ("Reading", "Answering"):
-        updates = session.ask(Request(EXAMPLES[0].text, EXAMPLES[0].question, "lampe", 200, chosen=MAPPED))
+        updates = session.ask(Request(DOCUMENT, QUESTION, "lampe", 200, chosen=MAPPED))
         next(update for update in updates if update.stage == when and (update.done or update.answer))
         updates.close()
-    assert "Heron" in last(session.ask(Request(TEXT, QUESTION, "rope", 24))).answer
+    assert "Heron" in last(session.ask(Request(TEXT, QUESTION, "rope", 8))).answer
     assert session.model().config._attn_implementation == "sdpa"
 
 
@@ -142,7 +145,7 @@ def test_two_at_once_wait_for_each_other_and_get_their_own(session):
 
     def visit(name):
         text = f"The boat is called {name}. The lamp is green."
-        answers[name] = last(session.ask(Request(text, QUESTION, "lampe", 24))).answer
+        answers[name] = last(session.ask(Request(text, QUESTION, "lampe", 8))).answer
 
     visitors = [threading.Thread(target=visit, args=(name,)) for name in ("Heron", "Puffin", "Kestrel")]
     for visitor in visitors:
@@ -192,7 +195,64 @@ def test_out_of_memory_is_a_sentence_and_the_app_goes_on(session, monkeypatch):
         patched.setattr(model, "forward", fail)
         with pytest.raises(AskError, match="isn't enough memory"):
             last(session.ask(Request(TEXT, QUESTION, "rope", 8)))
-    assert "Heron" in last(session.ask(Request(TEXT, QUESTION, "rope", 24))).answer
+    assert "Heron" in last(session.ask(Request(TEXT, QUESTION, "rope", 8))).answer
+
+
+def test_what_wouldnt_fit_is_refused_before_it_is_read(session, monkeypatch):
+    needs = session.needs(1000, 8)
+    attention = last(session.ask(Request(TEXT, QUESTION, "lampe", 4))).attention
+    with monkeypatch.context() as patched:
+        patched.setattr(app.session, "free_bytes", lambda device: needs.bytes)
+        assert len(session.prompt(Request("word " * 1200, QUESTION)).ids) > 1000
+        for refused in (
+            session.ask(Request("word " * 1200, QUESTION, "lampe", 8)),
+            session.evidence(replace(attention, request=Request("word " * 1200, QUESTION))),
+            session.needles(HAYSTACKS["filler"](), [Cell("single", 1200, 0.5, "lampe")]),
+        ):
+            stages = []
+            with pytest.raises(AskError, match=r"are free: at most 1,008 tokens fit now. Nothing was run"):
+                stages += [update.stage for update in refused]
+            assert "Reading" not in stages
+        assert "Heron" in last(session.ask(Request(TEXT, QUESTION, "lampe", 8))).answer
+    assert session.needs(2000, 8).bytes == pytest.approx(2 * needs.bytes, rel=0.02)
+
+
+def test_each_in_line_is_told_their_place_and_about_how_long(session):
+    last(session.ask(Request(TEXT, QUESTION, "rope", 1)))  # now the speed is known
+    long = session.ask(Request(DOCUMENT, QUESTION, "lampe", 200, chosen=MAPPED))
+    next(update for update in long if update.stage == "Reading" and update.done)
+    needles = session.needles(HAYSTACKS["filler"](), [Cell("single", 2000, 0.5, "lampe")])
+    last_one = session.ask(Request(TEXT, QUESTION, "lampe", 8))
+    waits = [next(update for update in waiting if "before you" in update.stage) for waiting in (needles, last_one)]
+    assert [update.stage[-12:] for update in waits] == ["1 before you", "2 before you"]
+    assert 0 < waits[0].seconds_left < waits[1].seconds_left
+    next(update for update in long if update.stage == "Answering" and update.done == 10)
+    later = next(needles).seconds_left
+    assert 0 < later < waits[0].seconds_left, "the one before is farther"
+    for leaving in (long, needles):
+        leaving.close()
+    assert "Heron" in last(last_one).answer
+
+
+def test_stop_ends_the_measurement_of_the_speed(session):
+    session._speeds.clear()
+    stop = threading.Event()
+    for update in session.measured(stop=stop):
+        if update.stage.startswith("Measuring"):
+            stop.set()
+    assert session._speeds == {}
+    assert session.needs(100, 8).seconds is None
+
+
+def test_an_answer_that_reached_its_longest_says_so(session, monkeypatch):
+    report = last(session.ask(Request(TEXT, QUESTION, "lampe", 2))).report
+    assert report.cut_short
+    assert "the answer stops after 2 tokens" in done([report])
+    every = list(range(session.model().config.vocab_size))
+    monkeypatch.setattr(session.model().generation_config, "eos_token_id", every)
+    report = last(session.ask(Request(TEXT, QUESTION, "lampe", 1))).report
+    assert (report.new_tokens, report.cut_short) == (1, False), "the model ended there itself"
+    assert done([report]) == "Done."
 
 
 def test_a_visitors_own_settings_are_what_runs(session):
@@ -210,39 +270,38 @@ def test_a_visitors_own_settings_are_what_runs(session):
 
 # Several questions on one text
 
-DOCUMENT = EXAMPLES[0].text[:5000]  # some 1,200 tokens
 OTHER = "Which island is this about?"
 
 
 def test_a_second_question_reads_only_itself_and_is_answered_as_if_alone(session):
-    first = last(session.ask(Request(DOCUMENT, QUESTION, "lampe", 24, chosen=MAPPED), visitor="ann")).report
-    second = last(session.ask(Request(DOCUMENT, OTHER, "lampe", 24, chosen=MAPPED), visitor="ann"))
-    alone = last(session.ask(Request(DOCUMENT, OTHER, "lampe", 24, chosen=MAPPED)))
+    first = last(session.ask(Request(DOCUMENT, QUESTION, "lampe", 8, chosen=MAPPED), visitor="ann")).report
+    second = last(session.ask(Request(DOCUMENT, OTHER, "lampe", 8, chosen=MAPPED), visitor="ann"))
+    alone = last(session.ask(Request(DOCUMENT, OTHER, "lampe", 8, chosen=MAPPED)))
     assert first.kept == 0
     assert second.report.kept > 0.6 * second.report.input_length
     assert alone.report.kept == 0
     assert second.answer == alone.answer
     assert torch.equal(second.attention.shares, alone.attention.shares)
-    assert last(session.ask(Request(DOCUMENT, OTHER, "lampe", 24, chosen=MAPPED), visitor="bob")).report.kept == 0, (
+    assert last(session.ask(Request(DOCUMENT, OTHER, "lampe", 8, chosen=MAPPED), visitor="bob")).report.kept == 0, (
         "it is Ann's alone"
     )
     session.forget("ann")
-    assert last(session.ask(Request(DOCUMENT, OTHER, "lampe", 24, chosen=MAPPED), visitor="ann")).report.kept == 0
+    assert last(session.ask(Request(DOCUMENT, OTHER, "lampe", 8, chosen=MAPPED), visitor="ann")).report.kept == 0
     session.forget("ann")
     session.forget("bob")
 
 
 def test_a_follow_up_goes_on_until_its_plan_ends_then_all_is_read_again(session):
     words = " ".join(DOCUMENT.split()[:500])
-    asked = Request(words, QUESTION, "lampe", 24, chosen=MAPPED)
+    asked = Request(words, QUESTION, "lampe", 8, chosen=MAPPED)
     answer = last(session.ask(asked, visitor="cleo"))
-    followed = Request(words, "And who painted it?", "lampe", 24, ((QUESTION, answer.answer),), chosen=MAPPED)
+    followed = Request(words, "And who painted it?", "lampe", 8, ((QUESTION, answer.answer),), chosen=MAPPED)
     update = last(session.ask(followed, visitor="cleo"))
     assert update.report.planned_length == answer.report.planned_length
     assert update.report.kept >= 512
     assert update.report.outgrown is None
     assert update.answer == last(session.ask(followed)).answer
-    long = Request(words, "Why? " * 500, "lampe", 24, followed.earlier, chosen=MAPPED)
+    long = Request(words, "Why? " * 500, "lampe", 8, followed.earlier, chosen=MAPPED)
     update = last(session.ask(long, visitor="cleo"))
     assert update.report.planned_length > answer.report.planned_length
     assert update.report.kept == 0, "another plan has other keys"
@@ -253,12 +312,12 @@ def test_a_follow_up_goes_on_until_its_plan_ends_then_all_is_read_again(session)
 
 def test_a_text_is_cut_to_the_window_where_it_is_longer(session):
     config = lampe.LampeConfig(1024, 64, 32, 512)
-    cut = Request(DOCUMENT, QUESTION, "cut", 24, chosen=Chosen(OWN, config))
+    cut = Request(DOCUMENT, QUESTION, "cut", 8, chosen=Chosen(OWN, config))
     prompt, whole = (
         session.prompt(cut),
-        session.prompt(Request(DOCUMENT, QUESTION, "rope", 24, chosen=Chosen(OWN, config))),
+        session.prompt(Request(DOCUMENT, QUESTION, "rope", 8, chosen=Chosen(OWN, config))),
     )
-    assert len(prompt.ids) + 24 == 1024
+    assert len(prompt.ids) + 8 == 1024
     _, stop = prompt.document
     assert prompt.ids[:stop] == whole.ids[:stop]
     assert prompt.ids[stop:] == whole.ids[whole.document[1] :]
@@ -267,12 +326,12 @@ def test_a_text_is_cut_to_the_window_where_it_is_longer(session):
     assert report.left_out == prompt.left_out
     assert report.method == "cut"
     for method in ("rope", "cut"):
-        again = last(session.ask(Request(DOCUMENT, QUESTION, method, 24, chosen=Chosen(OWN, config)), visitor="dora"))
+        again = last(session.ask(Request(DOCUMENT, QUESTION, method, 8, chosen=Chosen(OWN, config)), visitor="dora"))
         assert again.report.kept == (512 if method == "cut" else 0), "neither takes the other's"
     session.forget("dora")
-    short = session.prompt(Request(TEXT, QUESTION, "cut", 24))
+    short = session.prompt(Request(TEXT, QUESTION, "cut", 8))
     assert short.left_out == 0
-    assert short.ids == session.prompt(Request(TEXT, QUESTION, "rope", 24)).ids
+    assert short.ids == session.prompt(Request(TEXT, QUESTION, "rope", 8)).ids
 
 
 def test_what_is_drawn_is_drawn_again_with_its_seed(session):
@@ -299,12 +358,11 @@ def test_a_run_that_failed_leaves_nothing_to_go_on_from(session, monkeypatch):
 def test_after_a_stop_the_next_question_is_answered_right(session):
     for when in ("Reading", "Answering"):
         stop = threading.Event()
-        for update in session.ask(Request(DOCUMENT, QUESTION, "lampe", 24, chosen=MAPPED), stop, "fay"):
+        for update in session.ask(Request(DOCUMENT, QUESTION, "lampe", 8, chosen=MAPPED), stop, "fay"):
             if update.stage == when and (update.done > 512 or update.answer):
                 stop.set()
-        alone = last(session.ask(Request(DOCUMENT, OTHER, "lampe", 24, chosen=MAPPED)))
+        alone = last(session.ask(Request(DOCUMENT, OTHER, "lampe", 8, chosen=MAPPED)))
         assert (
-            last(session.ask(Request(DOCUMENT, OTHER, "lampe", 24, chosen=MAPPED), visitor="fay")).answer
-            == alone.answer
+            last(session.ask(Request(DOCUMENT, OTHER, "lampe", 8, chosen=MAPPED), visitor="fay")).answer == alone.answer
         )
         session.forget("fay")

@@ -102,14 +102,27 @@ def test_a_follow_up_goes_on_with_what_was_read(page):
     page.get_by_role("button", name="Ask", exact=True).click()
     expect(page.locator("#status")).to_contain_text("Done", timeout=120_000)
     page.get_by_label("Question").fill("What colour is the lamp?")
+    page.locator("#beside").get_by_label("Plain RoPE on what fits its window").check()
     page.get_by_role("button", name="Follow up").click()
     expect(page.locator("#status")).to_contain_text("tokens were read before", timeout=120_000)
+    expect(page.locator("#status")).to_contain_text("not asked, for it hasn't answered every turn before")
     card = page.locator("#lampe-answer")
     expect(card).to_contain_text("What is the boat called?")
     expect(card).to_contain_text("What colour is the lamp?")
     assert "Heron" in card.inner_text()
     assert "green" in card.inner_text().split("What colour is the lamp?")[1]
     expect(page.locator("#report")).to_contain_text("read before")
+
+
+def test_a_conversation_isnt_carried_to_another_text(page):
+    page.get_by_label("Document", exact=True).fill("The boat is called Heron. The lamp is green. " * 10)
+    page.get_by_label("Question").fill("What is the boat called?")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.locator("#status")).not_to_be_empty()
+    page.get_by_label("Document", exact=True).fill("Another text, put there while the first is asked about.")
+    expect(page.locator("#status")).to_contain_text("Done", timeout=120_000)
+    page.get_by_role("button", name="Follow up").click()
+    expect(page.get_by_role("alert")).to_contain_text("The conversation was about another text")
 
 
 def test_three_methods_side_by_side_and_the_passages_behind_an_answer(page):
@@ -137,7 +150,7 @@ def test_a_part_of_a_text_is_read_and_the_whole_comes_back(page):
     page.get_by_role("button", name="Read only a part of it").click()
     page.get_by_label("Its beginning and its end").check()
     page.get_by_role("button", name="Cut it").click()
-    expect(page.locator("#about-document")).to_contain_text("Left out:")
+    expect(page.locator("#left-out")).to_contain_text("Left out:")
     expect(page.locator("#length")).to_contain_text("× the window")
     kept = page.get_by_label("Document", exact=True).input_value()
     assert kept.startswith("Sentence number 0.")
@@ -205,21 +218,26 @@ def test_a_pdfs_pages_are_marked_and_two_of_them_are_read(page):
     expect(page.get_by_role("alert")).to_contain_text("the numbers go from 1 to 4")
     page.locator("#cut-last input").fill("3")
     page.get_by_role("button", name="Cut it").click()
-    expect(about).to_contain_text("Left out: ")
+    left_out = page.locator("#left-out")
+    expect(left_out).to_contain_text("Left out: Page 1")
+    expect(about).to_contain_text("logbook.pdf, 4 parts")
     kept = text.input_value()
     assert re.findall(r"\[Page \d\]|is (?:called )?(\w+)\.", kept) == ["", "green", "", "Kestrel"]
     page.get_by_label("Question").fill("What is the boat called?")
     page.get_by_role("button", name="Ask", exact=True).click()
     expect(page.locator("#status")).to_contain_text("Done", timeout=120_000)
-    page.get_by_role("button", name="Whole text again").click()
-    expect(text).to_have_value(re.compile(r"^\[Page 1\].*\[Page 4\]", re.S))
-    page.locator("#cut-first input").fill("4")
     page.locator("#cut-last input").fill("4")
+    page.locator("#cut-first input").fill("4")
     page.get_by_role("button", name="Cut it").click()
     expect(text).to_have_value(re.compile(r"^\[Page 4\]\s+The door is blue"))
+    page.get_by_role("button", name="Whole text again").click()
+    expect(text).to_have_value(re.compile(r"^\[Page 1\].*\[Page 4\]", re.S))
+    page.get_by_role("button", name="Cut it").click()
+    expect(left_out).to_contain_text("Page 1 to Page 3")
     text.fill("Another text.")
     expect(page.get_by_role("button", name="Whole text again")).to_be_hidden()
-    expect(about).not_to_contain_text("Left out")
+    expect(left_out).to_be_empty()
+    expect(about).to_be_empty()
     assert "Kestrel" in page.locator("#lampe-answer").inner_text()
 
 

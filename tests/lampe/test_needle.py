@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from transformers import DynamicCache
 
 import lampe
 from lampe import __main__ as cli
@@ -175,6 +176,23 @@ def test_sliding_layers_share_nothing_and_still_read_the_whole():
             pass
         assert reader.kept == 0
         torch.testing.assert_close(reader.cache.layers[1].keys, alone.cache.layers[1].keys)
+
+
+@pytest.mark.parametrize("family", ["llama-dynamic", "phi3-longrope"])
+def test_an_unpatched_model_whose_frequencies_grow_is_read_as_in_one_forward(family):
+    """In chunks, the first would be turned by the frequencies of a shorter text."""
+    model, ids = build(FAMILIES[family]), tokens(700, seed=3)
+    reader = PromptReader(model)
+    for _ in range(2):
+        for _ in reader.read(ids[0].tolist()):
+            pass
+        whole = DynamicCache(config=model.config)
+        with torch.inference_mode():
+            model(ids[:, :-1], past_key_values=whole)
+        torch.testing.assert_close(reader.cache.layers[0].keys, whole.layers[0].keys)
+    with lampe.patch(model, LampeConfig(64, 10, 6, 32)) as patched:  # patched, the frequencies are held
+        patched.plan(700)
+        assert next(PromptReader(model).read(ids[0].tolist())) == CHUNK
 
 
 def test_what_will_be_read_is_known_before():
