@@ -107,7 +107,8 @@ def distance_figure(position_map: PositionMap, window: int, big: bool = False, n
     if window <= top:
         sheet.level(window, f"window {window:,}")
     else:
-        sheet.label(1, top, f"the window ends at {window:,}", xref="paper", xanchor="right", yanchor="top")
+        # In the lower corner: the curve ends in the upper one.
+        sheet.label(1, 0, f"the window ends above, at {window:,} ", xref="paper", xanchor="right", yanchor="bottom")
     drawn = curves(position_map)
     for number, curve in enumerate(drawn):
         region_line(sheet, position_map, position_map.length - 1, curve, by="distance")

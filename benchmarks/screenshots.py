@@ -2,8 +2,8 @@
 
     python -m benchmarks.screenshots [--folder assets/screenshots]
 
-Starts the app, asks the 12,000-token example for real, looks at its evidence, runs a needle test, and photographs the
-tabs: wide, on a phone, in the dark.
+Starts the app, opens a document and cuts it, asks the 12,000-token example for real, looks at its evidence, runs a
+needle test, and photographs the tabs: wide, on a phone, in the dark.
 Needs requirements-dev.txt and Chromium (named in `CHROMIUM` if it isn't on the path).
 """
 
@@ -20,6 +20,7 @@ from playwright.sync_api import Page, sync_playwright
 from app.examples import EXAMPLES
 from app.page import LAUNCH, build
 from app.settings import Settings
+from benchmarks.questions import text_of
 
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -52,6 +53,23 @@ def ask_example(page: Page) -> None:
     page.wait_for_timeout(1000)
 
 
+def open_document(page: Page) -> None:
+    """Upload a text that comes with a package, and read two of its chapters."""
+    text = text_of("orjson").encode()
+    page.locator("input[type=file]").first.set_input_files(
+        {"name": "orjson.md", "mimeType": "text/markdown", "buffer": text}
+    )
+    page.locator("#about-document", has_text="parts").wait_for()
+    page.locator("#about-document summary").click()
+    page.get_by_role("button", name="Read only a part of it").click()
+    page.get_by_label("Pages or chapters").check()
+    page.locator("#cut-first input").fill("2")
+    page.locator("#cut-last input").fill("5")
+    page.get_by_role("button", name="Cut it").click()
+    page.locator("#left-out", has_text="Left out").wait_for()
+    page.get_by_role("button", name="Another model or precision").click()
+
+
 def dark(page: Page, on: bool) -> None:
     page.evaluate("on => document.body.classList.toggle('dark', on)", on)
 
@@ -75,6 +93,9 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
         page = browser.new_page(viewport={"width": 1440, "height": 900})
         page.goto(f"{url}?__theme=light")
+        open_document(page)
+        shoot(page, folder, {"document": 1440, "document-phone": 390})
+        page.reload()
         ask_example(page)
         shoot(page, folder, {"ask": 1440, "ask-phone": 390})
         page.set_viewport_size({"width": 1440, "height": 900})

@@ -32,6 +32,16 @@ ENCODINGS = {
 }
 """Those that are looked for, by Python's names; of two that fit as well, the first is taken."""
 
+_DECLARED = ENCODINGS | {
+    "iso8859-5": "ISO 8859-5 (Cyrillic)",
+    "iso8859-7": "ISO 8859-7 (Greek)",
+    "iso8859-15": "ISO 8859-15 (Western European)",
+    "koi8-u": "KOI8-U (Cyrillic)",
+    "cp866": "DOS 866 (Cyrillic)",
+    "tis-620": "TIS-620 (Thai)",
+}
+"""Those that a text may name itself; by its bytes alone the others can't be told from the commoner ones."""
+
 _WIDER = {
     "iso8859-1": "cp1252",
     "ascii": "cp1252",
@@ -108,11 +118,9 @@ def decoded(data: bytes, declared: str | None = None) -> tuple[str, list[str]]:
         return data.decode("utf-8"), []
     except UnicodeDecodeError:
         pass
-    if named := _known(declared):
-        try:
-            return data.decode(named), [_note(ENCODINGS[named])]
-        except UnicodeDecodeError:
-            pass
+    if named := _known(declared, _DECLARED):
+        with suppress(UnicodeDecodeError):
+            return data.decode(named), [_note(_DECLARED[named])]
     return _guessed(data)
 
 
@@ -193,13 +201,13 @@ def _commonest(match: CharsetMatch, order: list[str]) -> str:
     return next(name for name in order if name in names)
 
 
-def _known(name: str | None) -> str | None:
+def _known(name: str | None, among: dict[str, str] = ENCODINGS) -> str | None:
     try:
         found = codecs.lookup((name or "").strip()).name
     except (LookupError, ValueError):
         return None
     found = _WIDER.get(found, found)
-    return found if found in ENCODINGS else None
+    return found if found in among else None
 
 
 def _is_binary(data: bytes) -> bool:

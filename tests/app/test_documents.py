@@ -83,6 +83,8 @@ def test_a_declared_encoding_is_taken_where_it_fits():
     assert found.parts[0].text.strip() == "Türkçe güneşli bir ağaç"
     assert "Windows-1254" in found.notes[0]
     assert read_html(source.format("iso-8859-9").encode()).parts == found.parts, "UTF-8 whatever it says"
+    fifteen = '<meta charset="iso-8859-15"><p>Un œuf coûte 3 €.</p>'
+    assert read_html(fifteen.encode("iso8859-15")).parts[0].text.strip() == "Un œuf coûte 3 €."
     for nonsense in ("rot13", "unicode_escape", "x" * 30):
         read_html(source.format(nonsense).encode("cp1252", "replace"))
 

@@ -291,7 +291,7 @@ def test_the_readout_tells_window_and_limit_apart():
 
 def test_a_curve_nobody_calibrated_is_named_wherever_it_is_shown():
     report = RunReport(
-        "lampe", "a/b", 4, 9000, 9216, 0, 0, 8192, 2048, False, [], [], 1.0, 1.0, 0, 0.0, 1.0, 0, True
+        "lampe", "a/b", 4, 9000, 9216, 0, 0, 8192, 2048, False, [], [], 1.0, 1.0, 0, 0.0, 1.0, 0, True, False
     )  # fmt: skip
     assert "2,048 positions, planned for 9,216 tokens, not calibrated for this model" in run_report([report])
     assert "not calibrated" not in run_report([replace(report, calibrated=True)])
