@@ -41,7 +41,7 @@ def test_ten_callers_at_once_each_get_their_own_answer(server):
     names = ["Heron", "Puffin", "Kestrel", "Swan", "Eagle", "Falcon", "Robin", "Raven", "Sparrow", "Pelican"]
     callers = [Client(server, verbose=False) for _ in names]
     jobs = [
-        caller.submit(f"The boat is called {name}. The lamp is green.", QUESTION, "lampe", 16, api_name="/ask")
+        caller.submit(f"The boat is called {name}. The lamp is green.", QUESTION, "lampe", 8, api_name="/ask")
         for caller, name in zip(callers, names, strict=True)
     ]
     for name, job in zip(names, jobs, strict=True):
@@ -81,7 +81,7 @@ def test_another_precision_and_the_cut_text(client):
 
 
 def test_what_is_drawn_comes_again_with_its_seed(client):
-    drawn = [client.predict(TEXT, QUESTION, "lampe", 12, 1.5, 1.0, seed, api_name="/ask") for seed in (1, 1, 2, 3)]
+    drawn = [client.predict(TEXT, QUESTION, "lampe", 6, 1.5, 1.0, seed, api_name="/ask") for seed in (1, 1, 2, 3)]
     assert drawn[0][0] == drawn[1][0]
     assert len({answer for answer, _ in drawn}) > 1
     assert [figures["seed"] for _, figures in drawn] == [1, 1, 2, 3]

@@ -336,11 +336,11 @@ def test_a_text_is_cut_to_the_window_where_it_is_longer(session):
 
 def test_what_is_drawn_is_drawn_again_with_its_seed(session):
     def drawn(seed, temperature=1.5):
-        return last(session.ask(Request(TEXT, QUESTION, "lampe", 16, sampling=Sampling(temperature, 1.0, seed)))).answer
+        return last(session.ask(Request(TEXT, QUESTION, "lampe", 6, sampling=Sampling(temperature, 1.0, seed)))).answer
 
     assert drawn(1) == drawn(1)
     assert len({drawn(seed) for seed in range(4)}) > 1
-    greedy = last(session.ask(Request(TEXT, QUESTION, "lampe", 16))).answer
+    greedy = last(session.ask(Request(TEXT, QUESTION, "lampe", 6))).answer
     assert drawn(3, 0.0) == greedy
 
 

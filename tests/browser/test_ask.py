@@ -219,7 +219,7 @@ def test_a_pdfs_pages_are_marked_and_two_of_them_are_read(page):
     page.locator("#cut-last input").fill("3")
     page.get_by_role("button", name="Cut it").click()
     left_out = page.locator("#left-out")
-    expect(left_out).to_contain_text("Left out: Page 1")
+    expect(left_out).to_contain_text("characters: Page 1, Page 4.")
     expect(about).to_contain_text("logbook.pdf, 4 parts")
     kept = text.input_value()
     assert re.findall(r"\[Page \d\]|is (?:called )?(\w+)\.", kept) == ["", "green", "", "Kestrel"]
