@@ -247,7 +247,8 @@ def build_ask_tab(
     def new_text(text: str, opened: Opened | None) -> list[Any]:
         """What was said about one text is no conversation about another, and its pages aren't the other's."""
         over = [None, gr.Button(interactive=False)]
-        if held(text, opened) is opened:
+        # A change from before a cut may come after it, with the whole text.
+        if held(text, opened) is opened or (opened and opened.whole and text == text_of(opened.whole)):
             return [*over, *[gr.skip()] * 4]
         return [*over, None, "", "", gr.Button(visible=False)]
 
@@ -344,7 +345,8 @@ def build_ask_tab(
     # The page paints first: another model's config may have to be fetched.
     gr.on([demo.load, text.change, question.change, budget.change, chosen.change], **counted, concurrency_limit=4)
     said_of = [conversation, on, opened, about, left_out, uncut]
-    gr.on([text.change, chosen.change], new_text, [text, opened], said_of, queue=False, **QUIET)
+    another: dict[str, Any] = {"queue": False, "trigger_mode": "always_last", **QUIET}
+    gr.on([text.change, chosen.change], new_text, [text, opened], said_of, **another)
     for button, example in zip(buttons, EXAMPLES, strict=True):
         button.click(_filled(example), None, [text, question], queue=False, **QUIET)
     file.upload(open_file, file, [text, opened, about, status, first, last, left_out, uncut], **QUIET)
