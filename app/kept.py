@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from lampe.memory import give_back
 from lampe.needle.prefix import PromptReader
 
-FIRST = "lampe"
+_FIRST = "lampe"
 """The kind that a visitor's others give way to: follow-ups and the passages looked at rest on it."""
 
 LONGEST = 1800.0
@@ -80,8 +80,8 @@ class Kept:
         with self._lock:
             if visitor is not None and visitor in self._here:
                 self._readers[visitor, kind] = _Held(plan, reader, time.monotonic())
-                if (visitor, FIRST) in self._readers:  # it goes last of theirs, not first, for what ran beside it
-                    self._readers.move_to_end((visitor, FIRST))
+                if (visitor, _FIRST) in self._readers:  # it goes last of theirs, not first, for what ran beside it
+                    self._readers.move_to_end((visitor, _FIRST))
         self.shrink(self.most_bytes)
 
     def forget(self, visitor: str) -> None:

@@ -34,12 +34,16 @@ class Models:
         Where models are loaded.
     replaced : callable
         Called before the loaded model goes: what belongs to it is to be let go of.
+    held : callable
+        Bytes of what belongs to it.
     """
 
-    def __init__(self, settings: Settings, computing: Computing, replaced: Callable[[], None]) -> None:
+    def __init__(
+        self, settings: Settings, computing: Computing, replaced: Callable[[], None], held: Callable[[], int]
+    ) -> None:
         self.settings = settings
         self.loaded: Loaded | None = None
-        self._computing, self._replaced = computing, replaced
+        self._computing, self._replaced, self._held = computing, replaced, held
         self._tokenizers: dict[str | None, Any] = {}
         self._configs: dict[str | None, Any] = {}
         self._fetching, self._loading = threading.Lock(), threading.Lock()
@@ -138,8 +142,7 @@ class Models:
         memory, released = "", ""
         if self.loaded or choice.model_id not in (None, DEFAULT_MODEL_NAME):  # that one is small, and fetched below
             needed, free = needed_bytes(choice), free_bytes()
-            if free < needed <= free + _weights(self.loaded):
-                assert self.loaded
+            if self.loaded and free < needed <= free + _weights(self.loaded.model) + self._held():
                 released = (
                     f" {self.loaded.choice.name} was let go of first; it is loaded again when it is next asked for."
                 )
@@ -177,9 +180,9 @@ class Models:
             torch.cuda.empty_cache()
 
 
-def _weights(loaded: Loaded | None) -> int:
-    """What goes with a model."""
-    return sum(weight.nbytes for weight in loaded.model.parameters()) if loaded else 0
+def _weights(model: Any) -> int:
+    """Bytes of a loaded model's weights."""
+    return sum(weight.nbytes for weight in model.parameters())
 
 
 def needed_bytes(choice: ModelChoice) -> int:

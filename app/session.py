@@ -47,7 +47,7 @@ class Session:
 
     def __post_init__(self) -> None:
         self._kept = Kept(self.settings.kept_bytes)
-        self._models = Models(self.settings, self._computing, lambda: self._kept.shrink(0))
+        self._models = Models(self.settings, self._computing, lambda: self._kept.shrink(0), lambda: self._kept.bytes)
 
     def chosen(self, chosen: Chosen | None) -> ModelChoice:
         """The model that is to run.

@@ -55,14 +55,14 @@ def ask(session, model):
 def test_what_is_offered_may_be_chosen_and_nothing_else(tmp_path, monkeypatch):
     (tmp_path / "owner" / "name").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    some = Models(replace(SETTINGS, more_models=("a/b", "folder")), None, None)
+    some = Models(replace(SETTINGS, more_models=("a/b", "folder")), None, None, None)
     for name in (None, "a/b", "folder"):
         some.check(ModelChoice(name, 16))
     with pytest.raises(AskError, match="c/d' isn't offered here; choose one of SmolLM2-135M-Instruct, a/b, folder"):
         some.check(ModelChoice("c/d", 4))
     with pytest.raises(AskError, match="in 4 or in 16 bits, not 8"):
         some.check(ModelChoice("a/b", 8))
-    anything = Models(replace(SETTINGS, allow_any_model=True), None, None)
+    anything = Models(replace(SETTINGS, allow_any_model=True), None, None, None)
     anything.check(ModelChoice("c/d-1.5_e", 4))
     for name in (
         "folder",
@@ -131,6 +131,12 @@ def test_what_wouldnt_fit_alone_takes_nobodys_model_away(session, small, monkeyp
     assert "let go" not in str(refused.value)
     assert session.model() is model
     assert session._kept.bytes, "nor what was read"
+    gone = sum(weight.nbytes for weight in model.parameters()) + session._kept.bytes
+    monkeypatch.setattr(app.models, "free_bytes", lambda: 0)
+    for needed, message in ((gone + 1, "are free here: [^.]*\\.$"), (gone, "was let go of first")):
+        monkeypatch.setattr(app.models, "needed_bytes", lambda choice, needed=needed: needed)
+        with pytest.raises(lampe.LoadError, match=message):
+            list(session.prepare(Chosen(ModelChoice(small["llama"], 16)), threading.Event()))
 
 
 def test_a_stopped_load_ends_and_nobodys_model_is_changed(session, small, monkeypatch):
