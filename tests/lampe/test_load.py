@@ -96,7 +96,8 @@ def test_four_bits_are_nf4_twice_quantised_and_not_repacked(default_folder):
     state = linear[0].weight.quant_state
     assert (state.quant_type, state.nested) == ("nf4", True)
     assert linear[0].compute_dtype == model.dtype
-    assert model.get_memory_footprint() < 115e6
+    in_full = model.lm_head.weight  # the embedding too: they are one
+    assert model.get_memory_footprint() - in_full.numel() * in_full.element_size() < 60e6
     model(torch.arange(40)[None])
     assert not getattr(linear[0].weight.quant_state, "packing_format_for_cpu", False)
 
@@ -114,7 +115,7 @@ def test_a_few_tokens_take_packed_weights_of_the_same_value(default_folder):
         assert (few - many).norm() < 0.01 * many.norm()
         if not (has_avx512bf16() and model.dtype == torch.bfloat16):  # this machine has no kernel for packed weights
             assert type(linear) is Linear4bit
-            assert torch.equal(few, many)
+            torch.testing.assert_close(few, many, rtol=1e-4, atol=1e-4)  # by whichever kernel fits the shape
             return
         assert torch.equal(copy.deepcopy(linear)(x), few)
         calls = []
