@@ -22,7 +22,7 @@ from app.evidence import Evidence, passages
 from app.examples import EXAMPLES, Example
 from app.figures import Frame, distance_figure, regions_figure
 from app.map_view import MAX_MAP_LENGTH, MapView
-from app.reports import Attention, RunReport
+from app.reports import Attention, Needs, RunReport
 from app.runs import Runs, measuring
 from app.session import Session
 from app.sheet import as_plot
@@ -75,6 +75,19 @@ class Opened:
 def held(text: str, opened: Opened | None) -> Opened:
     """What was opened or cut, if the text box still holds it; else the text as one part."""
     return opened if opened and text_of(opened.parts) == text else Opened((Part("the text", text),))
+
+
+def edited(text: str, opened: Opened | None) -> bool:
+    """Whether a text is one that was cut, with no more than half of it changed at one place."""
+    if opened is None or not opened.whole:
+        return False
+    was = text_of(opened.parts)
+    return _same(was, text) + _same(was[::-1], text[::-1]) >= len(was) / 2
+
+
+def _same(one: str, other: str) -> int:
+    """How many characters both begin with."""
+    return next((k for k, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def marked(document: Document) -> tuple[Part, ...]:
@@ -175,7 +188,9 @@ def build_ask_tab(
 
     # Handlers
 
-    def count(text: str, question: str, budget: float, chosen: Chosen) -> Iterator[tuple[Any, ...]]:
+    def count(
+        text: str, question: str, budget: float, chosen: Chosen, request: gr.Request
+    ) -> Iterator[tuple[Any, ...]]:
         """Readout, sentence, both figures and planned length of the text; fetches the tokenizer at its first use."""
         try:
             if not text.strip():
@@ -189,15 +204,18 @@ def build_ask_tab(
                 yield estimate
                 for update in with_progress(partial(session.tokenizer, chosen)):
                     yield estimate[0] + views.status(update), *[gr.skip()] * 4
-            yield show_length(chosen, len(build_prompt(session.tokenizer(chosen), text, question)), budget, True)
+            ids = build_prompt(session.tokenizer(chosen), text, question)
+            needs = session.needs(ids, int(budget), chosen, request.session_hash)
+            yield show_length(chosen, len(ids), budget, True, needs)
         except REFUSALS as error:
             yield views.message(str(error)), "", *[gr.skip()] * 3
 
-    def show_length(chosen: Chosen, tokens: int, budget: float, exact: bool) -> tuple[Any, ...]:
+    def show_length(
+        chosen: Chosen, tokens: int, budget: float, exact: bool, needs: Needs | None = None
+    ) -> tuple[Any, ...]:
         config = session.config(chosen)
         planned = min(planned_length(tokens, int(budget)), MAX_MAP_LENGTH) if budget else tokens
         position_map = config.position_map(planned)
-        needs = session.needs(tokens, int(budget), chosen) if budget else None
         return (
             views.length_readout(tokens, exact, config.window, session.settings.max_input_tokens)
             + ask_views.document_strip(position_map, min(tokens, planned))
@@ -229,9 +247,10 @@ def build_ask_tab(
             before = held(text, opened)
             whole = before.whole or before.parts
             made = session.cut(way, whole, question, most, first, last, chosen)
+            kept = Opened((Part("the text", made.text),), whole) if made.left_out else Opened(whole)
             return [
-                made.text,
-                Opened((Part("the text", made.text),), whole),
+                text_of(kept.parts),
+                kept,
                 views.note(made.sentence),
                 "",
                 gr.Button(visible=bool(made.left_out)),
@@ -248,8 +267,10 @@ def build_ask_tab(
         """What was said about one text is no conversation about another, and its pages aren't the other's."""
         over = [None, gr.Button(interactive=False)]
         # A change from before a cut may come after it, with the whole text.
-        if held(text, opened) is opened or (opened and opened.whole and text == text_of(opened.whole)):
-            return [*over, *[gr.skip()] * 4]
+        if opened and (held(text, opened) is opened or (opened.whole and text == text_of(opened.whole))):
+            return [*over, *[gr.skip()] * 3, gr.Button(visible=bool(opened.whole))]
+        if edited(text, opened):  # what was left out of it still is; the whole text would take the edits away
+            return [*over, gr.skip(), "", gr.skip(), gr.Button(visible=False)]
         return [*over, None, "", "", gr.Button(visible=False)]
 
     def answer(
@@ -307,7 +328,7 @@ def build_ask_tab(
                             yield shown(views.note(f"{stage}."))
                         else:
                             yield shown(views.status(replace(update, stage=stage)))
-            yield ended(views.note("Stopped." if stop.is_set() else ask_views.done(reports, behind)))
+            yield ended(views.note("Stopped." if stop.is_set() else ask_views.done(reports, bool(following), behind)))
         except REFUSALS as error:
             yield ended(views.message(str(error))) if reports else [
                 views.message(str(error)), *[gr.skip()] * (len(answered_in) - 1)

@@ -39,7 +39,8 @@ def needed(needs: Needs | None) -> str:
     if needs is None:
         return ""
     time = f"{about_seconds(needs.seconds)} here, " if needs.seconds is not None else ""
-    return f'<p class="caption">One answer: {time}{needs.bytes / 1e6:,.0f} MB of memory for the text.</p>'
+    kept = f" {needs.kept:,} tokens are read already." if needs.kept else ""
+    return f'<p class="caption">One answer: {time}{needs.bytes / 1e6:,.0f} MB of memory for the text.{kept}</p>'
 
 
 def about(document: Document) -> str:
@@ -72,8 +73,8 @@ def _said(answer: str) -> str:
     return f"<span>{ANSWER_PREFIX}</span> {escape(answer.lstrip())}" if answer else ""
 
 
-def done(reports: Sequence[RunReport], behind: Sequence[Method] = ()) -> str:
-    """What was saved and what wasn't, what isn't whole, and which methods weren't asked."""
+def done(reports: Sequence[RunReport], following: bool = False, behind: Sequence[Method] = ()) -> str:
+    """What was saved and what wasn't, what isn't whole, and which methods weren't asked; `following` up, or not."""
     words = "Done."
     for report in reports:
         name = METHOD_NAMES[report.method]
@@ -84,6 +85,8 @@ def done(reports: Sequence[RunReport], behind: Sequence[Method] = ()) -> str:
                 f" {name}: the conversation no longer fits the {report.outgrown:,} tokens that it was planned for; "
             )
             words += f"it is planned for {report.planned_length:,} now, and all of it was read again."
+        elif following and not report.kept:
+            words += f" {name}: nothing that it had read before could be used, so all of it was read again."
         if report.left_out:
             words += f" {name}: the text's last {report.left_out:,} tokens were left out."
         if report.cut_short:

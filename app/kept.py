@@ -6,7 +6,7 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
 from lampe.memory import give_back
@@ -74,6 +74,12 @@ class Kept:
         with self._lock:
             held = self._readers.get((visitor, kind)) if visitor is not None else None
             return held.plan if held else None
+
+    def of_use(self, visitor: str | None, kind: Hashable, plan: tuple[Any, ...], ids: Sequence[int]) -> int:
+        """How many tokens of a prompt needn't be read, were it asked now."""
+        with self._lock:
+            held = self._readers.get((visitor, kind)) if visitor is not None else None
+            return held.reader.keeps(ids) if held and held.plan == plan else 0
 
     def put(self, visitor: str | None, kind: Hashable, plan: tuple[Any, ...], reader: PromptReader) -> None:
         """Keep a reader for the visitor's next question, unless they have left."""

@@ -76,10 +76,13 @@ class Needs(NamedTuple):
         For reading the text and giving the longest answer; None before this machine's speed was measured.
     bytes : int
         Of memory, for the text's keys and values, and for working with them.
+    kept : int
+        Tokens of the prompt that have been read already.
     """
 
     seconds: float | None
     bytes: int
+    kept: int
 
 
 @dataclass(frozen=True)

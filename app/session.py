@@ -223,18 +223,32 @@ class Session:
                 if sound:
                     self._kept.put(visitor, kind, plan, reader)
 
-    def needs(self, tokens: int, max_new_tokens: int, chosen: Chosen | None = None) -> Needs | None:
-        """What a prompt of so many tokens and the longest answer take here; None while the model isn't loaded."""
+    def needs(
+        self, ids: Sequence[int], max_new_tokens: int, chosen: Chosen | None = None, visitor: str | None = None
+    ) -> Needs | None:
+        """What LaMPE's longest answer to a prompt takes here; None while the model isn't loaded.
+
+        Parameters
+        ----------
+        ids : sequence of int
+            The prompt's tokens.
+        max_new_tokens : int
+        chosen : Chosen, optional
+        visitor : str, optional
+            As in `ask`: what is kept for them isn't read again.
+        """
         choice, loaded = self.chosen(chosen), self._models.loaded
         if loaded is None or loaded.choice != choice:
             return None
-        seconds = self._seconds(tokens, max_new_tokens, chosen)
-        return Needs(seconds, _bytes_for(loaded.model, tokens + max_new_tokens))
+        plan = loaded, self.config(chosen), planned_length(len(ids), max_new_tokens)
+        kept = self._kept.of_use(visitor, "lampe", plan, ids)
+        seconds = self._seconds(len(ids), max_new_tokens, chosen, kept)
+        return Needs(seconds, _bytes_for(loaded.model, len(ids) + max_new_tokens), kept)
 
-    def _seconds(self, tokens: int, new_tokens: int, chosen: Chosen | None) -> float | None:
-        """For reading and writing so many; None before this machine's speed was measured."""
+    def _seconds(self, tokens: int, new_tokens: int, chosen: Chosen | None, kept: int = 0) -> float | None:
+        """For reading those of so many tokens that aren't kept, and writing; None before the speed was measured."""
         speed = self._speeds.get(self.chosen(chosen))
-        return speed.reading(0, tokens) + new_tokens * speed.answer if speed else None
+        return speed.reading(kept, tokens) + new_tokens * speed.answer if speed else None
 
     def evidence(
         self, attention: Attention, stop: threading.Event | None = None, visitor: str | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -41,6 +41,13 @@ class PromptReader:
         self._held: list[int] = []
         self._plan: Any = None
 
+    def keeps(self, ids: Sequence[int]) -> int:
+        """How many of a prompt's tokens reading it would keep."""
+        same = next((k for k, (a, b) in enumerate(zip(self._held, ids, strict=False)) if a != b), len(self._held))
+        # A layer with a sliding window has dropped the keys that a shorter text ends with.
+        slides = any(getattr(layer, "is_sliding", False) for layer in self.cache.layers)
+        return 0 if slides or self._whole else min(same, len(ids) - 1) // CHUNK * CHUNK
+
     def read(self, ids: list[int], stop: Callable[[], bool] = lambda: False) -> Iterator[int]:
         """Read a prompt but for its last token, which whoever goes on needs as an unread one; `stop` as in `read`.
 
@@ -49,11 +56,7 @@ class PromptReader:
         int
             How many tokens the cache holds, after each chunk.
         """
-        same = next((k for k, (a, b) in enumerate(zip(self._held, ids, strict=False)) if a != b), len(self._held))
-        slides = any(getattr(layer, "is_sliding", False) for layer in self.cache.layers)
-        # A layer with a sliding window has dropped the keys that a shorter text ends with.
-        whole = any(grows(module) for module in self.model.modules())
-        self.kept = 0 if slides or whole else min(same, len(ids) - 1) // CHUNK * CHUNK
+        self.kept = self.keeps(ids)
         if self.kept:
             self.cache.crop(self.kept - self.cache.get_seq_length())  # so many tokens less
             # An answer that reached the window had a plan of its own, which isn't the next prompt's.
@@ -63,7 +66,7 @@ class PromptReader:
         self._held = ids[: self.kept]  # no more, should somebody stop before the end
         self.ids = torch.tensor([ids], device=self.model.device)
         done = self.kept
-        chunk = max(1, len(ids) - 1) if whole else CHUNK
+        chunk = max(1, len(ids) - 1) if self._whole else CHUNK
         for done in read(self.model, self.cache, self.ids[:, :-1], self.kept, chunk, stop):
             yield done
         if done < len(ids) - 1:  # stopped: the cache is filled in part
@@ -71,6 +74,11 @@ class PromptReader:
             return
         self._held = ids[:-1]
         self._plan = getattr(self.cache, "lampe_plan", None)  # none for a model that isn't patched
+
+    @property
+    def _whole(self) -> bool:
+        """Whether the model must read each prompt whole."""
+        return any(grows(module) for module in self.model.modules())
 
     @property
     def last(self) -> Tensor:

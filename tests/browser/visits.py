@@ -24,8 +24,15 @@ def counted(page: Page) -> int:
     return int(page.locator("#length b").inner_text().split()[0].replace(",", ""))
 
 
+def brief(page: Page, tokens: int = 10) -> None:
+    """Ask for an answer of so many tokens."""
+    page.get_by_role("button", name="Options").click()
+    page.locator("#budget input[type=number]").fill(str(tokens))
+    page.locator("#budget input[type=number]").press("Tab")
+
+
 def ask_about_the_boat(page: Page, text: str = "The boat is called Heron. The lamp is green.") -> None:
-    """A question whose answer is Heron, and both answers to it."""
+    """A question whose answer is Heron, and both answers to it; a short one, if `brief` was called."""
     page.get_by_label("Document", exact=True).fill(text)
     page.get_by_label("Question").fill("What is the boat called?")
     page.get_by_role("button", name="Ask", exact=True).click()
