@@ -17,6 +17,23 @@ def default_folder() -> Path:
 
 
 @pytest.fixture(scope="session")
+def small(default_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Folders of models with random weights and the default's tokenizer: one that can be patched, one that can't."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, LlamaConfig
+
+    folder = tmp_path_factory.mktemp("models")
+    shape = {"vocab_size": 49152, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
+    configs = {
+        "llama": LlamaConfig(**shape, num_attention_heads=4, max_position_embeddings=4096),
+        "gpt2": GPT2Config(vocab_size=49152, n_embd=64, n_layer=2, n_head=4, n_positions=512),
+    }
+    for name, config in configs.items():
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder / name)
+        AutoTokenizer.from_pretrained(default_folder).save_pretrained(folder / name)
+    return {name: str(folder / name) for name in configs}
+
+
+@pytest.fixture(scope="session")
 def server(default_folder: Path) -> Iterator[str]:
     """The app on a free port, as `app.py` starts it, with a limit of 20,000 tokens."""
     from app.page import LAUNCH, build

