@@ -33,6 +33,6 @@ def test_a_model_that_cant_be_had_doesnt_stop_the_page():
     settings = Settings("no such model", 4, 9000)
     with (demo := build(settings)):
         count = next(fn.fn for fn in demo.fns.values() if fn.name == "count")
-        shown = list(count("Some text.", "What?", 48, Chosen(settings.own)))
+        shown = list(count("Some text.", "What?", 48, Chosen(settings.own), gr.Request(session_hash="ann")))
     assert len(shown) == 1
     assert "neither a folder" in shown[0][0]

@@ -101,8 +101,8 @@ def test_without_the_switch_only_lampe_runs(page):
 
 
 def test_a_follow_up_goes_on_with_what_was_read(page):
-    brief(page)
-    page.get_by_label("Document").fill("The boat is called Heron. The lamp is green. " * 50)
+    brief(page, 24)
+    page.get_by_label("Document").fill("The boat is called Heron. The lamp is green. " * 40)
     page.get_by_label("Question").fill("What is the boat called?")
     expect(page.get_by_role("button", name="Follow up")).to_be_disabled()
     page.get_by_role("button", name="Ask", exact=True).click()
