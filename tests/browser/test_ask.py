@@ -69,7 +69,8 @@ def test_two_visitors_wait_in_line_and_stop_works_there(page, browser, server):
     other = browser.new_page()
     other.goto(server)
     brief(other)
-    page.locator("#beside").get_by_label("Plain RoPE", exact=True).uncheck()
+    for one in (page, other):
+        one.locator("#beside").get_by_label("Plain RoPE", exact=True).uncheck()
     page.get_by_role("button", name=EXAMPLES[0].label).click()
     expect(page.locator("#length")).to_contain_text("of the window of 8,192")
     page.get_by_role("button", name="Ask", exact=True).click()
