@@ -4,8 +4,8 @@
 
 Runs what the page runs, on 16k tokens: measuring the speed, reading and answering a question, looking back for its
 passages, reading and answering a needle test. A Stop can come at any moment, so what counts is the longest time between
-two looks in each stage. Then each run is made again and stopped in the middle of each stage, to see that it ends. The
-rows are kept in stop.jsonl beside this file. About five minutes on two cores.
+two looks in each stage. Then each run is made again, shorter, and stopped as each stage begins, to see that it ends.
+The rows are kept in stop.jsonl beside this file. About ten minutes on two cores.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 import lampe
 from app.examples import EXAMPLES
 from tests.app.samples import docx, encrypted, paragraph, pdf, without_text
-from tests.browser.visits import ask_about_the_boat, brief, counted, expect_drawn
+from tests.browser.visits import DONE, ask_about_the_boat, brief, counted, expect_drawn
 
 SMOL = lampe.PRESETS["smollm2"]
 
@@ -30,7 +30,7 @@ def test_typing_counts_tokens_and_redraws_the_map(page):
 def test_a_question_is_answered_beside_plain_rope(page):
     brief(page)
     ask_about_the_boat(page)
-    expect(page.locator("#status")).to_contain_text("Done")
+    expect(page.locator("#status")).to_contain_text(DONE)
     for words in ("Input length", "Window", "Mapping length", "100% All", "Reading (prefill)", "4-bit NF4"):
         expect(page.locator("#report")).to_contain_text(words)
 
@@ -85,7 +85,7 @@ def test_two_visitors_wait_in_line_and_stop_works_there(page, browser, server):
         expect(other.locator("#status")).to_contain_text(end, timeout=120_000)
     assert "Kestrel" in other.locator("#lampe-answer").inner_text()
     other.close()
-    expect(page.locator("#status")).to_contain_text("Done", timeout=120_000)
+    expect(page.locator("#status")).to_contain_text(DONE, timeout=120_000)
     assert EXAMPLES[0].answer in page.locator("#lampe-answer").inner_text()
 
 
@@ -95,7 +95,7 @@ def test_without_the_switch_only_lampe_runs(page):
     page.get_by_label("Document").fill("The boat is called Heron.")
     page.get_by_label("Question").fill("What is the boat called?")
     page.get_by_label("Question").press("Enter")
-    expect(page.locator("#status")).to_contain_text("Done", timeout=120_000)
+    expect(page.locator("#status")).to_contain_text(DONE, timeout=120_000)
     assert "Heron" in page.locator("#lampe-answer").inner_text()
     expect(page.locator("#report")).not_to_contain_text("not measured")
     expect(page.locator("#rope-answer section")).to_have_count(0)
@@ -107,7 +107,7 @@ def test_a_follow_up_goes_on_with_what_was_read(page):
     page.get_by_label("Question").fill("What is the boat called?")
     expect(page.get_by_role("button", name="Follow up")).to_be_disabled()
     page.get_by_role("button", name="Ask", exact=True).click()
-    expect(page.locator("#status")).to_contain_text("Done", timeout=120_000)
+    expect(page.locator("#status")).to_contain_text(DONE, timeout=120_000)
     page.get_by_label("Question").fill("What colour is the lamp?")
     page.locator("#beside").get_by_label("Plain RoPE on what fits its window").check()
     page.get_by_role("button", name="Follow up").click()
@@ -128,7 +128,7 @@ def test_a_conversation_isnt_carried_to_another_text(page):
     page.get_by_role("button", name="Ask", exact=True).click()
     expect(page.locator("#status")).not_to_be_empty()
     page.get_by_label("Document", exact=True).fill("Another text, put there while the first is asked about.")
-    expect(page.locator("#status")).to_contain_text("Done", timeout=120_000)
+    expect(page.locator("#status")).to_contain_text(DONE, timeout=120_000)
     page.get_by_role("button", name="Follow up").click()
     expect(page.get_by_role("alert")).to_contain_text("The conversation was about another text")
 
@@ -139,7 +139,7 @@ def test_three_methods_side_by_side_and_the_passages_behind_an_answer(page):
     page.get_by_label("Question").fill("What is the boat called?")
     page.locator("#beside").get_by_label("Plain RoPE on what fits its window").check()
     page.get_by_role("button", name="Ask", exact=True).click()
-    expect(page.locator("#status")).to_contain_text("Done", timeout=120_000)
+    expect(page.locator("#status")).to_contain_text(DONE, timeout=120_000)
     for method in ("lampe", "rope", "cut"):
         assert "Heron" in page.locator(f"#{method}-answer").inner_text()
     page.get_by_role("button", name="Which passages").click()
@@ -240,7 +240,7 @@ def test_a_pdfs_pages_are_marked_and_two_of_them_are_read(page):
     brief(page)
     page.get_by_label("Question").fill("What is the boat called?")
     page.get_by_role("button", name="Ask", exact=True).click()
-    expect(page.locator("#status")).to_contain_text("Done", timeout=120_000)
+    expect(page.locator("#status")).to_contain_text(DONE, timeout=120_000)
     page.locator("#cut-last input").fill("4")
     page.locator("#cut-first input").fill("4")
     page.get_by_role("button", name="Cut it").click()

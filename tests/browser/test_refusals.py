@@ -10,7 +10,7 @@ from transformers import LlamaForCausalLM
 import app.session
 from app.page import LAUNCH, build
 from app.settings import Settings
-from tests.browser.visits import brief, counted
+from tests.browser.visits import DONE, brief, counted
 
 TEXT = "The boat is called Heron. The lamp is green. " * 70
 
@@ -48,7 +48,7 @@ def test_what_wouldnt_fit_is_refused_with_what_would(page, monkeypatch):
     page.get_by_label("Document", exact=True).fill(TEXT)
     brief(page)
     ask(page)
-    expect(page.locator("#status")).to_contain_text("Done", timeout=60_000)
+    expect(page.locator("#status")).to_contain_text(DONE, timeout=60_000)
     expect(page.locator("#length")).to_contain_text("One answer: ")
     expect(page.locator("#length")).to_contain_text("512 tokens are read already")
     monkeypatch.setattr(app.session, "free_bytes", lambda device: 100_000)
@@ -57,7 +57,7 @@ def test_what_wouldnt_fit_is_refused_with_what_would(page, monkeypatch):
     expect(page.get_by_label("Document", exact=True)).to_have_value(TEXT)
     monkeypatch.undo()
     ask(page)
-    expect(page.locator("#status")).to_contain_text("Done", timeout=60_000)
+    expect(page.locator("#status")).to_contain_text(DONE, timeout=60_000)
 
 
 def test_running_out_of_memory_is_a_sentence_and_the_next_question_is_answered(page, monkeypatch):
@@ -69,7 +69,7 @@ def test_running_out_of_memory_is_a_sentence_and_the_next_question_is_answered(p
         expect(page.get_by_role("alert")).to_contain_text("There isn't enough memory for a prompt of", timeout=60_000)
     expect(page.get_by_label("Document", exact=True)).to_have_value(TEXT)
     ask(page)
-    expect(page.locator("#status")).to_contain_text("Done", timeout=60_000)
+    expect(page.locator("#status")).to_contain_text(DONE, timeout=60_000)
 
 
 def _no_memory(*_, **__):
@@ -81,7 +81,7 @@ def test_a_conversation_that_outgrows_its_plan_says_so(page):
     brief(page)
     assert counted(page) < 960
     ask(page)
-    expect(page.locator("#status")).to_contain_text("Done", timeout=60_000)
+    expect(page.locator("#status")).to_contain_text(DONE, timeout=60_000)
     ask(page, "Why is it called so? " * 30, "Follow up")
     expect(page.locator("#status")).to_contain_text("no longer fits the 1,024 tokens", timeout=60_000)
     expect(page.locator("#status")).to_contain_text("it is planned for 2,048 now, and all of it was read again")

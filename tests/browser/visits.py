@@ -6,6 +6,9 @@ import re
 
 from playwright.sync_api import Page, expect
 
+DONE = re.compile(r"^\s*Done\.")
+"""What the status says when all methods have answered; while others are to come it says whose answer is done."""
+
 
 def expect_drawn(page: Page, *names: str) -> None:
     """Wait until the visible plot has just these lines; each redraw puts a new plot in the old one's place."""
