@@ -24,7 +24,7 @@ from app.settings import Settings
 from benchmarks.measure import Rows, arguments
 from lampe.needle import HAYSTACKS, Cell
 
-TOKENS, SHORT = 16_384, 1_500
+TOKENS, SHORT = 16_384, 600
 
 
 class Watched(threading.Event):
