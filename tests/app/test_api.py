@@ -149,6 +149,10 @@ def test_bad_requests_get_a_sentence(client, request_, message):
         client.predict(*request_, api_name="/ask")
 
 
+def test_after_bad_requests_the_app_goes_on(client):
+    assert "Heron" in client.predict(TEXT, QUESTION, "lampe", 8, api_name="/ask")[0]
+
+
 @pytest.mark.parametrize(("length", "mapping"), [(12_000, 2048), (12_000, 3000), (1_048_576, 8000), (100, 2048)])
 def test_position_map_is_the_librarys(client, length, mapping):
     got = client.predict(length, 8192, 512, 200, mapping, api_name="/position_map")
