@@ -20,8 +20,8 @@ from app.computing import Computing
 from app.reports import Attention, RunReport, Update
 from app.settings import ModelChoice
 from app.speed import Pace, Speed
-from lampe.needle.prefix import PromptReader
 from lampe.positions import LampeConfig, PositionMap
+from lampe.reading import PromptReader
 
 _STREAM_TIMEOUT = 600.0  # seconds for one token, after which the run is taken for dead
 
@@ -80,7 +80,7 @@ def answered(
     started = time.perf_counter()
     done: int | None = 0
     pace: Pace | None = None
-    reading = reader.read(prompt.ids, stop.is_set)
+    reading = reader.read(prompt.ids, position_map if patched else None, stop.is_set)
     while done is not None and not stop.is_set():
         left = None
         if speed and done:
@@ -114,7 +114,7 @@ def answered(
         kept=reader.kept,
         window=config.window,
         mapping_length=position_map.mapping_length if position_map.compresses else length,
-        calibrated=config.calibrated,
+        doubt=config.doubt,
         regions=region_rows(position_map, length, shares),
         layer_shares=[] if shares is None else shares.tolist(),
         prefill_seconds=first - started,

@@ -131,19 +131,24 @@ def build_api(session: Session, demo: gr.Blocks, visitors: int) -> None:
         return {"text": made.text, "tokens": made.tokens, "left_out": made.sentence}
 
     def api_position_map(
-        length: int, window: int = 8192, head: int = 512, tail: int = 200, mapping_length: int | None = None
-    ) -> dict:
+        length: int, window: int = 8192, head: int = 512, tail: int = 200, mapping_length: int | None = None,
+        planned: int | None = None,
+    ) -> dict:  # fmt: skip
         """The LaMPE position map of an input length.
 
-        length, window, head, tail: in tokens; mapping_length: in positions, or null for the loaded model's own
+        length, window, head, tail: in tokens; planned: the length that it is planned for, with room for an answer
+        and further questions, or null for its own; mapping_length: in positions, or null for the loaded model's own
         (where the window is its window) or Llama-3's curve rescaled to the window, which no model was calibrated for.
-        Returns the mapping length, whether it is calibrated or given, the regions with their maps, and sampled points
+        Returns the mapping length and what it rests on ("measured" on this model, on its "family", a published curve
+        "rescaled", or "given"), the regions with their maps, and sampled points
         (relative distance, mapped position) for the last query.
         """
         try:
             given = {"length": length, "window": window, "head": head, "tail": tail}
             if mapping_length is not None:
                 given["mapping_length"] = mapping_length
+            if planned is not None:
+                given["planned"] = planned
             for name, value in given.items():
                 given[name] = whole_number(name, value)
                 if given[name] > MAX_MAP_LENGTH:
@@ -153,13 +158,14 @@ def build_api(session: Session, demo: gr.Blocks, visitors: int) -> None:
             curve = own if window == own.window else rescaled(max(1, window))
             mapping: Any = given.get("mapping_length", curve.mapping)
             config = LampeConfig(window, head, tail, mapping)
-            position_map = lampe.position_map(config, length)
-            check(config, length, chosen=mapping_length is not None)
+            whole = given.get("planned", length)
+            position_map = lampe.position_map(config, whole, length)
+            check(config, whole, chosen=mapping_length is not None)
         except REFUSALS as error:
             raise gr.Error(str(error)) from error
         return {
             **asdict(position_map),
-            "calibrated": mapping_length is not None or curve.calibrated,
+            "basis": "given" if mapping_length is not None else curve.basis,
             "key_counts": position_map.key_counts(length - 1),
             "points": [asdict(curve) for curve in curves(position_map)],
         }

@@ -191,11 +191,11 @@ def build_ask_tab(
     def count(
         text: str, question: str, budget: float, chosen: Chosen, request: gr.Request
     ) -> Iterator[tuple[Any, ...]]:
-        """Readout, sentence, both figures and planned length of the text; fetches the tokenizer at its first use."""
+        """Readout, sentence, figures, and both lengths of the text's plan; fetches the tokenizer at its first use."""
         try:
             if not text.strip():
                 _, *drawn, _ = show_length(chosen, SHOWN_WITHOUT_TEXT, 0, True)
-                yield views.no_text(SHOWN_WITHOUT_TEXT), *drawn, 0
+                yield views.no_text(SHOWN_WITHOUT_TEXT), *drawn, None
                 return
             if len(text) + len(question) > MAX_CHARACTERS:
                 raise AskError(too_long(text + question))
@@ -214,16 +214,16 @@ def build_ask_tab(
         chosen: Chosen, tokens: int, budget: float, exact: bool, needs: Needs | None = None
     ) -> tuple[Any, ...]:
         config = session.config(chosen)
-        planned = min(planned_length(tokens, int(budget)), MAX_MAP_LENGTH) if budget else tokens
-        position_map = config.position_map(planned)
+        planned = min(planned_length(tokens, int(budget), config), MAX_MAP_LENGTH) if budget else tokens
+        position_map = config.position_map(planned, min(tokens, planned))
         return (
             views.length_readout(tokens, exact, config.window, session.settings.max_input_tokens)
-            + ask_views.document_strip(position_map, min(tokens, planned))
+            + ask_views.document_strip(position_map)
             + ask_views.needed(needs),
             views.map_sentence(position_map, config),
             as_plot(distance_figure(position_map, config.window), "lampe-distance"),
             as_plot(regions_figure(position_map, Frame.whole(position_map)), "lampe-regions"),
-            planned,
+            (position_map.end, planned),
         )
 
     def open_file(path: str) -> Iterator[list[Any]]:

@@ -18,8 +18,9 @@ from lampe.prompt import ANSWER_PREFIX
 _BINS = 160  # along the strip of a document
 
 
-def document_strip(position_map: PositionMap, tokens: int) -> str:
+def document_strip(position_map: PositionMap) -> str:
     """Which part of the prompt is Head, Middle and Tail for the question at its end."""
+    tokens = position_map.end
     parts = names = ""
     for region in reversed(position_map.regions):  # the text's start is the farthest from the question
         first, stop = region.key_span(tokens - 1)

@@ -144,10 +144,13 @@ def prompt_of(request: Request, tokenizer: Any, window: int) -> Prompt:
     return Prompt([*before, *document[:held], *after], (len(before), len(before) + held), len(document) - held)
 
 
-def planned_length(prompt_tokens: int, max_new_tokens: int) -> int:
-    """The input length that a prompt and its answer are mapped for, in tokens.
+def planned_length(prompt_tokens: int, max_new_tokens: int, config: LampeConfig) -> int:
+    """The length that a prompt and its answer are mapped for, in tokens; Tail is measured from the prompt's own end.
 
     A function of the prompt's own length alone, so that an answer is the same whatever was asked before; rounded up, so
-    that further questions on the text have the same plan and reuse what was read.
+    that further questions on the text have the same plan and reuse what was read. A prompt within Head + Tail, of which
+    nothing could be mapped, is planned for itself.
     """
+    if prompt_tokens <= config.head + config.tail:
+        return prompt_tokens
     return -(-(prompt_tokens + max_new_tokens) // _ROOM) * _ROOM

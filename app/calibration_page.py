@@ -27,7 +27,7 @@ MOST_POINTS = 2000
 def shipped(config: lampe.LampeConfig) -> Preset | None:
     """The preset that a configuration of `lampe.PRESETS` comes from."""
     name = next((name for name, preset in lampe.PRESETS.items() if preset == config), None)
-    return read_preset(SHIPPED[name]) if name in SHIPPED else None
+    return read_preset(SHIPPED[name]) if name in SHIPPED and not config.doubt else None
 
 
 def opened(path: str) -> Preset:
@@ -47,8 +47,8 @@ def opened(path: str) -> Preset:
     return preset
 
 
-def check_fits(preset: Preset, own: lampe.LampeConfig, model: ModelChoice) -> str:
-    """What is to be said before the model here is run with a preset.
+def fitting(preset: Preset, own: lampe.LampeConfig, model: ModelChoice) -> tuple[lampe.LampeConfig, str]:
+    """The preset's settings for the model here, and what is to be said before it is run with them.
 
     Raises
     ------
@@ -62,11 +62,9 @@ def check_fits(preset: Preset, own: lampe.LampeConfig, model: ModelChoice) -> st
         )
     source = preset.source
     if (source.model, source.bits) != (model.name, model.bits):
-        return (
-            f"In use. It was measured on {source.model} in {source.bits} bits; here runs {model.name} in {model.bits} "
-            "bits."
-        )
-    return "In use: answers, needle tests and the position map follow it."
+        words = f"In use. It was measured on {source.model} in {source.bits} bits; here runs {model.name} in "
+        return replace(preset.config, basis="family"), f"{words}{model.bits} bits."
+    return preset.config, "In use: answers, needle tests and the position map follow it."
 
 
 def build_calibration_tab(
@@ -166,11 +164,11 @@ def build_calibration_tab(
     def use_it(given: tuple[Preset, str], chosen: Chosen) -> list[Any]:
         preset, name = given
         try:
-            words = check_fits(preset, session.config(Chosen(chosen.model)), chosen.model)
+            config, words = fitting(preset, session.config(Chosen(chosen.model)), chosen.model)
         except REFUSALS as error:
             return [gr.skip(), gr.skip(), gr.skip(), views.message(str(error))]
-        line = calibration_views.in_use(preset.config, name)
-        return [replace(chosen, config=preset.config), gr.Button(visible=True), line, views.note(words)]
+        line = calibration_views.in_use(config, name)
+        return [replace(chosen, config=config), gr.Button(visible=True), line, views.note(words)]
 
     def leave_it(chosen: Chosen) -> list[Any]:
         return [

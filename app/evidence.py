@@ -13,8 +13,8 @@ from torch import Tensor
 import lampe
 from app.computing import Computing
 from app.reports import Update
-from lampe.needle.prefix import PromptReader
 from lampe.positions import PositionMap
+from lampe.reading import PromptReader
 
 _LONGEST, _SHORTEST = 64, 6  # tokens of a passage; a shorter sentence goes with the next one
 

@@ -45,7 +45,7 @@ def curves(position_map: PositionMap, query: int | None = None, points: int = _P
         Index of the query token; the last one of the input by default.
     points : int
     """
-    query = position_map.length - 1 if query is None else query
+    query = position_map.end - 1 if query is None else query
     found = []
     for region in position_map.regions:
         first, stop = region.key_span(query)
@@ -89,7 +89,7 @@ def distance_figure(position_map: PositionMap, window: int, big: bool = False, n
     needle : int, optional
         A token to mark, as the last one sees it.
     """
-    farthest = position_map.length - 1
+    farthest = position_map.end - 1
     seen = min(farthest, window - 1)
     # Up to twice the window: beyond, plain RoPE's line would press all others to the ground.
     top: float = max(farthest, position_map.mapping_length)
@@ -111,7 +111,7 @@ def distance_figure(position_map: PositionMap, window: int, big: bool = False, n
         sheet.label(1, 0, f"the window ends above, at {window:,} ", xref="paper", xanchor="right", yanchor="bottom")
     drawn = curves(position_map)
     for number, curve in enumerate(drawn):
-        region_line(sheet, position_map, position_map.length - 1, curve, by="distance")
+        region_line(sheet, position_map, farthest, curve, by="distance")
         near, far = curve.distances[0], curve.distances[-1]
         sheet.band("x", near, far, COLOURS.get(curve.region, GREY))
         # The outer regions are often too narrow for their names, which then run towards the middle.
@@ -181,7 +181,7 @@ class Frame:
     @classmethod
     def whole(cls, position_map: PositionMap) -> Frame:
         """All queries and keys of the input."""
-        return cls((0, position_map.length), (0, position_map.length))
+        return cls((0, position_map.end), (0, position_map.end))
 
     @property
     def across(self) -> int:
@@ -194,7 +194,7 @@ FRAMES = ("Whole text, to scale", "Head, enlarged", "Tail, enlarged")
 
 def frames(position_map: PositionMap) -> dict[str, Frame]:
     """What is worth a look, by its name in `FRAMES`: the whole plane, and the last queries' borders, enlarged."""
-    length, last = position_map.length, position_map.length - 1
+    length, last = position_map.end, position_map.end - 1
     head, tail = position_map.head, position_map.tail
     shown = {FRAMES[0]: Frame.whole(position_map)}
     if position_map.compresses and head:
@@ -269,7 +269,7 @@ def regions_figure(position_map: PositionMap, frame: Frame, big: bool = False, n
             )  # fmt: skip
     _hover_points(sheet, position_map, frame)
     if needle is not None:
-        last = position_map.length - 1
+        last = position_map.end - 1
         sheet.mark("needle", needle, last, f"query i = {last:,}, key j = {needle:,}")
     return sheet.figure(*plane_axes(frame), height=330)
 

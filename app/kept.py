@@ -10,7 +10,8 @@ from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
 from lampe.memory import give_back
-from lampe.needle.prefix import PromptReader
+from lampe.positions import PositionMap
+from lampe.reading import PromptReader
 
 _FIRST = "lampe"
 """The kind that a visitor's others give way to: follow-ups and the passages looked at rest on it."""
@@ -75,11 +76,18 @@ class Kept:
             held = self._readers.get((visitor, kind)) if visitor is not None else None
             return held.plan if held else None
 
-    def of_use(self, visitor: str | None, kind: Hashable, plan: tuple[Any, ...], ids: Sequence[int]) -> int:
-        """How many tokens of a prompt needn't be read, were it asked now."""
+    def of_use(
+        self,
+        visitor: str | None,
+        kind: Hashable,
+        plan: tuple[Any, ...],
+        ids: Sequence[int],
+        position_map: PositionMap | None,
+    ) -> int:
+        """How many tokens of a prompt needn't be read, were it asked now; the map is None where none is put in."""
         with self._lock:
             held = self._readers.get((visitor, kind)) if visitor is not None else None
-            return held.reader.keeps(ids) if held and held.plan == plan else 0
+            return held.reader.keeps(ids, position_map) if held and held.plan == plan else 0
 
     def put(self, visitor: str | None, kind: Hashable, plan: tuple[Any, ...], reader: PromptReader) -> None:
         """Keep a reader for the visitor's next question, unless they have left."""

@@ -93,7 +93,7 @@ def curve_figure(
     Parameters
     ----------
     position_map : PositionMap
-        The map of the current length: the point.
+        The map of the current length: the point is where it was planned for.
     window : int
         In tokens.
     curves : mapping of name to a function of the input length

@@ -23,7 +23,6 @@ from app.downloads import QUIET, saves
 from app.map_view import (
     CUSTOM,
     KINDS,
-    MAX_MAP_LENGTH,
     POINTS,
     SENTENCE,
     MapView,
@@ -57,7 +56,7 @@ def own_view(config: LampeConfig) -> MapView:
     view = MapView(CUSTOM, window=config.window, head=config.head, tail=config.tail, scale=config.attention_scale)
     if isinstance(config.mapping, int):
         return replace(view, mapping=config.mapping)
-    return replace(view, curve=curve_text(config.mapping)) if config.calibrated else view
+    return view if config.basis == "rescaled" else replace(view, curve=curve_text(config.mapping))
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,8 @@ class Drawn:
 def draw(view: MapView) -> Drawn:
     """All that the tab shows of a view."""
     position_map, config, big = view.position_map, view.config, view.big
-    curves = {"these settings": lambda length: replace(view, length=length).position_map.mapping_length}
+    own = replace(view, planned=None)
+    curves = {"these settings": lambda length: replace(own, length=length).position_map.mapping_length}
     for name, key in MODELS.items():
         if key not in (CUSTOM, view.model):
             curves[name] = partial(_mapping_length, lampe.PRESETS[key])
@@ -149,8 +149,8 @@ def build_map_tab(
         The page and its tabs: a link opens this one.
     chosen : gr.State of Chosen
         What this visitor runs.
-    tokens : gr.State of int
-        Tokens of the prompt in another tab; 0 without one.
+    tokens : gr.State of (int, int) or None
+        Tokens of the prompt in another tab, and those it is planned for.
     attention : gr.State of Attention or None
         Where the last answer's attention went.
     pair : gr.State of (LampeConfig, length, query, key) or None
@@ -172,6 +172,10 @@ def build_map_tab(
                     elem_classes="bare", buttons=[],
                 )  # fmt: skip
                 length = gr.Number(start.length, label="Input length (tokens)", elem_id="map-length")
+                planned = gr.Number(
+                    None, label="Planned for (tokens)", elem_id="map-planned",
+                    info="Room for an answer and further questions. Empty: for the input itself.",
+                )  # fmt: skip
                 follow = gr.Checkbox(True, label="Follow the prompt of the other tabs", elem_id="map-follow")
             with gr.Group():
                 model = gr.Radio(
@@ -248,8 +252,8 @@ def build_map_tab(
                 open_run = gr.Button("Open the map of this run", size="sm")
 
     controls: dict[str, Any] = {
-        "model": model, "length": length, "window": window, "head": head, "tail": tail, "mapping": mapping,
-        "curve": own_curve, "scale": scale, "kind": kind, "query": query, "across": across,
+        "model": model, "length": length, "planned": planned, "window": window, "head": head, "tail": tail,
+        "mapping": mapping, "curve": own_curve, "scale": scale, "kind": kind, "query": query, "across": across,
         "at_query": at_query, "at_key": at_key, "big": big,
     }  # fmt: skip
 
@@ -305,25 +309,26 @@ def build_map_tab(
 
         return take
 
-    def follow_prompt(tokens: int, on: bool) -> Any:
+    def follow_prompt(prompt: tuple[int, int] | None, on: bool) -> Any:
         if not on:
-            return gr.skip(), gr.skip()
-        tokens = min(tokens or start.length, MAX_MAP_LENGTH)
-        return tokens, _slider(tokens)
+            return [gr.skip()] * 3
+        end, planned = prompt or (start.length, start.length)
+        return end, _slider(end), planned if planned > end else None
 
-    def short_text(text: str, chosen: Chosen, *values: Any) -> Iterator[tuple[Any, Any, Any, Any]]:
+    def short_text(text: str, chosen: Chosen, *values: Any) -> Iterator[dict[Any, Any]]:
         """A new short text sets the input length."""
         if not text.strip():
-            yield gr.skip(), gr.skip(), gr.skip(), ""
+            yield {strip: ""}
             return
         try:
             for update in with_progress(partial(session.tokenizer, chosen)):
-                yield gr.skip(), gr.skip(), gr.skip(), views.status(update)
+                yield {strip: views.status(update)}
             count = len(_tokens(session, chosen, text))
         except REFUSALS as error:
-            yield gr.skip(), gr.skip(), gr.skip(), views.message(str(error))
+            yield {strip: views.message(str(error))}
             return
-        yield count, _slider(count), False, show_strip(text, chosen, *values)
+        shown = show_strip(text, chosen, *values)
+        yield {length: count, slider: _slider(count), planned: None, follow: False, strip: shown}
 
     def show_strip(text: str, chosen: Chosen, *values: Any) -> Any:
         """The short text's tokens under the present settings."""
@@ -331,7 +336,8 @@ def build_map_tab(
             return gr.skip() if text.strip() else ""
         try:
             tokens = _tokens(session, chosen, text)
-            view = MapView.checked(**dict(zip(controls, values, strict=True)) | {"length": len(tokens)})
+            own = {"length": len(tokens), "planned": None}
+            view = MapView.checked(**dict(zip(controls, values, strict=True)) | own)
         except REFUSALS as error:
             return views.message(str(error))
         return views.token_strip(view.position_map, view.row, tokens)
@@ -354,7 +360,9 @@ def build_map_tab(
     def run_settings(run: Attention | None, size: bool) -> list[Any]:
         if run is None:
             return [gr.skip()] * (len(controls) + 2)
-        view = replace(own_view(run.config), length=run.position_map.length, big=size)
+        ran = run.position_map
+        planned = ran.length if ran.length > ran.end else None
+        view = replace(own_view(run.config), length=ran.end, planned=planned, big=size)
         return [*set_controls(view), False]
 
     def show_pair(pair: tuple[LampeConfig, int, int, int] | None, size: bool) -> list[Any]:
@@ -366,9 +374,9 @@ def build_map_tab(
         view = replace(own_view(config), length=length, across=across, at_query=query, at_key=key, big=size)
         return [*set_controls(view), False, gr.Tabs(selected="map"), None]
 
-    def use(chosen: Chosen, length: Any, size: bool) -> list[Any]:
+    def use(chosen: Chosen, length: Any, planned: Any, size: bool) -> list[Any]:
         """Other settings for runs: the map has them at once."""
-        return set_controls(replace(own_view(session.config(chosen)), length=length, big=size))
+        return set_controls(replace(own_view(session.config(chosen)), length=length, planned=planned, big=size))
 
     def in_file(name: str) -> Any:
         ending, content = FILES[name]
@@ -403,10 +411,11 @@ def build_map_tab(
     demo.load(from_link, None, [*set_by, follow, look, tabs], **QUIET).then(**draws, queue=False)
     # The last of quick changes counts; what a point or a link said doesn't hold any more.
     moved: dict[str, Any] = {"queue": False, "trigger_mode": "always_last", **QUIET}
-    slider.input(lambda x: (round(2**x), False, ""), slider, [length, follow, look], **moved)
-    length.input(lambda n: (_slider(n), False, ""), length, [slider, follow, look], **moved)
+    slider.input(lambda x: (round(2**x), None, False, ""), slider, [length, planned, follow, look], **moved)
+    length.input(lambda n: (_slider(n), None, False, ""), length, [slider, planned, follow, look], **moved)
+    planned.input(lambda: (False, ""), None, [follow, look], **moved)
     model.input(choose_model, model, [window, head, tail, mapping, own_curve, look], **moved)
-    followed = {"fn": follow_prompt, "inputs": [tokens, follow], "outputs": [length, slider], **QUIET}
+    followed = {"fn": follow_prompt, "inputs": [tokens, follow], "outputs": [length, slider, planned], **QUIET}
     gr.on([tokens.change, follow.input], **followed, queue=False)
     outputs = [*set_by, follow, short, look]
     slow: list[Any] = []  # the point that has to wait for a tokenizer; another one ends it
@@ -414,7 +423,11 @@ def build_map_tab(
         taken = button.click(take_point(point), [big, chosen], outputs, cancels=slow, **QUIET)
         slow = slow or [taken]
     short.input(
-        short_text, [short, chosen, *settings], [length, slider, follow, strip], trigger_mode="always_last", **QUIET
+        short_text,
+        [short, chosen, *settings],
+        [length, slider, planned, follow, strip],
+        trigger_mode="always_last",
+        **QUIET,
     )
     for button, name in zip(zooms, ZOOMS, strict=True):
         button.click(_zoom(name, list(controls)), settings, [across, at_query, at_key], queue=False, **QUIET)
@@ -425,7 +438,7 @@ def build_map_tab(
     gr.on([measured_query.input, big.change], **measures, **moved)
     pair.change(show_pair, [pair, big], [*set_by, follow, tabs, pair], **QUIET)
     open_run.click(run_settings, [attention, big], [*set_by, follow], **QUIET)
-    chosen.change(use, [chosen, length, big], set_by, **QUIET)
+    chosen.change(use, [chosen, length, planned, big], set_by, **QUIET)
 
 
 _LARGE_FILES_AN_HOUR = 60  # each is 6 MB, and gradio keeps its copy for an hour

@@ -37,7 +37,7 @@ class MapView:
     model : str
         Key of `lampe.PRESETS`, or "custom": whose window and curve.
     length : int
-        Input length in tokens.
+        Input length in tokens: where the prompt ends.
     window : int
         In tokens; a custom model's only, a preset has its own.
     head, tail : int
@@ -58,6 +58,8 @@ class MapView:
         The pair in the middle of the matrix, where it isn't the whole text's.
     big : bool
         Presentation size.
+    planned : int or None
+        The length that the input is planned for, with an answer and further questions; None is its own.
     """
 
     model: str = "smollm2"
@@ -74,6 +76,7 @@ class MapView:
     at_query: int = 0
     at_key: int = 0
     big: bool = False
+    planned: int | None = None
 
     @classmethod
     def checked(cls, **given: Any) -> MapView:
@@ -86,7 +89,11 @@ class MapView:
         """
         view = cls(**{name: _value(name, value) for name, value in given.items()})
         if view.kind != "plain":
-            check(view.config, view.length, chosen=view.mapping is not None)
+            check(view.config, view.planned or view.length, chosen=view.mapping is not None)
+            try:
+                _ = view.position_map
+            except ValueError as error:
+                raise AskError(str(error)) from error
         return view
 
     @classmethod
@@ -129,18 +136,18 @@ class MapView:
         """What these settings ask of the library."""
         base = rescaled(self.window) if self.model == CUSTOM else lampe.PRESETS[self.model]
         if self.model == CUSTOM and self.curve:
-            base = replace(base, mapping=_curve(self.curve), calibrated=True)
+            base = replace(base, mapping=_curve(self.curve), basis="given")
         head, tail = (self.head, self.tail) if self.kind == "lampe" else (0, 0)
         mapping = base.mapping if self.mapping is None else self.mapping
-        calibrated = base.calibrated or self.mapping is not None
-        return LampeConfig(base.window, head, tail, mapping, self.scale, calibrated=calibrated)
+        basis = base.basis if self.mapping is None else "given"
+        return LampeConfig(base.window, head, tail, mapping, self.scale, basis=basis)
 
     @property
     def position_map(self) -> PositionMap:
         """The map these settings make, as the engine would run it."""
         if self.kind == "plain":
             return plain_map(self.length)
-        return lampe.position_map(self.config, self.length)
+        return lampe.position_map(self.config, self.planned or self.length, self.length)
 
     @property
     def frame(self) -> Frame:
@@ -158,6 +165,7 @@ class MapView:
 
 _RANGES = {
     "length": ("The input length", 1, MAX_MAP_LENGTH, "tokens"),
+    "planned": ("The planned length", 1, MAX_MAP_LENGTH, "tokens"),
     "window": ("The window", 1, MAX_MAP_LENGTH, "tokens"),
     "head": ("Head", 0, MAX_MAP_LENGTH, "tokens"),
     "tail": ("Tail", 0, MAX_MAP_LENGTH, "tokens"),
@@ -167,7 +175,7 @@ _RANGES = {
     "at_query": ("The query in the middle", 0, MAX_MAP_LENGTH - 1, ""),
     "at_key": ("The key in the middle", 0, MAX_MAP_LENGTH - 1, ""),
 }
-_OPTIONAL = ("mapping", "curve", "query", "across")
+_OPTIONAL = ("planned", "mapping", "curve", "query", "across")
 _CHOICES = {"model": (*lampe.PRESETS, CUSTOM), "kind": tuple(KINDS.values())}
 
 
@@ -307,7 +315,7 @@ def as_json(view: MapView) -> str:
     found = {
         "view": asdict(view),
         "window": view.config.window,
-        "calibrated": view.config.calibrated,
+        "basis": view.config.basis,
         "mapping_length": position_map.mapping_length,
         "compresses": position_map.compresses,
         "regions": [

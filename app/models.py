@@ -101,8 +101,8 @@ class Models:
         ------
         lampe.LoadError
         """
-        if choice.model_id in (None, DEFAULT_MODEL_NAME):  # known without fetching it
-            return lampe.PRESETS["smollm2"]
+        if choice.model_id in (None, DEFAULT_MODEL_NAME):  # known without fetching it, and measured in 4 bits
+            return replace(lampe.PRESETS["smollm2"], basis="measured" if choice.bits == 4 else "family")
         if choice.model_id not in self._configs:
             self._configs[choice.model_id] = lampe.LampeConfig.for_model(load_config(choice.model_id))
         return self._configs[choice.model_id]

@@ -63,7 +63,7 @@ def build_needle_tab(
         The text of "Ask a document".
     chosen : gr.State of Chosen
         What this visitor runs.
-    tokens : gr.State of int
+    tokens : gr.State of (int, int)
         Set to the prompt's length: the map follows it.
     pair : gr.State of (LampeConfig, length, query, key) or None
         Set to the needle whose place the map is to show.
@@ -196,7 +196,7 @@ def build_needle_tab(
             tokens = _tokens(length)
             if not 1 <= tokens <= MAX_MAP_LENGTH:
                 raise AskError(f"The prompt length is from 1 to {MAX_MAP_LENGTH:,} tokens.")
-            return ["", *maps(session.config(chosen), tokens, round(depth * (tokens - 1))), tokens]
+            return ["", *maps(session.config(chosen), tokens, round(depth * (tokens - 1))), (tokens, tokens)]
         except REFUSALS as error:
             return [views.message(str(error)), gr.skip(), gr.skip(), gr.skip()]
 

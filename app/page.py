@@ -66,7 +66,7 @@ def build(settings: Settings) -> gr.Blocks:
     # Layout
 
     with gr.Blocks(title="LaMPE Lab", analytics_enabled=False, fill_width=True, delete_cache=(60, 120)) as demo:
-        tokens, attention, pair = gr.State(0), gr.State(None), gr.State(None)
+        tokens, attention, pair = gr.State(None), gr.State(None), gr.State(None)
         model, chosen = gr.State(settings.own), gr.State(Chosen(settings.own))
         build_model_row(session, demo, model, chosen, _VISITORS)
         in_use = gr.HTML(elem_id="preset-in-use")

@@ -26,8 +26,8 @@ class RunReport:
         The planned length of this conversation's turns before, if it is another now and all had to be read again.
     window, mapping_length : int
         In tokens; the mapping length in positions.
-    calibrated : bool
-        Whether the mapping length was chosen by measurements on this model.
+    doubt : str
+        What is to be said of the mapping length: see `lampe.LampeConfig.doubt`.
     regions : list of dict
         name, keys (how many the last prompt token meets there) and share (of its attention, the mean over
         layers and heads; None for a model that ran unpatched).
@@ -53,7 +53,7 @@ class RunReport:
     kept: int
     window: int
     mapping_length: int
-    calibrated: bool
+    doubt: str
     regions: list[dict[str, Any]]
     layer_shares: list[list[float]]
     prefill_seconds: float

@@ -27,9 +27,9 @@ from lampe import needle
 from lampe.load import Progress
 from lampe.memory import cache_bytes, free_bytes
 from lampe.needle import Cell, Haystack, Needles, Result, Straw
-from lampe.needle.prefix import PromptReader
 from lampe.positions import plain_map
 from lampe.prompt import build_prompt
+from lampe.reading import PromptReader
 
 _NO_MEMORY = ("not enough memory", "out of memory", "can't allocate memory", "alloc_failed")
 
@@ -196,7 +196,7 @@ class Session:
         self, loaded: Loaded, request: Request, prompt: Prompt, stop: threading.Event, visitor: str | None
     ) -> Iterator[Update]:
         config = self.config(request.chosen)
-        length = planned_length(len(prompt.ids), request.max_new_tokens)
+        length = planned_length(len(prompt.ids), request.max_new_tokens, config)
         mapped = request.method == "lampe"
         # Plain RoPE's keys are the same whatever the prompt's length.
         kind, plan = request.method, (loaded, config, length) if mapped else (loaded,)
@@ -206,7 +206,7 @@ class Session:
         model = loaded.model
         reader = self._kept.take(visitor, kind, plan) or PromptReader(model)
         with self._computing(lampe.patch, model, config) if mapped else nullcontext() as patched:
-            position_map = patched.plan(length) if patched else plain_map(len(prompt.ids))
+            position_map = patched.plan(length, len(prompt.ids)) if patched else plain_map(len(prompt.ids))
             assert position_map is not None
             sound = True
             try:
@@ -240,8 +240,10 @@ class Session:
         choice, loaded = self.chosen(chosen), self._models.loaded
         if loaded is None or loaded.choice != choice:
             return None
-        plan = loaded, self.config(chosen), planned_length(len(ids), max_new_tokens)
-        kept = self._kept.of_use(visitor, "lampe", plan, ids)
+        config = self.config(chosen)
+        length = planned_length(len(ids), max_new_tokens, config)
+        plan = loaded, config, length
+        kept = self._kept.of_use(visitor, "lampe", plan, ids, config.position_map(length, len(ids)))
         seconds = self._seconds(len(ids), max_new_tokens, chosen, kept)
         return Needs(seconds, _bytes_for(loaded.model, len(ids) + max_new_tokens), kept)
 
@@ -284,8 +286,8 @@ class Session:
                 self._check_fits(model, len(prompt.ids) + len(attention.ids))
                 reader = PromptReader(model)
             with _enough_memory(len(prompt.ids)), self._computing(lampe.patch, model, config) as patched:
-                patched.plan(attention.position_map.length)
-                reading, done = reader.read(prompt.ids, stop.is_set), 0
+                position_map = patched.plan(attention.position_map.length, len(prompt.ids))
+                reading, done = reader.read(prompt.ids, position_map, stop.is_set), 0
                 while done is not None and not stop.is_set():
                     yield Update("Reading", done, len(prompt.ids), "tokens")
                     done = self._computing(next, reading, None)

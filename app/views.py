@@ -18,7 +18,6 @@ from lampe.positions import LampeConfig, PositionMap, ScaledSigmoid
 DEVICE = "GPU" if torch.cuda.is_available() else "CPU"
 METHOD_NAMES = {"lampe": "LaMPE", "rope": "Plain RoPE", "cut": "Plain RoPE, cut text"}
 PRECISIONS = {4: "4-bit NF4", 16: "16-bit"}
-NOT_CALIBRATED = "not calibrated for this model"
 
 
 def header(model: ModelChoice) -> str:
@@ -92,21 +91,24 @@ def length_readout(tokens: int, exact: bool, window: int, limit: int) -> str:
 
 def map_sentence(position_map: PositionMap, config: LampeConfig, plain: bool = False) -> str:
     """The map in one plain sentence."""
-    length = position_map.length
+    length, planned = position_map.end, position_map.length
     at = f"At {length:,} tokens" if length > 1 else "At 1 token"
+    at += f", planned for {planned:,}," if planned > length else ""
     if not position_map.compresses:
         text = f"{at} nothing is compressed: every distance keeps its exact position."
         if length > config.window:
             text += f" Positions beyond {config.window:,} were never seen in training."
         elif not plain:
-            asked = config.mapping if isinstance(config.mapping, int) else config.mapping(length)
-            if asked >= length:
+            asked = config.mapping if isinstance(config.mapping, int) else config.mapping(planned)
+            if asked >= planned:
                 text += f" The mapping length of {asked:,} is clamped to the input length."
             else:
                 text += f" The mapping length, {asked:,}, isn't more than Head + Tail ({config.head + config.tail:,})."
     else:
         counts = dict(zip([r.name for r in position_map.regions], position_map.key_counts(length - 1), strict=True))
-        slots = position_map.mapping_length - position_map.head - position_map.tail
+        # All of Middle's positions, where the prompt is as long as its plan; else as many as come to it.
+        head, tail = position_map.head, position_map.tail
+        slots = -(-(position_map.mapping_length - head - tail) * (length - head - tail) // (planned - head - tail))
         share = f"{_count(counts['Middle'], 'key')} share {_count(slots, 'position')} "
         share += f"({counts['Middle'] / slots:,.1f} tokens each)"
         if "Head" in counts:
@@ -116,10 +118,10 @@ def map_sentence(position_map: PositionMap, config: LampeConfig, plain: bool = F
         if "Tail" in counts:
             share += f", and the first {counts['Tail']:,} keep{'s' * (counts['Tail'] == 1)} exact distances"
             share += " among themselves" if counts["Tail"] > 1 else ""
-        whole = f": {position_map.mapping_length:,} positions in all." if len(counts) > 1 else ", all alike."
+        whole = f": {head + slots + tail:,} positions in all." if len(counts) > 1 else ", all alike."
         text = f"{at}{share}{whole}"
-    if not (config.calibrated or plain):
-        text += f" The mapping length is {NOT_CALIBRATED}."
+    if config.doubt and not plain:
+        text += f" The mapping length is {config.doubt}."
     return f'<p class="sentence">{text}</p>'
 
 
@@ -148,9 +150,10 @@ def map_table(position_map: PositionMap, query: int) -> str:
 def numbers_table(view: MapView, position_map: PositionMap) -> str:
     """Every number of a map, with its formula and the present values in it."""
     config, length, m = view.config, position_map.length, position_map.mapping_length
-    window, head, tail = config.window, position_map.head, position_map.tail
+    window, head, tail, end = config.window, position_map.head, position_map.tail, position_map.end
     lines = [
-        ("Input length", "l", f"{length:,} tokens"),
+        ("Input length", "e", f"{end:,} tokens"),
+        ("Planned for", "l", f"{length:,} tokens{', with an answer and further questions' * (length > end)}"),
         ("Window", "W₀", f"{window:,} tokens"),
         ("Head, Tail", "s₁, s₂", f"{head:,} and {tail:,} tokens"),
         ("Mapping length", *_mapping_formula(config, length, view.kind == "plain")),
@@ -163,9 +166,14 @@ def numbers_table(view: MapView, position_map: PositionMap) -> str:
             ("Compression", "c = (m − s₁ − s₂)/(l − s₁ − s₂)", f"{slots:,}/{tokens:,} = {slots / tokens:.5g}"),
             ("Tokens for each Middle position", "1/c", f"{tokens / slots:.2f}"),
         ]
-    farthest = position_map.relative(length - 1, 0)
+        if tail:
+            border = position_map.regions[-1].lower
+            start = position_map.regions[-1].query_map(border)
+            lines.append(("Tail begins", "at distance e − s₂", f"{end:,} − {tail:,} = {border:,}"))
+            lines.append(("Its first position", "s₁ + ⌈c·(e − s₂ − s₁)⌉", f"{start:,}"))
+    farthest = position_map.relative(end - 1, 0)
     lines += [
-        ("Farthest position", "PE(l − 1, 0)", f"{farthest:,}, {_against(farthest, window)}"),
+        ("Farthest position", "PE(e − 1, 0)", f"{farthest:,}, {_against(farthest, window)}"),
         ("Attention scale", "factor on the logits; moves no position", f"{config.attention_scale:g}"),
     ]
     rows = "".join(
@@ -194,7 +202,7 @@ def _mapping_formula(config: LampeConfig, length: int, plain: bool) -> tuple[str
     if not config.head + config.tail < m < length:
         text += "; LaMPE needs s₁ + s₂ < m < l, so nothing is compressed"
     text = f"{text} positions" if text[-1].isdigit() else text
-    return symbol, text if config.calibrated else f"{text}; {NOT_CALIBRATED}"
+    return symbol, f"{text}; {config.doubt}" if config.doubt else text
 
 
 def _against(position: int, window: int) -> str:
@@ -203,7 +211,7 @@ def _against(position: int, window: int) -> str:
 
 def distance_caption(view: MapView, position_map: PositionMap) -> str:
     """The first figure's numbers as text."""
-    last = position_map.length - 1
+    last = position_map.end - 1
     lines = []
     for region in position_map.regions:
         first, stop = region.key_span(last)
@@ -221,7 +229,7 @@ def distance_caption(view: MapView, position_map: PositionMap) -> str:
 
 def regions_caption(position_map: PositionMap) -> str:
     """The second figure's numbers: how much of all attended pairs each region has."""
-    length = position_map.length
+    length = position_map.end
     pairs = length * (length + 1) // 2
     parts = []
     for region in position_map.regions:
@@ -262,7 +270,7 @@ def curve_caption(view: MapView, position_map: PositionMap) -> str:
     return _caption(
         f"At l = {length:,} the mapping length is {position_map.mapping_length:,} "
         f"({position_map.mapping_length / config.window:.0%} of the window)"
-        f"{'' if config.calibrated else ', ' + NOT_CALIBRATED}.{cap}{where}"
+        f"{', ' + config.doubt if config.doubt else ''}.{cap}{where}"
     )
 
 
@@ -297,8 +305,8 @@ def shares_table(run: Attention, number: int) -> str:
         )
     place = "the last of the prompt" if not number else f"answer token {number}"
     token = escape(run.queries[number]).replace("\n", "↵")
-    length = f"{run.position_map.length:,} tokens, mapping length {run.position_map.mapping_length:,}"
-    length += "" if run.config.calibrated else f" ({NOT_CALIBRATED})"
+    length = f"{run.position_map.end:,} tokens, mapping length {run.position_map.mapping_length:,}"
+    length += f" ({run.config.doubt})" if run.config.doubt else ""
     return table(
         f"Attention of query token “{token}” ({place}); {length}",
         ("Region", "Mean of layers and heads", "Least layer", "Greatest layer", "Spread (standard deviation)"),
@@ -378,7 +386,7 @@ def _input(report: RunReport) -> str:
 
 
 def _mapping_length(report: RunReport) -> str:
-    note = "" if report.method != "lampe" or report.calibrated else f", {NOT_CALIBRATED}"
+    note = f", {report.doubt}" if report.method == "lampe" and report.doubt else ""
     planned = f", planned for {report.planned_length:,} tokens" if report.method == "lampe" else ""
     return f"{report.mapping_length:,} positions{planned}{note}"
 

@@ -1,17 +1,19 @@
-"""What the default model's calibration is worth: its curve, the best constant and Llama-3's curve, on other text.
+"""What the default model's calibration is worth on text and needles that it wasn't fitted to.
 
-    python -m benchmarks.presets [--quick] [--fresh]
+    python -m benchmarks.presets [--quick] [--fresh] [--windows 8]
 
-The preset was fitted to docstrings and needles of one seed; here are Python's language reference and another seed. A
-row for each window of text and each needle is kept in presets.jsonl beside this file, and the command goes on where it
-stopped; then it prints the table and draws the sweep's figures into assets/screenshots (Chromium draws them). About
-twenty minutes on two cores.
+Five ways to choose the mapping length, on Python's language reference and with needles of another seed: not at all
+(plain RoPE), by the sweep's best constant, by its fitted curve, by Llama-3's published curve rescaled to the window,
+and by the default that there was before. In each window of the text eight numbers are hidden and asked for as the page
+asks; the loss is that of its last 512 tokens. All ways see the same needles, so their differences are paired. A row for
+each is kept in presets.jsonl beside this file, and the command goes on where it stopped, window by window; then it
+prints the tables and draws the sweep's figures into assets/screenshots (Chromium draws them). Many hours on two cores.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import lampe
@@ -19,49 +21,62 @@ from app.calibration_figures import chosen_figure, loss_figure
 from app.calibration_page import SHIPPED
 from benchmarks.measure import arguments, machine
 from benchmarks.screenshots import picture
-from lampe.calibration import Measured, Point, Preset, Row, evaluate, evaluations, read_preset, source_of
+from lampe.calibration import Point, Preset, Row, compare, evaluate, evaluations, read_preset, source_of
 from lampe.calibration.rows import put_together, read_rows, write_row
 from lampe.load import DEFAULT_MODEL_NAME
-from lampe.needle import HAYSTACKS, Straw
+from lampe.needle import HAYSTACKS, Straw, wilson
 
-LENGTHS = (2048, 4096, 8192, 12288, 16384)
-WINDOWS, NEEDLES, SEED = 1, 8, 7
+LENGTHS = (2048, 4096, 6144, 8192, 12288, 16384)
+NEEDLES, SEED = 8, 7
+BEFORE = 6654
+"""The constant mapping length that was the default until the sweep of November 2026."""
+
+Ways = Mapping[str, lampe.LampeConfig | None]
+"""By their names; None maps nothing."""
 
 
 def main() -> None:
-    given = arguments(__doc__).parse_args()
+    parser = arguments(__doc__)
+    parser.add_argument("--windows", type=int, default=8, help="windows of text for each length (default: 8)")
+    given = parser.parse_args()
     print(machine(), flush=True)
     preset = read_preset(SHIPPED["smollm2"])
-    lengths, windows, needles = ((900,), 1, 1) if given.quick else (LENGTHS, WINDOWS, NEEDLES)
+    lengths, windows, needles = ((900,), 1, 1) if given.quick else (LENGTHS, given.windows, NEEDLES)
     model, tokenizer = lampe.load(bits=4)
     straw = Straw(HAYSTACKS["reference"](), tokenizer)
     source = asdict(source_of(model, straw, DEFAULT_MODEL_NAME))
     file = None if given.quick else Path(__file__).with_suffix(".jsonl")
     if file and given.fresh:
         file.unlink(missing_ok=True)
-    wanted = [
-        evaluation
-        for point in points(preset, lengths)
-        for evaluation in evaluations(point, "both", windows, needles, SEED, len(straw.ids))
-    ]
+    ways = ways_of(preset)
+    points = dict.fromkeys(point(preset, way, length) for length in lengths for way in ways.values())
+    wanted = [one for each in points for one in evaluations(each, "both", windows, needles, SEED)]
     rows = {row.evaluation: row for row in (read_rows(file, source) if file else ())}
-    for row in evaluate(model, straw, [one for one in wanted if one not in rows], preset.config.window):
+    missing = sorted((one for one in wanted if one not in rows), key=lambda one: one.text_window)
+    for row in evaluate(model, straw, missing, preset.config.window):
         rows[row.evaluation] = row
         print(told(row), flush=True)
         if file:
             write_row(file, row, source)
-    print(table(preset, put_together(rows[one] for one in wanted)))
+    measured = [rows[one] for one in wanted]
+    print(table(preset, ways, lengths, measured))
+    print(differences(preset, ways, lengths, measured))
     if not given.quick:
         for name, figure in (("chosen", chosen_figure(preset, big=True)), ("loss", loss_figure(preset, big=True))):
             assert figure is not None
             picture(figure, Path(f"assets/screenshots/calibration-{name}.png"), height=600)
 
 
-def points(preset: Preset, lengths: Sequence[int]) -> list[Point]:
-    """What the ways to choose the mapping length come to at these lengths, each once."""
+def ways_of(preset: Preset) -> Ways:
+    """The ways that are compared."""
+    return {"plain RoPE": None, **preset.ways, f"m = {BEFORE:,}": replace(preset.config, mapping=BEFORE)}
+
+
+def point(preset: Preset, way: lampe.LampeConfig | None, length: int) -> Point:
+    """What a way comes to at a length."""
     config = preset.config
-    mapped = [(n, way.position_map(n).mapping_length) for n in lengths for way in preset.ways.values()]
-    return [Point(n, m, config.head, config.tail, config.attention_scale) for n, m in dict.fromkeys(mapped)]
+    m = way.position_map(length).mapping_length if way else length
+    return Point(length, m, config.head, config.tail, config.attention_scale)
 
 
 def told(row: Row) -> str:
@@ -70,24 +85,41 @@ def told(row: Row) -> str:
     return f"{row.length:,} tokens, m = {row.mapping_length:,}: {came} ({row.seconds:.0f} s)"
 
 
-def table(preset: Preset, measured: Sequence[Measured]) -> str:
+def table(preset: Preset, ways: Ways, lengths: Sequence[int], rows: Sequence[Row]) -> str:
     """For each way and length: the mapping length, the loss, and the needles found; in Markdown."""
-    found = {(one.length, one.mapping_length): one for one in measured}
-    lengths = sorted({length for length, _ in found})
+    measured = {one.point: one for one in put_together(rows)}
     lines = [
         "| m, loss (nats), needles found | " + " | ".join(f"{length:,} tokens" for length in lengths) + " |",
         "|---" * (len(lengths) + 1) + "|",
     ]
-    for name, way in preset.ways.items():
+    for name, way in ways.items():
         cells = []
         for length in lengths:
-            one = found[length, way.position_map(length).mapping_length]
+            one = measured[point(preset, way, length)]
             assert one.loss is not None
             assert one.found is not None
-            hits = round(one.found * one.needles)
+            low, high = wilson(one.found * one.needles, one.needles)
             m = f"{one.mapping_length:,}" if one.mapping_length < length else "not mapped"
-            cells.append(f"{m}: {one.loss:.3f}, {hits} of {one.needles}")
+            cells.append(f"{m}: {one.loss:.3f}, {one.found:.0%} ({low:.0%}–{high:.0%})")
         lines.append(f"| {name}{' (used)' * (way == preset.config)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def differences(preset: Preset, ways: Ways, lengths: Sequence[int], rows: Sequence[Row]) -> str:
+    """Each way against the one that is used, over all lengths within the window and beyond it; in Markdown."""
+    window = preset.config.window
+    spans = {"within the window": [n for n in lengths if n <= window], "beyond": [n for n in lengths if n > window]}
+    lines = ["| less the one used | found | log-likelihood | loss |", "|---|---|---|---|"]
+    for span, some in spans.items():
+        for name, way in ways.items():
+            if way == preset.config or not some:
+                continue
+            ours, theirs = (
+                [row for row in rows if row.point in {point(preset, one, length) for length in some}]
+                for one in (way, preset.config)
+            )
+            cells = [str(compare(ours, theirs, what)) for what in ("found", "log_likelihood", "loss")]
+            lines.append(f"| {name}, {span} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

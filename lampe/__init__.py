@@ -6,6 +6,7 @@ from lampe.patch import Patched, patch
 from lampe.positions import IndexMap, LampeConfig, PositionMap, Region, ScaledSigmoid, position_map
 from lampe.presets import PRESETS, REFERENCE_ATTENTION_SCALE
 from lampe.probe import Layer, UnsupportedModelError
+from lampe.reading import PromptReader
 
 __all__ = [
     "PRESETS",
@@ -17,6 +18,7 @@ __all__ = [
     "LoadError",
     "Patched",
     "PositionMap",
+    "PromptReader",
     "Region",
     "ScaledSigmoid",
     "UnsupportedModelError",

@@ -12,7 +12,7 @@ import transformers
 from lampe.memory import cache_bytes, heads_of, weight_bytes
 from lampe.narrow import narrow_model
 from lampe.patch import patch
-from lampe.positions import LampeConfig
+from lampe.positions import BASES, LampeConfig
 from lampe.presets import preset_name
 from lampe.probe import Layer, UnsupportedModelError
 
@@ -34,7 +34,9 @@ class Diagnosis:
     turning, head_size : int
         Dimensions of a head that RoPE turns, and all of them; 0 where they aren't known.
     preset : str or None
-        Key of `PRESETS`; None is a model that nobody has calibrated.
+        Key of `PRESETS`; None is a model of a family that nobody has calibrated.
+    basis : str
+        What the mapping length rests on: see `lampe.positions.BASES`.
     layers : tuple of Layer
         Empty where the patch was refused.
     refusal : str
@@ -51,6 +53,7 @@ class Diagnosis:
     turning: int
     head_size: int
     preset: str | None
+    basis: str
     layers: tuple[Layer, ...]
     refusal: str
     with_weights: bool
@@ -67,11 +70,11 @@ def diagnose(config: Any, model: Any = None) -> Diagnosis:
         With its weights.
     """
     text = config.get_text_config()
-    refusal, window, name = "", None, None
+    refusal, window, name, basis = "", None, None, "rescaled"
     layers: tuple[Layer, ...] = ()
     try:
-        settings = LampeConfig.for_model(config)
-        window, name = settings.window, preset_name(config)
+        settings = LampeConfig.for_model(config if model is None else model)
+        window, name, basis = settings.window, preset_name(config), settings.basis
         tried = narrow_model(config) if model is None else model
         with patch(tried, settings) as patched:
             layers = patched.layers
@@ -95,6 +98,7 @@ def diagnose(config: Any, model: Any = None) -> Diagnosis:
         turning=turning,
         head_size=heads_of(config).size,
         preset=name,
+        basis=basis,
         layers=layers,
         refusal=refusal,
         with_weights=model is not None,
@@ -124,8 +128,9 @@ def report(name: str, found: Diagnosis, config: Any, length: int) -> str:
     lines.append(("RoPE", (", ".join(found.rope) or "none") + turned))
     if found.layers:
         lines.append(("layers", layers_in_words(found.layers)))
-    calibrated = f"{found.preset}: calibrated" if found.preset else "none: not calibrated for this model"
-    lines.append(("preset", calibrated))
+    unseen = found.basis == "family" and not found.with_weights
+    rests = "whether it was measured on this model, its weights will tell" if unseen else BASES[found.basis]
+    lines.append(("preset", f"{found.preset or 'none'}: {rests}"))
     seen = "in the model itself" if found.with_weights else "in a narrow copy with random weights"
     lines.append(("patch", found.refusal or f"active, {seen}: queries and keys arrive where the map says"))
     gigabytes = f"{cache_bytes(config, length) / 1e9:.2f} GB of keys and values"
@@ -145,7 +150,7 @@ def _next(name: str, found: Diagnosis) -> str:
         return "choose a model of another family: `python -m lampe doctor --families` lists them"
     if not found.with_weights:
         return f"`python -m lampe doctor {name}` tries it with its weights"
-    if not found.preset:
+    if found.basis != "measured":
         return f"`python -m lampe calibrate --model {name}` finds the mapping lengths that suit it"
     return "`with lampe.patch(model): …`"
 

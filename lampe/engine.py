@@ -61,6 +61,8 @@ def tiles(region: Region, first: int, stop: int, device_type: str = "cpu") -> It
 
     The tiles of all regions of a map together hold each causal pair of those queries exactly once.
     """
+    if region.upper is not None and region.upper <= region.lower:
+        return
     if region.block > 1:
         yield from _chunk_tiles(region, first, stop)
         return

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -21,6 +22,7 @@ from lampe.engine import Step
 from lampe.plans import (
     CachePlan,
     Pass,
+    Planned,
     RowPlan,
     check_positions,
     group_rows,
@@ -84,7 +86,7 @@ class Patched:
     def __init__(self, model: nn.Module, config: Method) -> None:
         self.model, self.config = model, config
         self.position_maps: tuple[PositionMap, ...] = ()
-        self._planned: PositionMap | None = None
+        self._planned: Planned | None = None
         self._pass: Pass | None = None
         self._rows: list[range] = []
         self._region_lse: dict[int, list[Tensor]] = {}
@@ -136,7 +138,7 @@ class Patched:
         self._unregister()
         self._pass = None
 
-    def plan(self, length: int | None) -> PositionMap | None:
+    def plan(self, length: int | None, end: int | Sequence[int] | None = None) -> PositionMap | None:
         """Fix the map for a final length, whatever the length of the next inputs; None plans for each input again.
 
         Needed where a pass doesn't read just the whole input: chunked prefill, several questions on one
@@ -144,13 +146,36 @@ class Patched:
         input is planned for its own length, and whatever follows in its cache keeps that plan. A plan that would
         reach the window is made anew for the length reached.
 
+        Several questions on one document share a plan's `length`, and each has an `end` of its own. What was read
+        before ``position_map.shared`` of both is the same for both: crop the cache to the lesser, and read on from
+        there, as `lampe.PromptReader` does.
+
         Parameters
         ----------
         length : int or None
-            Input length in tokens.
+            In tokens: the longest prompt, and room for an answer.
+        end : int or sequence of int, optional
+            Where the prompt ends, in tokens, or each prompt of a batch; Tail is measured from there. By default at
+            `length`.
+
+        Returns
+        -------
+        PositionMap or None
+            Of a batch, the first prompt's.
+
+        Raises
+        ------
+        ValueError
+            If a prompt ends beyond `length`, or within Head + Tail where distances are compressed.
         """
-        self._planned = None if length is None else self.config.position_map(length)
-        return self._planned
+        if length is None:
+            self._planned = None
+            return None
+        ends = [end] if end is None or isinstance(end, int) else end
+        if not ends:
+            raise ValueError("There is no prompt: give the end of each one in the batch.")
+        self._planned = tuple(self.config.position_map(length, one) for one in ends)
+        return self._planned[0]
 
     @property
     def position_map(self) -> PositionMap:
@@ -251,7 +276,7 @@ class Patched:
         # The plan goes with the cache, so that several caches can be filled in turn, copied and cropped.
         cache = now.cache if now.cache is not None else getattr(output, "past_key_values", None)
         if cache is not None:
-            cache.lampe_plan = CachePlan(self.config, now.rows)
+            cache.lampe_plan = CachePlan(self.config, now.rows, self._planned)
 
     def _rest(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
         """The rotary embedding's hook: plan, and give each token's resting position instead of its own."""

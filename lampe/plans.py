@@ -20,6 +20,9 @@ from lampe.rotary import Rotary
 
 _MANY = 64  # more tokens than speculative decoding checks at once: a part of an input
 
+Planned = tuple[PositionMap, ...]
+"""A map for each prompt of a batch, or a single one for all."""
+
 
 @dataclass
 class Group:
@@ -46,6 +49,7 @@ class CachePlan:
 
     config: Method
     rows: list[RowPlan]
+    planned: Planned | None  # what `Patched.plan` had fixed then
 
     def of_row(self, row: int, start: int, rows: int) -> RowPlan:
         """The plan of a row now, which may have been another one then."""
@@ -100,13 +104,13 @@ def text_spans(mask: Tensor | None, rows: int, total: int) -> list[tuple[int, in
     return [(start, start + count) for start, count in zip(starts.tolist(), counts.tolist(), strict=True)]
 
 
-def plan_rows(now: Pass, config: Method, planned: PositionMap | None) -> Iterator[RowPlan]:
-    """How each row of this pass is mapped: as its cache was, or else as planned, or else for its own length.
+def plan_rows(now: Pass, config: Method, planned: Planned | None) -> Iterator[RowPlan]:
+    """How each row of this pass is mapped: as planned, or else as its cache was, or else for its own length.
 
     Raises
     ------
     ValueError
-        If the cache was filled otherwise.
+        If the cache was filled otherwise, or the plan is for fewer tokens or for other rows.
     """
     assert now.offset is not None
     kept: CachePlan | None = None
@@ -116,17 +120,25 @@ def plan_rows(now: Pass, config: Method, planned: PositionMap | None) -> Iterato
             raise ValueError("This cache was filled without LaMPE, so its keys lie elsewhere; start with a new cache.")
         if kept.config != config:
             raise ValueError("This cache was filled under other LaMPE settings; start with a new cache.")
+    rows = len(now.spans)
+    if planned and rows % len(planned):
+        raise ValueError(f"plan() was given the ends of {len(planned)} prompts, and the batch has {rows} rows.")
     for row, (start, stop) in enumerate(now.spans):
         length, seen = stop - start, max(0, now.offset - start)
-        chosen, resting = planned, None
+        # generate() lays the beams of a prompt side by side.
+        chosen, resting = planned[row * len(planned) // rows] if planned else None, None
         if kept and seen:
-            plan = kept.of_row(row, start, len(now.spans))
+            plan = kept.of_row(row, start, rows)
             known, resting = plan.position_map, plan.resting
-            # A plan for a final length holds until one had to be made for a greater length.
-            if chosen is None or known.length > chosen.length:
+            if chosen is None or kept.planned == planned:  # which may have had to be made anew since
                 chosen = known
+            elif seen > chosen.length:
+                raise ValueError(
+                    f"The cache holds {seen:,} tokens, and the plan is for {chosen.length:,}: plan for all that is to "
+                    "be read, or start with a new cache."
+                )
             if planned is None and length - seen > 1:
-                if seen < known.length:  # the cache was cropped into its prompt: this is another input
+                if seen < known.end:  # the cache was cropped into its prompt: this is another input
                     chosen = config.position_map(length)
                 elif length - seen > _MANY:
                     warnings.warn(
@@ -134,18 +146,25 @@ def plan_rows(now: Pass, config: Method, planned: PositionMap | None) -> Iterato
                         "plan() with the final length before reading a text in parts.",
                         stacklevel=2,
                     )
+        if planned and chosen and length - max(seen, chosen.length) > _MANY:
+            raise ValueError(
+                f"The prompt has {length:,} tokens, and the plan is for {chosen.length:,}: call plan() with all that "
+                "is to be read, answer included."
+            )
         if chosen is None:
             chosen = config.position_map(max(1, length))
+        if resting is None:  # alike wherever a prompt of this plan ends, so that its keys serve the others
+            resting = resting_map(config.position_map(chosen.length))
         if length and chosen.relative(length - 1, 0) >= config.window:
-            if length > chosen.length:
-                chosen = config.position_map(length)
+            if length > chosen.end:
+                chosen = config.position_map(max(length, chosen.length), length)
             if chosen.relative(length - 1, 0) >= config.window:
                 warnings.warn(
                     f"At {length} tokens this LampeConfig maps nothing, and positions go beyond the window of "
                     f"{config.window}: its mapping length doesn't exceed Head + Tail.",
                     stacklevel=2,
                 )
-        yield RowPlan(start, chosen, resting_map(chosen) if resting is None else resting)
+        yield RowPlan(start, chosen, resting)
 
 
 def group_rows(now: Pass, plans: Sequence[Any], key_start: int, step: Callable[[Any, int, int], Step]) -> list[Group]:

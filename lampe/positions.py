@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import operator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -126,13 +126,15 @@ class PositionMap:
     Parameters
     ----------
     length : int
-        The input length l, in tokens, that the map was made for.
+        The length L, in tokens, that the map was planned for: the paper's input length l. It sets the compression.
     mapping_length : int
         m: the number of positions those tokens share. Equal to `length` when nothing is compressed.
     head, tail : int
         s₁ and s₂, in tokens.
     regions : tuple of Region
         They partition all pairs with key ≤ query, also those beyond `length`.
+    end : int
+        e: where the prompt ends, in tokens; what Tail is measured from. From 1 to `length`, which is the default.
     """
 
     length: int
@@ -140,11 +142,21 @@ class PositionMap:
     head: int
     tail: int
     regions: tuple[Region, ...]
+    end: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.end:
+            object.__setattr__(self, "end", self.length)
 
     @property
     def compresses(self) -> bool:
         """Whether any distance is mapped to another; False is plain RoPE."""
         return self.mapping_length < self.length
+
+    @property
+    def shared(self) -> int:
+        """Queries before this one are mapped alike wherever a prompt of this plan ends: what was read serves all."""
+        return self.end - self.tail if self.compresses and self.tail else self.length
 
     def region(self, query: Indices, key: Indices) -> Indices:
         """Index into `regions` for each pair, by broadcasting; −1 where the key comes after the query."""
@@ -199,7 +211,16 @@ class Method(Protocol):
     @property
     def attention_scale(self) -> float: ...
 
-    def position_map(self, length: int) -> PositionMap: ...
+    def position_map(self, length: int, end: int | None = None) -> PositionMap: ...
+
+
+BASES = {
+    "measured": "measured on this model",
+    "family": "an estimate: measured on other weights of this family",
+    "rescaled": "not calibrated for this model",
+    "given": "given",
+}
+"""What a mapping rests on, in words. Only what was measured on a model's own weights is calibrated for it."""
 
 
 @dataclass(frozen=True)
@@ -217,8 +238,8 @@ class LampeConfig:
     attention_scale : float
         Factor on the attention logits. 1 is the paper's text; the authors' scripts use
         `REFERENCE_ATTENTION_SCALE`.
-    calibrated : bool
-        Whether the mapping was chosen by measurements on this model or its family.
+    basis : str
+        One of `BASES`: what the mapping rests on. It moves no position, and doesn't tell configurations apart.
 
     Raises
     ------
@@ -233,7 +254,7 @@ class LampeConfig:
     tail: int
     mapping: ScaledSigmoid | int
     attention_scale: float = 1.0
-    calibrated: bool = field(default=True, kw_only=True)
+    basis: str = field(default="given", kw_only=True, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("window", "head", "tail", "mapping"):
@@ -243,6 +264,8 @@ class LampeConfig:
                     object.__setattr__(self, name, operator.index(value))  # numpy's integers become Python's
                 except TypeError:
                     raise TypeError(f"{name} must be a whole number, not {value!r}.") from None
+        if self.basis not in BASES:
+            raise ValueError(f"What a mapping rests on is one of {', '.join(BASES)}, not {self.basis!r:.40}.")
         if self.window < 1:
             raise ValueError(f"The window must be at least 1 token, not {self.window}.")
         if self.head < 0 or self.tail < 0:
@@ -252,9 +275,14 @@ class LampeConfig:
         if not (math.isfinite(self.attention_scale) and self.attention_scale > 0):
             raise ValueError(f"The attention scale must be a positive number, not {self.attention_scale}.")
 
+    @property
+    def doubt(self) -> str:
+        """What is to be said wherever the mapping length is shown; empty where nothing is."""
+        return BASES[self.basis] if self.basis in ("family", "rescaled") else ""
+
     @classmethod
     def for_model(cls, model_or_config: Any) -> LampeConfig:
-        """The preset of a model's family, or the rescaled curve (`calibrated` False) when it has none.
+        """The preset of a model's family, or the rescaled curve when it has none; `basis` says which.
 
         Parameters
         ----------
@@ -269,27 +297,41 @@ class LampeConfig:
 
         return config_for(model_or_config)
 
-    def position_map(self, length: int) -> PositionMap:
+    def position_map(self, length: int, end: int | None = None) -> PositionMap:
         """See `lampe.position_map`."""
-        if length < 1:
-            raise ValueError(f"An input has at least 1 token, not {length}.")
-        m = self.mapping_length(length)
-        if not self.head + self.tail < m < length:
-            return plain_map(length, self.head, self.tail)
+        end = length if end is None else end
+        if min(length, end) < 1:
+            raise ValueError(f"An input has at least 1 token, not {min(length, end)}.")
+        if end > length:
+            raise ValueError(
+                f"The prompt has {end:,} tokens, and the plan is for {length:,}: plan for at least as many as it has."
+            )
+        m, head, tail = self.mapping_length(length), self.head, self.tail
+        if not head + tail < m < length:
+            return replace(plain_map(length, head, tail), end=end)
+        if end <= head + tail:
+            raise ValueError(
+                f"The prompt ends after {end:,} tokens, within Head + Tail ({head:,} + {tail:,}), so Tail would begin "
+                f"inside Head: plan so short a prompt for its own length, or take a smaller Head or Tail."
+            )
         # Middle's stretch of distances and the positions left for it: c = slots / tokens.
-        slots, tokens = m - self.head - self.tail, length - self.head - self.tail
-        head = Region("Head", 0, self.head + 1)
-        middle = Region(
-            "Middle",
-            self.head + 1 if self.head else 0,
-            length - self.tail if self.tail else None,
-            IndexMap(slots, tokens, origin=self.head, offset=self.head),
-            IndexMap(slots, tokens),
+        slots, tokens = m - head - tail, length - head - tail
+        border = end - tail  # the distance at which Tail begins
+        # Rounded up, s₁ + ⌈c·(e − s₂ − s₁)⌉: the least position there that Middle never exceeds before it.
+        position = head - (head - border) * slots // tokens
+        regions = (
+            Region("Head", 0, head + 1),
+            Region(
+                "Middle",
+                head + 1 if head else 0,
+                border if tail else None,
+                IndexMap(slots, tokens, origin=head, offset=head),
+                IndexMap(slots, tokens),
+            ),
+            Region("Tail", border, None, IndexMap(offset=position - border)),
         )
-        tail = Region("Tail", length - self.tail, None, IndexMap(offset=m - length))
         # Without a Head, distance 0 is Middle's, which gives it the same position.
-        regions = (head,) * bool(self.head) + (middle,) + (tail,) * bool(self.tail)
-        return PositionMap(length, m, self.head, self.tail, regions)
+        return PositionMap(length, m, head, tail, regions[not head : 2 + bool(tail)], end)
 
     def mapping_length(self, length: int) -> int:
         """The mapping length m for an input length, clamped to it and to the window; in positions."""
@@ -297,20 +339,26 @@ class LampeConfig:
         return min(curve if isinstance(curve, int) else curve(length), length, self.window)
 
 
-def position_map(config: Method, length: int) -> PositionMap:
-    """The position map of one input length.
+def position_map(config: Method, length: int, end: int | None = None) -> PositionMap:
+    """The position map of one input length, or of a prompt that ends before the length it was planned for.
 
     LaMPE applies when ``head + tail < m < length``; otherwise the map is plain RoPE. The mapping length m is
-    clamped to the input length (nothing is stretched) and to the window. A Head or Tail of 0 tokens is no region;
+    clamped to the planned length (nothing is stretched) and to the window. A Head or Tail of 0 tokens is no region;
     without both, one region is compressed uniformly. Middle is
     ``(head + ⌊c·(i − head)⌋) − ⌊c·j⌋`` with ``c = (m − head − tail)/(length − head − tail)``: the paper's
     ``⌊c·(d − head)⌋ + head`` or one more (section 3.3), written as a rotation of query and key apart.
+
+    A plan has two lengths, so that what was read of a document serves several questions on it. `length` alone sets m
+    and c; Tail is ``d ≥ end − tail``, where positions go on by one a token from ``head + ⌈c·(end − tail − head)⌉``.
+    With ``end = length`` this is the paper's map. No query before ``end − tail`` depends on `end`.
 
     Parameters
     ----------
     config : LampeConfig
     length : int
-        Input length in tokens.
+        Planned length in tokens: the prompt's own, or more for an answer and further questions.
+    end : int, optional
+        Where the prompt ends, in tokens; by default at `length`.
 
     Returns
     -------
@@ -319,6 +367,7 @@ def position_map(config: Method, length: int) -> PositionMap:
     Raises
     ------
     ValueError
-        If `length` is less than 1.
+        If `length` or `end` is less than 1, `end` more than `length`, or not more than Head + Tail where distances
+        are compressed.
     """
-    return config.position_map(length)
+    return config.position_map(length, end)

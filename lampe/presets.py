@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
+from torch import nn
+
 from lampe.positions import LampeConfig, ScaledSigmoid
+from lampe.weights import weights_hash
 
 REFERENCE_ATTENTION_SCALE = (0.1 * math.log(2) + 1) ** 2
 """Factor on the logits in the authors' evaluation scripts, which scale cos and sin of both query and key."""
@@ -27,6 +31,17 @@ PRESETS: dict[str, LampeConfig] = {
     # Our sweep in assets/smollm2.json: this constant cost less than the fitted curve.
     "smollm2": LampeConfig(8192, 512, 200, 6654),
 }
+
+# What they were measured on, as far as is known: the paper's models by their names on the Hub, and our own by the hash
+# of its weights (the embedded model's, in 4 bits).
+_MODELS: dict[str, str] = {
+    "meta-llama/Llama-2-7b-chat-hf": "llama2",
+    "meta-llama/Meta-Llama-3-8B-Instruct": "llama3",
+    "meta-llama/Llama-3.1-8B-Instruct": "llama3.1",
+    "meta-llama/Meta-Llama-3.1-8B-Instruct": "llama3.1",
+}
+_WEIGHTS: dict[str, str] = {"smollm2": "d4f7a4ac26eb7682"}
+_SIZES: dict[str, tuple[int, int]] = {"smollm2": (30, 576)}  # layers and width: others needn't be hashed
 
 # What tells a family from others of the same architecture: type, vocabulary and window.
 _FAMILIES: dict[tuple[str, int, int], str] = {
@@ -76,9 +91,20 @@ def preset_name(model_or_config: Any) -> str | None:
 def config_for(model_or_config: Any) -> LampeConfig:
     """See `LampeConfig.for_model`."""
     name = preset_name(model_or_config)
-    if name is not None:
-        return PRESETS[name]
-    return rescaled(pretraining_window(_text_config(model_or_config)))
+    if name is None:
+        return rescaled(pretraining_window(_text_config(model_or_config)))
+    return replace(PRESETS[name], basis="measured" if _measured_on(name, model_or_config) else "family")
+
+
+def _measured_on(name: str, model_or_config: Any) -> bool:
+    """Whether a preset was measured on this model, not on another one of its family."""
+    config = _text_config(model_or_config)
+    if _MODELS.get(str(getattr(config, "name_or_path", ""))) == name:
+        return True
+    if not isinstance(model_or_config, nn.Module) or name not in _WEIGHTS:
+        return False
+    size = config.num_hidden_layers, config.hidden_size
+    return size == _SIZES[name] and weights_hash(model_or_config) == _WEIGHTS[name]
 
 
 def rescaled(window: int) -> LampeConfig:
@@ -94,7 +120,7 @@ def rescaled(window: int) -> LampeConfig:
     scale = window / base.window
     # A window of one token still holds one position.
     curve = ScaledSigmoid(max(1.0, 0.75 * window), _LLAMA3_SLOPE / scale, _LLAMA3_INTERCEPT)
-    return LampeConfig(window, round(base.head * scale), round(base.tail * scale), curve, calibrated=False)
+    return LampeConfig(window, round(base.head * scale), round(base.tail * scale), curve, basis="rescaled")
 
 
 def _text_config(model_or_config: Any) -> Any:

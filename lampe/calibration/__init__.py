@@ -8,6 +8,7 @@ needles are ours.
 from lampe.calibration.calibrating import Report, calibrate, keep_measuring, source_of
 from lampe.calibration.fit import Best, Costs, Priced
 from lampe.calibration.measure import Row, evaluate
+from lampe.calibration.paired import Difference, compare
 from lampe.calibration.points import (
     OBJECTIVES,
     CalibrationError,
@@ -28,6 +29,7 @@ __all__ = [
     "Best",
     "CalibrationError",
     "Costs",
+    "Difference",
     "Evaluation",
     "Measured",
     "Point",
@@ -39,6 +41,7 @@ __all__ = [
     "Sweep",
     "calibrate",
     "check_lengths",
+    "compare",
     "default_lengths",
     "evaluate",
     "evaluations",

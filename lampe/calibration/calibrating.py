@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lampe.calibration.measure import Row, check_memory, weight_bits, weights_hash
+from lampe.calibration.measure import Row, check_memory
 from lampe.calibration.points import check_lengths, default_lengths
 from lampe.calibration.preset import Source, make_preset, write_preset
 from lampe.calibration.rows import read_rows, write_row
@@ -16,6 +16,7 @@ from lampe.calibration.sweep import Sweep
 from lampe.calibration.text import library_docstrings
 from lampe.needle import Haystack, Straw
 from lampe.positions import LampeConfig
+from lampe.weights import weight_bits, weights_hash
 
 Report = Callable[[Row | None, float, float], None]
 """Told the row that came last (None at first), the work done, and the work left."""

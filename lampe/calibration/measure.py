@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import random
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import DynamicCache
 
-from lampe.calibration.points import CalibrationError, Evaluation
+from lampe.calibration.points import CalibrationError, Evaluation, window_end
 from lampe.memory import cache_bytes, free_bytes
-from lampe.needle import TASKS, Prompt, Straw, hide_all
-from lampe.needle.prefix import PromptReader
+from lampe.needle import TASKS, Needles, Prompt, Straw, hide_all
 from lampe.patch import patch
-from lampe.prompt import encode
-from lampe.reading import read
+from lampe.prompt import ANSWER_PREFIX, around, encode
+from lampe.reading import PromptReader
 
 LAST = 512
 """Tokens at a window's end whose loss is taken; of a window shorter than twice that, its second half."""
@@ -35,9 +32,9 @@ class Row(Evaluation):
     loss : float or None
         A loss: the mean over `tokens`, in nats.
     found : bool or None
-        A needle: whether every token of the answer is the likeliest one, so that greedy decoding begins with it.
+        A needle: whether every token of its number is the likeliest one, in a sentence that answers.
     log_likelihood : float or None
-        A needle: of the answer given the prompt, the mean over its `tokens`, in nats.
+        A needle: of its number there, the mean over its `tokens`, in nats.
     tokens : int
         Tokens that were scored.
     seconds : float
@@ -68,7 +65,7 @@ class Row(Evaluation):
 
 
 def evaluate(model: Any, straw: Straw, wanted: Iterable[Evaluation], window: int) -> Iterator[Row]:
-    """Measure one evaluation after the other; those of a point that follow each other share what they can.
+    """Measure one evaluation after the other; those of one window that follow each other share its read.
 
     Parameters
     ----------
@@ -80,94 +77,105 @@ def evaluate(model: Any, straw: Straw, wanted: Iterable[Evaluation], window: int
     window : int
         W₀, in tokens.
     """
-    for point, group in itertools.groupby(wanted, key=lambda evaluation: evaluation.point):
-        with patch(model, point.config(window)) as patched:
-            patched.plan(point.length)
-            reader = PromptReader(model)
-            prompts: dict[tuple[int, int], list[Prompt]] = {}
+    for reading, group in itertools.groupby(wanted, key=lambda evaluation: evaluation.reading):
+        length, config = reading.length, reading.config(window)
+        mapped = reading.mapping_length < length
+        with patch(model, config) if mapped else nullcontext() as patched:
+            reader = PromptReader(model, step=1)
+            text = text_of(straw, reading)
             for evaluation in group:
                 started = time.perf_counter()
+                prompt = text.prompts[evaluation.asked or 0]
+                position_map = patched.plan(length, len(prompt.ids)) if patched else None
+                for _ in reader.read(prompt.ids, position_map):
+                    pass
                 if evaluation.kind == "loss":
-                    assert evaluation.start is not None
-                    ids = text_window(straw, evaluation.start, evaluation.length)
-                    last = min(LAST, evaluation.length // 2)
-                    measured: dict[str, Any] = {"loss": last_loss(model, ids, last), "tokens": last}
+                    loss = mean_loss(reader, text.scored)
+                    measured: dict[str, Any] = {"loss": loss, "tokens": len(text.scored)}
                 else:
-                    assert evaluation.hidden is not None
-                    assert evaluation.asked is not None
-                    assert evaluation.seed is not None
-                    drawn = evaluation.hidden, evaluation.seed
-                    if drawn not in prompts:
-                        prompts[drawn] = needle_prompts(straw, point.length, *drawn)
-                    prompt = prompts[drawn][evaluation.asked]
-                    for _ in reader.read(prompt.ids):
-                        pass
-                    answer = answer_tokens(straw.tokenizer, prompt)
-                    likelihood, found = score_answer(reader, answer)
-                    measured = {"found": found, "log_likelihood": likelihood, "tokens": len(answer)}
+                    answer, count = answer_tokens(straw.tokenizer, prompt.needles)
+                    likelihood, found = score_answer(reader, answer, count)
+                    measured = {"found": found, "log_likelihood": likelihood, "tokens": count}
                 yield Row(**asdict(evaluation), **measured, seconds=round(time.perf_counter() - started, 3))
 
 
-def needle_prompts(straw: Straw, length: int, count: int, seed: int) -> list[Prompt]:
-    """The prompts of so many needles that are hidden together; no key and no number is there twice."""
-    rng = random.Random(f"{seed} {length} {count}")
-    seen, drawn = straw.haystack.text, []
-    for _ in range(count):
-        drawn.append(TASKS["single"].draw(rng, unlike=seen))
-        seen += drawn[-1].sentences[0]
-    return hide_all(straw, drawn, length)
+@dataclass(frozen=True)
+class Text:
+    """What is read for a window of the text.
 
-
-def text_window(straw: Straw, start: int, length: int) -> list[int]:
-    """`length` tokens of the text, the last ones at ``start + length``, after what the tokenizer begins a text with."""
-    before = straw.tokenizer.encode("")
-    return [*before, *straw.ids[start + len(before) : start + length]]
-
-
-@torch.inference_mode()
-def last_loss(model: Any, ids: list[int], last: int) -> float:
-    """Mean loss of the last tokens, in nats; logits are made for them alone."""
-    tokens = torch.tensor([ids], device=model.device)
-    cache = DynamicCache(config=model.config)
-    for _ in read(model, cache, tokens[:, : -last - 1]):
-        pass
-    logits = model(tokens[:, -last - 1 : -1], past_key_values=cache, use_cache=True).logits[0]
-    return torch.nn.functional.cross_entropy(logits.float(), tokens[0, -last:]).item()
-
-
-def answer_tokens(tokenizer: Any, prompt: Prompt) -> list[int]:
-    """The tokens that the expected answer continues the prompt with."""
-    prefix = prompt.needles.prefix
-    whole = encode(tokenizer, f"{prefix} {' and '.join(prompt.needles.expected)}")
-    return whole[len(encode(tokenizer, prefix)) :]
-
-
-@torch.inference_mode()
-def score_answer(reader: PromptReader, answer: list[int]) -> tuple[float, bool]:
-    """An answer's mean log-likelihood after the prompt that was read, and whether greedy decoding begins with it."""
-    expected = torch.tensor(answer, device=reader.ids.device)
-    forced = torch.cat([reader.last, expected[None, :-1]], dim=1)
-    logits: Tensor = reader.model(forced, past_key_values=reader.cache, use_cache=True).logits[0].float()
-    likelihood = -torch.nn.functional.cross_entropy(logits, expected)
-    return likelihood.item(), bool((logits.argmax(-1) == expected).all())
-
-
-def weights_hash(model: Any) -> str:
-    """Sha256 over the weights as they lie in memory (names, types, shapes and bytes), its first 16 digits.
-
-    The same weights in 4 and in 16 bits have different hashes, and so have two machines that compute in different
-    types.
+    Parameters
+    ----------
+    prompts : list of Prompt
+        One for each needle, alike up to the question; or the window alone.
+    scored : list of int
+        The window's last tokens, by their place in the prompts, but for those of needles: their loss is taken.
     """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]
+
+    prompts: list[Prompt]
+    scored: list[int]
 
 
-def weight_bits(model: Any) -> int:
-    """The bits that a weight takes: 4 where it was quantised, or those of its type."""
-    return 4 if getattr(model, "is_loaded_in_4bit", False) else torch.finfo(model.dtype).bits
+def text_of(straw: Straw, reading: Evaluation) -> Text:
+    """The prompts of a reading, asked as the page asks; no key and no number is there twice."""
+    stop, tokenizer = window_end(reading.text_window, len(straw.ids)), straw.tokenizer
+    if not reading.hidden:
+        before = tokenizer.encode("")  # what the tokenizer begins a text with
+        ids = [*before, *straw.window(stop, reading.length - len(before)).ids]
+        prompts, last = [Prompt(ids, Needles((), "", "", ()), (), False)], len(ids)
+    else:
+        rng = random.Random(f"{reading.seed} {reading.length} {reading.text_window} {reading.hidden}")
+        prompts = hide_all(straw, needles_alike(straw, reading.hidden, rng), reading.length, stop)
+        after = around(tokenizer, prompts[0].needles.question, prompts[0].needles.prefix)[1]
+        last = len(prompts[0].ids) - len(after)
+    needles = {token for prompt in prompts for span in prompt.spans for token in range(*span)}
+    first = last - min(LAST, reading.length // 2)
+    return Text(prompts, [token for token in range(first, last) if token not in needles])
+
+
+def needles_alike(straw: Straw, count: int, rng: random.Random) -> list[Needles]:
+    """Needles whose questions have as many tokens as the first one's: their prompts then end at the same token."""
+    drawn: list[Needles] = []
+    seen, wanted = straw.haystack.text, 0
+    while len(drawn) < count:
+        one = replace(TASKS["single"].draw(rng, unlike=seen), prefix=ANSWER_PREFIX)
+        tokens = len(encode(straw.tokenizer, f" {one.question}"))
+        if tokens == (wanted := wanted or tokens):
+            drawn.append(one)
+            seen += one.sentences[0]
+    return drawn
+
+
+@torch.inference_mode()
+def mean_loss(reader: PromptReader, scored: Sequence[int]) -> float:
+    """Mean loss of some tokens of a prompt that was read, in nats; all from the first one on is read again."""
+    first = scored[0] - 1
+    reader.cache.crop(first - reader.cache.get_seq_length())
+    logits = reader.model(reader.ids[:, first:-1], past_key_values=reader.cache, use_cache=True).logits[0]
+    places = torch.tensor(scored, device=logits.device)
+    return torch.nn.functional.cross_entropy(logits[places - 1 - first].float(), reader.ids[0, places]).item()
+
+
+def answer_tokens(tokenizer: Any, needles: Needles) -> tuple[list[int], int]:
+    """The sentence that answers after the prompt's prefix; how many of its tokens, the last, are the number."""
+    asked, (value,), fact = needles.prefix, needles.expected, needles.sentences[0].removesuffix(".")
+    sentence = encode(tokenizer, f"{asked} {fact[0].lower()}{fact[1:]}")[len(encode(tokenizer, asked)) :]
+    return sentence, len(encode(tokenizer, f" {value}"))
+
+
+@torch.inference_mode()
+def score_answer(reader: PromptReader, sentence: list[int], count: int) -> tuple[float, bool]:
+    """Mean log-likelihood of a sentence's last `count` tokens after the prompt that was read; and whether each of them
+    is the likeliest one.
+
+    The words before them are given: a small model asked about technical prose often begins to tell something else,
+    however its positions are mapped.
+    """
+    expected = torch.tensor(sentence, device=reader.ids.device)
+    given = torch.cat([reader.last, expected[None, :-1]], dim=1)
+    out = reader.model(given, past_key_values=reader.cache, use_cache=True, logits_to_keep=count)
+    logits, number = out.logits[0].float(), expected[-count:]
+    likelihood = -torch.nn.functional.cross_entropy(logits, number)
+    return likelihood.item(), bool((logits.argmax(-1) == number).all())
 
 
 def check_memory(model: Any, lengths: Iterable[int]) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from lampe.positions import LampeConfig
-from lampe.reading import CHUNK
 
 
 class CalibrationError(ValueError):
@@ -24,7 +23,7 @@ class Point:
     length : int
         l, in tokens.
     mapping_length : int
-        m, in positions; l itself is plain RoPE.
+        m, in positions; l itself is plain RoPE: the model runs unpatched.
     head, tail : int
         s₁ and s₂, in tokens.
     attention_scale : float
@@ -43,30 +42,48 @@ class Point:
 
 @dataclass(frozen=True)
 class Evaluation(Point):
-    """One thing to be measured at a point: the loss on a window of the text, or one needle.
+    """One thing to be measured at a point: the loss on a window of the text, or one needle hidden in it.
 
     Parameters
     ----------
     kind : str
         "loss" or "needle".
-    start : int or None
-        A loss: the window's first token in the text.
-    hidden, asked : int or None
-        A needle: how many are hidden together, and the number of the one that is asked for, from 0.
-    seed : int or None
-        The needles' chance.
+    text_window : int
+        The number of the window, from 0: see `window_end`.
+    hidden : int
+        Needles that are hidden together in it; 0 for the text alone, as the paper reads it.
+    asked : int or None
+        The number of the needle that is asked for, from 0; None for a loss.
+    seed : int
+        Of the needles.
     """
 
     kind: str = "loss"
-    start: int | None = None
-    hidden: int | None = None
+    text_window: int = 0
+    hidden: int = 0
     asked: int | None = None
-    seed: int | None = None
+    seed: int = 0
 
     @property
     def point(self) -> Point:
         """The point that this belongs to."""
         return Point(self.length, self.mapping_length, self.head, self.tail, self.attention_scale)
+
+    @property
+    def reading(self) -> Evaluation:
+        """Equal for evaluations that share a read: the loss of a window with its needles, and each of those."""
+        return replace(self, kind="loss", asked=None)
+
+
+def window_end(number: int, text_tokens: int) -> int:
+    """Where a window of the text ends: at the same token for every length, and spread evenly however many there are.
+
+    What differs between two lengths is then how much the model has read, not what it is asked.
+    """
+    return math.floor(text_tokens * ((number + 1) * _GOLDEN % 1))
+
+
+_GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 def check_lengths(lengths: Iterable[int]) -> None:
@@ -94,13 +111,8 @@ def default_lengths(window: int) -> tuple[int, ...]:
 OBJECTIVES = ("perplexity", "needle", "both")
 
 
-def evaluations(
-    point: Point, objective: str, windows: int, needles: int, seed: int, text_tokens: int
-) -> list[Evaluation]:
-    """All that is measured at a point, in the order in which it is read.
-
-    The n windows of a text end at n even steps through it, at the same tokens for every length: what differs between
-    two lengths is how much the model has read, not what it is asked. The needles lie in one text, which is read once.
+def evaluations(point: Point, objective: str, windows: int, needles: int, seed: int) -> list[Evaluation]:
+    """All that is measured at a point, in the order in which it is read: each window is read once.
 
     Parameters
     ----------
@@ -108,42 +120,40 @@ def evaluations(
     objective : str
         One of `OBJECTIVES`.
     windows, needles, seed : int
-    text_tokens : int
-        Tokens of the text.
+        Windows of the text, and needles in each.
     """
     found = []
-    if objective != "needle":
-        for number in range(windows):
-            end = (number + 1) * (text_tokens // windows)
-            found.append(Evaluation(**asdict(point), kind="loss", start=end - point.length))
-    if objective != "perplexity":
-        for number in range(needles):
-            found.append(Evaluation(**asdict(point), kind="needle", hidden=needles, asked=number, seed=seed))
+    for number in range(windows):
+        hidden = 0 if objective == "perplexity" else needles
+        reading = Evaluation(**asdict(point), text_window=number, hidden=hidden, seed=seed if hidden else 0)
+        if objective != "needle":
+            found.append(reading)
+        found += [replace(reading, kind="needle", asked=asked) for asked in range(hidden)]
     return found
+
+
+_ASKING = 60  # tokens of a question and its answer
 
 
 def work(evaluation: Evaluation, window: int) -> float:
     """What an evaluation costs, in tokens of a short text: attention makes a token dearer the later it comes.
 
-    Of a needle's prompt but the first, only the question is read, and what stands before it in the same chunk.
+    The first of a window reads it, the others read a question.
     """
-
-    def read(tokens: float) -> float:
-        return tokens + tokens * tokens / window
-
-    kept = max(0, evaluation.length - CHUNK / 2) if evaluation.asked else 0
-    return read(evaluation.length) - read(kept)
+    first = evaluation.kind == "loss" or not evaluation.asked
+    tokens = evaluation.length if first else _ASKING
+    return tokens * (1 + (evaluation.length if not first else evaluation.length / 2) * 2 / window)
 
 
 def coarse_mappings(length: int, window: int, head: int, tail: int, steps: int = 7) -> list[int]:
-    """The mapping lengths that a length is tried with first: a geometric grid, and the greatest one possible.
+    """The mapping lengths that a length is tried with first: a geometric grid, and the greatest ones possible.
 
-    The grid is the same for all lengths, from an eighth of the window to the window: half octaves with 7 steps. The
-    greatest is the length itself (no mapping), or the window where the length exceeds it.
+    The grid is the same for all lengths, from an eighth of the window to the window: half octaves with 7 steps. Then
+    come the window, where the length exceeds it, and the length itself: not mapped.
     """
-    greatest = min(length, window)
     grid = [round(window / 8 * 8 ** (step / (steps - 1))) for step in range(steps)]
-    return [m for m in grid if head + tail < m <= 0.9 * greatest] + [greatest]
+    inside = [m for m in grid if head + tail < m <= 0.9 * min(length, window)]
+    return list(dict.fromkeys([*inside, min(length, window), length]))
 
 
 def refined_mappings(costs: dict[int, float]) -> list[int]:

@@ -158,9 +158,11 @@ def make_preset(sweep: Sweep, rows: Iterable[Row], source: Source) -> Preset:
     how = How(**{name: getattr(sweep, name) for name in How.__dataclass_fields__})
     costs = []
     for length in sweep.lengths:
-        tried = {m.mapping_length: m.cost(how.objective, how.weight) for m in measured if m.length == length}
+        # What a longer input costs unmapped is shown, but no mapping length comes to it.
+        here = [one for one in measured if one.length == length and one.mapping_length <= sweep.base.window]
+        tried = {one.mapping_length: one.cost(how.objective, how.weight) for one in here}
         costs.append(Costs(length, tuple(tried), tuple(tried.values())))
-    base = replace(sweep.base, calibrated=True)
+    base = replace(sweep.base, basis="measured")
     points = [best_of(one) for one in costs]
     least = base.head + base.tail + 1
     curve = fit_curve(points, base.window, least)
@@ -335,7 +337,7 @@ def _config(given: Any) -> LampeConfig:
     mapping = given["mapping"]
     if isinstance(mapping, dict):
         mapping = checked(ScaledSigmoid, mapping)
-    config = checked(LampeConfig, {**given, "mapping": mapping})
+    config = checked(LampeConfig, {"basis": "measured", **given, "mapping": mapping})  # the first files had no basis
     greatest = config.window if isinstance(mapping, ScaledSigmoid) else config.mapping_length(config.window)
     if config.head + config.tail >= greatest:
         raise ValueError(

@@ -41,7 +41,7 @@ class Sweep:
     weight : float
         The needles' weight in "both"; see `Measured.cost`.
     windows, needles : int
-        Windows of the text for each point, and needles, which are hidden together.
+        Windows of the text for each point, and needles that are hidden together in each.
     seed : int
         The needles' chance.
     steps, refine : int
@@ -87,11 +87,10 @@ class Sweep:
                 f"Head and Tail leave no room for a mapping in fewer than {least:,} tokens: name at least one length, "
                 "and none below that."
             )
-        needed = self.windows * lengths[-1]
-        if self.objective != "needle" and self.text_tokens < needed:
+        if self.text_tokens < lengths[-1]:
             raise CalibrationError(
-                f"The text has {self.text_tokens:,} tokens, and {self.windows} windows of {lengths[-1]:,} need "
-                f"{needed:,}: take a longer text, shorter lengths or fewer windows."
+                f"The text has {self.text_tokens:,} tokens, and a window has up to {lengths[-1]:,}: take a longer text "
+                "or shorter lengths."
             )
 
     def _first_points(self, length: int) -> list[Point]:
@@ -106,7 +105,7 @@ class Sweep:
         return [replace(point, mapping_length=m) for m in mappings]
 
     def _evaluations(self, point: Point) -> list[Evaluation]:
-        return evaluations(point, self.objective, self.windows, self.needles, self.seed, self.text_tokens)
+        return evaluations(point, self.objective, self.windows, self.needles, self.seed)
 
     def _at(self, length: int, done: dict[Evaluation, Row]) -> tuple[list[Point], int]:
         """The points of a length as far as the results at hand tell, and how many refinements are still to be told."""
@@ -147,7 +146,9 @@ class Sweep:
         return [one for length in self.lengths for one in self._measured(self._at(length, done)[0], done)]
 
     def run(self, model: Any, straw: Straw, kept: Iterable[Row] = ()) -> Iterator[Row]:
-        """Measure what is missing, the short lengths first.
+        """Measure what is missing: all points in one window, then in the next, the short lengths first.
+
+        So a sweep that was stopped has measured all points about as well.
 
         Parameters
         ----------
@@ -159,8 +160,7 @@ class Sweep:
             What was measured before.
         """
         rows = list(kept)
-        for length in self.lengths:
-            while missing := self.missing(length, rows):
-                for row in evaluate(model, straw, missing, self.base.window):
-                    rows.append(row)
-                    yield row
+        while missing := [one for length in self.lengths for one in self.missing(length, rows)]:
+            for row in evaluate(model, straw, sorted(missing, key=lambda one: one.text_window), self.base.window):
+                rows.append(row)
+                yield row

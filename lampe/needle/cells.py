@@ -112,7 +112,7 @@ def hide(straw: Straw, needles: Needles, length: int, depth: float, rng: random.
     return Prompt([*ids, *frame[1]], needles, tuple(spans), repeated)
 
 
-def hide_all(straw: Straw, needles: Sequence[Needles], length: int) -> list[Prompt]:
+def hide_all(straw: Straw, needles: Sequence[Needles], length: int, stop: int) -> list[Prompt]:
     """A prompt for each of several needles, all of which are hidden, at even depths; one of them is asked for.
 
     The prompts are the same up to the question: what is read for one serves the others. The one with the longest
@@ -124,6 +124,8 @@ def hide_all(straw: Straw, needles: Sequence[Needles], length: int) -> list[Prom
     needles : sequence of Needles
         Each of one sentence.
     length : int
+    stop : int
+        The haystack's token before which the text ends; see `Straw.window`.
 
     Raises
     ------
@@ -134,6 +136,7 @@ def hide_all(straw: Straw, needles: Sequence[Needles], length: int) -> list[Prom
     sentences = encode_all(straw.tokenizer, [f" {one.sentences[0]}" for one in needles])
     longest = max(frames, key=lambda frame: len(frame[1]))
     count = _room(length, longest, sentences)
+    straw = straw.window(stop, count)
     places = [straw.place((number + 0.5) / len(needles), count) for number in range(len(needles))]
     ids, spans, repeated = _filled(straw, count, longest[0], sentences, places)
     return [

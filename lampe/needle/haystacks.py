@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import itertools
 import re
@@ -71,6 +72,15 @@ class Straw:
         tokens = encode_all(tokenizer, sentences)
         self.ids = list(itertools.chain.from_iterable(tokens))
         self.breaks = list(itertools.accumulate(map(len, tokens), initial=0))
+
+    def window(self, stop: int, count: int) -> Straw:
+        """The `count` tokens before token `stop`, as a haystack of its own; before its first token comes its last."""
+        part = copy.copy(self)
+        first = (stop - count) % len(self.ids)
+        part.ids = (self.ids[first:] + self.ids)[:count]
+        laps = (*self.breaks, *(len(self.ids) + place for place in self.breaks[1:]))
+        part.breaks = [place - first for place in laps if first <= place <= first + count]
+        return part
 
     def take(self, count: int) -> tuple[list[int], bool]:
         """The first `count` tokens, and whether the text had to be repeated for them."""

@@ -86,13 +86,15 @@ _KINDS: dict[str, Any] = {
     "float": int | float,
     "str": str,
     "bool": bool,
+    "str | None": str | None,
     "float | None": int | float | None,
 }
 
 
 def _result(row: Any) -> Result:
     """A row of a file, checked: somebody may have written it."""
-    given = {field.name: row[field.name] for field in fields(Result)}
+    older = {"basis": None} | row  # rows had none at first
+    given = {field.name: older[field.name] for field in fields(Result)}
     for field in fields(Result):
         value = given[field.name]
         if field.name == "expected":

@@ -14,11 +14,10 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 
 from lampe.needle.cells import Cell, Prompt, prompt_of
 from lampe.needle.haystacks import Straw
-from lampe.needle.prefix import PromptReader
 from lampe.patch import Patched, patch
 from lampe.positions import LampeConfig, PositionMap, plain_map
 from lampe.prompt import decode, encode
-from lampe.reading import CHUNK
+from lampe.reading import CHUNK, PromptReader
 
 _AROUND = 40  # tokens of the excerpt before and after the needle
 
@@ -49,6 +48,9 @@ class Result:
     mapping_length, head, tail : int
     attention_scale : float
         Of the map that it was read by.
+    basis : str or None
+        What LaMPE's mapping length rests on, see `lampe.positions.BASES`; None for a model that ran unpatched, and in
+        older rows.
     attention : float or None
         Share of the prompt's last token's attention that fell on the needle, the mean over layers and heads; None for
         a model that ran unpatched.
@@ -83,6 +85,7 @@ class Result:
     excerpt: str
     read_tokens: int
     seconds: float
+    basis: str | None = None
 
     @property
     def cell(self) -> Cell:
@@ -133,14 +136,15 @@ def run(
         If a cell can't be made.
     """
     for (length, method), group in _groups(cells).items():
-        with patch(model, config) if method == "lampe" else nullcontext() as patched:
+        settings = (config or LampeConfig.for_model(model)) if method == "lampe" else None
+        with patch(model, settings) if settings else nullcontext() as patched:
             position_map = patched.plan(length) if patched else plain_map(length)
             assert position_map is not None
             reader = PromptReader(model)
             for cell in group:
                 started = time.perf_counter()
                 prompt = make(straw, cell)
-                for done in reader.read(prompt.ids, stop):
+                for done in reader.read(prompt.ids, position_map if patched else None, stop):
                     progress(cell, done)
                 if stop():
                     return
@@ -148,8 +152,7 @@ def run(
                 if stop():
                     return
                 read = len(prompt.ids) - reader.kept
-                scale = patched.config.attention_scale if patched else 1.0
-                yield _result(cell, straw, prompt, position_map, scale, answer, attention, read, started)
+                yield _result(cell, straw, prompt, position_map, settings, answer, attention, read, started)
 
 
 def _groups(cells: Sequence[Cell]) -> dict[tuple[int, str], list[Cell]]:
@@ -208,7 +211,7 @@ def _result(
     straw: Straw,
     prompt: Prompt,
     position_map: PositionMap,
-    attention_scale: float,
+    settings: LampeConfig | None,
     answer: str,
     attention: float | None,
     read: int,
@@ -231,9 +234,10 @@ def _result(
         mapping_length=position_map.mapping_length,
         head=position_map.head,
         tail=position_map.tail,
-        attention_scale=attention_scale,
+        attention_scale=settings.attention_scale if settings else 1.0,
         attention=attention,
         excerpt=decode(straw.tokenizer, prompt.ids[max(0, start - _AROUND) : stop + _AROUND]),
         read_tokens=read,
         seconds=time.perf_counter() - started,
+        basis=settings.basis if settings else None,
     )

@@ -166,10 +166,10 @@ def test_position_map_is_the_librarys(client, length, mapping):
 
 def test_without_a_mapping_length_the_models_own_or_the_rescaled_curve_is_used(client):
     own = client.predict(12_000, 8192, 512, 200, None, api_name="/position_map")
-    assert (own["mapping_length"], own["calibrated"]) == (lampe.PRESETS["smollm2"].mapping_length(12_000), True)
+    assert (own["mapping_length"], own["basis"]) == (lampe.PRESETS["smollm2"].mapping_length(12_000), "measured")
     curve = lampe.ScaledSigmoid(0.75 * 4096, 0.00010493097327094324 * 2, -2.466638011138158)
     got = client.predict(12_000, 4096, 256, 100, None, api_name="/position_map")
-    assert (got["mapping_length"], got["calibrated"]) == (curve(12_000), False)
+    assert (got["mapping_length"], got["basis"]) == (curve(12_000), "rescaled")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 import lampe
 from app import calibration_views
 from app.calibration_figures import chosen_figure, loss_figure, needle_figure
-from app.calibration_page import MOST_POINTS, check_fits, opened, shipped
+from app.calibration_page import MOST_POINTS, fitting, opened, shipped
 from app.checks import AskError
 from app.settings import ModelChoice
 from lampe.calibration import CalibrationError, write_preset
@@ -144,12 +144,14 @@ def test_a_file_is_opened_or_refused_in_words(preset, tmp_path):
 
 
 def test_a_preset_of_another_window_isnt_used(preset):
-    assert "follow it" in check_fits(preset, BASE, ModelChoice("owner/model", 4))
-    assert "measured on owner/model in 4 bits; here runs owner/model in 16 bits" in check_fits(
-        preset, BASE, ModelChoice("owner/model", 16)
-    )
+    config, words = fitting(preset, BASE, ModelChoice("owner/model", 4))
+    assert config.basis == "measured"
+    assert "follow it" in words
+    config, words = fitting(preset, BASE, ModelChoice("owner/model", 16))
+    assert (config, config.basis) == (preset.config, "family")
+    assert "measured on owner/model in 4 bits; here runs owner/model in 16 bits" in words
     with pytest.raises(AskError, match=r"for a window of 8,192 tokens, and other/model has 4,096"):
-        check_fits(preset, replace(BASE, window=4096), ModelChoice("other/model", 4))
+        fitting(preset, replace(BASE, window=4096), ModelChoice("other/model", 4))
 
 
 def test_the_shipped_sweep_is_the_models_own():
@@ -157,6 +159,7 @@ def test_the_shipped_sweep_is_the_models_own():
     assert preset.source.model == "SmolLM2-135M-Instruct"
     assert preset.source.bits == 4
     assert {one.length for one in preset.measured} >= {2048, 4096, 8192, 16384}
-    assert check_fits(preset, lampe.PRESETS["smollm2"], ModelChoice(None, 4)).startswith("In use: ")
+    assert fitting(preset, lampe.PRESETS["smollm2"], ModelChoice(None, 4))[1].startswith("In use: ")
     assert preset.config == lampe.PRESETS["smollm2"], "what it came to is what runs"
     assert shipped(lampe.PRESETS["llama3"]) is None, "the paper's sweep wasn't published"
+    assert shipped(replace(preset.config, basis="family")) is None, "another model's sweep isn't this one's"

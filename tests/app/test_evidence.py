@@ -16,8 +16,8 @@ from app.evidence import Evidence, by_token, passages, spans
 from app.examples import EXAMPLES
 from app.session import Session
 from app.settings import Settings
-from lampe.needle.prefix import PromptReader
 from lampe.positions import LampeConfig
+from lampe.reading import PromptReader
 
 CONFIG = LampeConfig(8192, 512, 200, 2048)
 PIECES = [f" {word}" for word in ("The", "lamp", "on", "the", "pier", "is", "green", ".", "Why", "?")] + [
@@ -86,9 +86,10 @@ def test_the_weights_are_those_of_the_answers_own_tokens(session):
     first, stop = prompt.document
     model, total = session.model(), 0
     with lampe.patch(model, config) as patched, torch.inference_mode():
-        patched.plan(update.report.planned_length)
+        position_map = patched.plan(update.report.planned_length, len(prompt.ids))
+        assert position_map == update.attention.position_map
         reader = PromptReader(model)
-        list(reader.read(prompt.ids))
+        list(reader.read(prompt.ids, position_map))
         patched.keep_weights = True
         for token in update.attention.ids:
             model(torch.tensor([[token]]), past_key_values=reader.cache)

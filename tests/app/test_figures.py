@@ -93,7 +93,7 @@ def test_the_sentence_and_table_have_the_maps_numbers():
     )
     assert "nothing is compressed" in map_sentence(lampe.position_map(SMOL, 99), SMOL)
     assert "not calibrated" in map_sentence(
-        lampe.position_map(SMOL, 99), lampe.LampeConfig(100, 1, 1, 9, calibrated=False)
+        lampe.position_map(SMOL, 99), lampe.LampeConfig(100, 1, 1, 9, basis="rescaled")
     )
 
 
@@ -290,11 +290,12 @@ def test_the_readout_tells_window_and_limit_apart():
 
 
 def test_a_curve_nobody_calibrated_is_named_wherever_it_is_shown():
+    doubt = "not calibrated for this model"
     report = RunReport(
-        "lampe", "a/b", 4, 9000, 9216, 0, 0, 8192, 2048, False, [], [], 1.0, 1.0, 0, 0.0, 1.0, 0, True, False
+        "lampe", "a/b", 4, 9000, 9216, 0, 0, 8192, 2048, doubt, [], [], 1.0, 1.0, 0, 0.0, 1.0, 0, True, False
     )  # fmt: skip
     assert "2,048 positions, planned for 9,216 tokens, not calibrated for this model" in run_report([report])
-    assert "not calibrated" not in run_report([replace(report, calibrated=True)])
+    assert "not calibrated" not in run_report([replace(report, doubt="")])
     assert "not calibrated" not in run_report([replace(report, method="rope")])
 
 

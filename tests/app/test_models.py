@@ -76,7 +76,7 @@ def test_each_visitors_model_is_loaded_when_it_is_asked(session, small):
     assert again.answer == first.answer
     assert again.report.kept == 0, "what another model has read is of no use"
     assert session.config(Chosen(tiny)).window == 4096
-    assert session.config() is lampe.PRESETS["smollm2"]
+    assert session.config() == lampe.PRESETS["smollm2"]
 
 
 def test_a_model_that_cant_be_patched_is_refused_in_the_patchs_words_and_the_old_one_stays(session, small):

@@ -78,7 +78,10 @@ def test_progress_is_real_and_the_answer_grows(session):
     assert attention.shares[0].float().mean((0, 1)).tolist() == pytest.approx(
         [row["share"] for row in report.regions], abs=1e-3
     )
-    assert attention.position_map.length == report.planned_length == planned_length(report.input_length, 12)
+    planned = planned_length(report.input_length, 12, MAPPED.config)
+    assert attention.position_map.length == report.planned_length == planned > report.input_length
+    assert attention.position_map.end == report.input_length
+    assert report.regions[2]["keys"] == MAPPED.config.tail, "the last prompt token's own Tail"
     assert ANSWER_PREFIX.endswith(attention.queries[0])
     assert updates[-1].answer.startswith("".join(attention.queries[1:]).strip())
 
@@ -90,7 +93,7 @@ def test_the_answer_is_that_of_one_plain_generate(session):
     model, tokenizer = session.model(), session.tokenizer()
     ids = torch.tensor([session.prompt(Request(text, question)).ids])
     with lampe.patch(model, MAPPED.config) as patched, torch.inference_mode():
-        patched.plan(planned_length(ids.shape[1], 16))
+        patched.plan(planned_length(ids.shape[1], 16, MAPPED.config), ids.shape[1])
         made = model.generate(ids, max_new_tokens=16, do_sample=False)
         assert patched.position_map.mapping_length == update.report.mapping_length
     assert tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True).strip() == update.answer

@@ -45,16 +45,18 @@ def test_the_map_follows_the_document_until_the_person_moves_it(page):
     page.get_by_label("Document", exact=True).fill("The boat is called Heron. " * 700)
     expect(page.locator("#length")).to_contain_text("% of the window of 8,192")
     tokens = counted(page)
-    planned = planned_length(tokens, 48)  # with room for the answer and further questions
+    planned = planned_length(tokens, 48, lampe.PRESETS["smollm2"])  # with room for the answer and further questions
     page.get_by_role("tab", name="Position map").click()
     box = page.get_by_label("Input length (tokens)")
-    expect(box).to_have_value(str(planned))
-    expect(page.locator("#map-sentence")).to_contain_text(f"At {planned:,} tokens")
+    expect(box).to_have_value(str(tokens))
+    expect(page.get_by_label("Planned for (tokens)")).to_have_value(str(planned))
+    expect(page.locator("#map-sentence")).to_contain_text(f"At {tokens:,} tokens, planned for {planned:,},")
     box.fill("30000")
+    expect(page.get_by_label("Planned for (tokens)")).to_have_value("")
     expect(page.locator("#map-sentence")).to_contain_text("At 30,000 tokens")
     expect(page.locator("#map-table")).to_contain_text("29,800 – 29,999")
     page.get_by_label("Follow the prompt").check()
-    expect(page.locator("#map-sentence")).to_contain_text(f"At {planned:,} tokens")
+    expect(page.locator("#map-sentence")).to_contain_text(f"At {tokens:,} tokens, planned for {planned:,},")
 
 
 def test_each_point_shows_what_it_says(page):

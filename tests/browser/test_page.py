@@ -108,17 +108,21 @@ def test_a_preset_file_is_opened_used_and_left_again(page, tmp_path):
     page.get_by_role("tab", name="Ask a document").click()
     page.locator("#document textarea").fill(max((example.text for example in EXAMPLES), key=len))
     tokens = counted(page)
-    expect(page.locator("#sentence")).to_contain_text(
-        f"{preset.config.mapping_length(planned_length(tokens, 48)):,} positions in all"
-    )
+    expect(page.locator("#sentence")).to_contain_text(f"{positions_in_all(preset.config, tokens):,} positions in all")
     page.get_by_role("tab", name="Position map").click()
     expect(page.locator("#map-own-curve textarea, #map-own-curve input")).to_have_value(curve_text(preset.curve))
     page.get_by_role("tab", name="Calibration").click()
     page.get_by_role("button", name="Back to the model's own preset").click()
     expect(page.locator("#preset-in-use .status")).to_have_count(0)
     page.get_by_role("tab", name="Ask a document").click()
-    own = lampe.PRESETS["smollm2"].mapping_length(planned_length(tokens, 48))
+    own = positions_in_all(lampe.PRESETS["smollm2"], tokens)
     expect(page.locator("#sentence")).to_contain_text(f"{own:,} positions in all")
+
+
+def positions_in_all(config: lampe.LampeConfig, tokens: int) -> int:
+    """The positions that a prompt comes to, planned with room for its answer."""
+    position_map = config.position_map(planned_length(tokens, 48, config), tokens)
+    return position_map.relative(tokens - 1, 0) + 1
 
 
 PHONE, PROJECTOR = {"width": 390, "height": 844}, {"width": 1920, "height": 1080}

@@ -6,23 +6,29 @@ import copy
 import itertools
 import json
 import math
+import random
+from contextlib import nullcontext
 from dataclasses import replace
 from pydoc_data.topics import topics
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import lampe
 from lampe import __main__ as cli
 from lampe import memory, patch
 from lampe.calibration import Evaluation, Point, Row, Sweep, library_docstrings, measure, read_preset
-from lampe.calibration.points import coarse_mappings, evaluations, refined_mappings, work
+from lampe.calibration.points import coarse_mappings, evaluations, refined_mappings, window_end, work
 from lampe.calibration.rows import put_together, read_rows, write_row
 from lampe.commands import calibrate as command
 from lampe.load import load_tokenizer
-from lampe.needle import Cell, Haystack, Straw, prefix, prompt_of
-from lampe.needle.prefix import PromptReader
+from lampe.needle import Cell, Haystack, Straw, prompt_of
 from lampe.positions import LampeConfig
+from lampe.prompt import ANSWER_PREFIX, around
+from lampe.reading import PromptReader
+from lampe.weights import weight_bits, weights_hash
 from tests.lampe import tiny
 
 BASE = LampeConfig(256, 16, 8, 128)
@@ -51,58 +57,71 @@ def sweep(straw, **changes):
     return Sweep(text_tokens=len(straw.ids), **{**settings, **changes})
 
 
-def test_the_figures_are_those_of_whole_forwards(model, straw):
-    """Oracle: one forward over everything, under the patch with the plan of the length."""
+@pytest.mark.parametrize("objective", ["perplexity", "both"])
+def test_the_figures_are_those_of_whole_forwards(model, straw, objective):
+    """Oracle: one forward over everything, under the patch with the plan of the length; unpatched where m = l."""
     base = replace(BASE, window=512)  # an answer that passes the window would be planned anew
-    rows = list(sweep(straw, base=base, lengths=(300,), refine=0).run(model, straw))
+    rows = list(sweep(straw, base=base, lengths=(300,), refine=0, objective=objective).run(model, straw))
     assert {row.mapping_length for row in rows} == {64, 181, 300}
     for row in rows:
-        if row.kind == "loss":
-            ids = straw.ids[row.start : row.start + 300]
-            answer, given = ids[-150:], ids[:-1]
-        else:
-            prompt = measure.needle_prompts(straw, 300, 2, 1000)[row.asked]
-            answer = straw.tokenizer.encode(f" {prompt.needles.expected[0]}")
-            given = [*prompt.ids, *answer[:-1]]
-        with patch(model, LampeConfig(512, 16, 8, row.mapping_length)) as patched:
-            patched.plan(300)
-            logits = tiny.logits(model, torch.tensor([given]))[0, -len(answer) :]
-        likelihood = logits.log_softmax(-1)[range(len(answer)), answer].mean().item()
-        assert row.tokens == len(answer)
+        text = measure.text_of(straw, row.evaluation.reading)
+        ids = text.prompts[row.asked or 0].ids
+        assert len(ids) == 300
+        scored, given = text.scored, ids
+        if row.kind == "needle":
+            answer, count = measure.answer_tokens(straw.tokenizer, text.prompts[row.asked].needles)
+            given = [*ids, *answer]
+            scored = list(range(len(given) - count, len(given)))
+        mapped = row.mapping_length < 300
+        with patch(model, LampeConfig(512, 16, 8, row.mapping_length)) if mapped else nullcontext() as patched:
+            if patched:
+                patched.plan(300)
+            logits = tiny.logits(model, torch.tensor([given]))[0]
+        wanted = [given[token] for token in scored]
+        before = logits[[token - 1 for token in scored]]
+        likelihood = before.log_softmax(-1)[range(len(scored)), wanted].mean().item()
+        assert row.tokens == len(scored)
         if row.kind == "loss":
             assert row.loss == pytest.approx(-likelihood, abs=1e-4)
         else:
             assert row.log_likelihood == pytest.approx(likelihood, abs=1e-4)
-            assert row.found == (logits.argmax(-1).tolist() == answer)
+            assert row.found == (before.argmax(-1).tolist() == wanted)
 
 
 def test_needles_that_share_what_they_begin_with_score_as_alone(model, straw, monkeypatch):
-    wanted = sweep(straw, lengths=(300,), objective="needle", needles=3).missing(300, [])
+    wanted = sweep(straw, lengths=(300,), needles=3, windows=1).missing(300, [])
     alone = [next(measure.evaluate(model, straw, [evaluation], 256)) for evaluation in wanted]
-    monkeypatch.setattr(prefix, "CHUNK", 32)
     read, kept = PromptReader.read, []
 
-    def watched(reader, ids):
-        yield from read(reader, ids)
+    def watched(reader, *args):
+        yield from read(reader, *args)
         kept.append(reader.kept)
 
     monkeypatch.setattr(PromptReader, "read", watched)
     together = list(measure.evaluate(model, straw, wanted, 256))
-    assert kept[0] == 0
-    assert kept[1] == kept[2] == 256, "only the question is read anew"
+    assert all(again > 240 for number, again in enumerate(kept) if number % 4), "only the question is read anew"
     for one, other in zip(together, alone, strict=True):
         assert one.evaluation == other.evaluation
-        assert one.log_likelihood == pytest.approx(other.log_likelihood, abs=1e-4)
+        assert (one.log_likelihood or one.loss) == pytest.approx(other.log_likelihood or other.loss, abs=1e-4)
 
 
-def test_found_is_what_greedy_decoding_begins_with(model, straw):
+def test_found_is_what_greedy_decoding_goes_on_with(model, straw):
     prompt = prompt_of(straw, Cell("single", 200, 0.5, "rope"))
     reader = PromptReader(model)
     list(reader.read(prompt.ids))
     greedy = model.generate(torch.tensor([prompt.ids]), max_new_tokens=4, do_sample=False)[0, 200:].tolist()
-    assert measure.score_answer(reader, greedy)[1]
+    assert measure.score_answer(reader, greedy, 2)[1]
     list(reader.read(prompt.ids))
-    assert not measure.score_answer(reader, [*greedy[:-1], greedy[-1] + 1])[1]
+    assert not measure.score_answer(reader, [*greedy[:-1], greedy[-1] + 1], 2)[1]
+
+
+def test_an_answer_is_the_sentence_that_the_page_begins(straw):
+    needles = measure.needles_alike(straw, 1, random.Random(3))[0]
+    answer, count = measure.answer_tokens(straw.tokenizer, needles)
+    key = needles.question.removeprefix("What is the secret number of the ").removesuffix("?")
+    assert straw.tokenizer.decode(answer) == f" the secret number of the {key} is {needles.expected[0]}"
+    assert straw.tokenizer.decode(answer[-count:]).strip() == needles.expected[0]
+    assert needles.prefix == ANSWER_PREFIX
 
 
 def test_a_text_begins_as_the_tokenizer_begins_it(straw):
@@ -112,25 +131,40 @@ def test_a_text_begins_as_the_tokenizer_begins_it(straw):
 
     begun = copy.copy(straw)
     begun.tokenizer = Begins()
-    ids = measure.text_window(begun, 50, 40)
-    assert ids[:2] == [7, 9]
-    assert ids[2:] == straw.ids[52:90]
+    stop = window_end(1, len(straw.ids))
+    text = measure.text_of(begun, Evaluation(40, 40, 0, 0, text_window=1))
+    assert text.prompts[0].ids == [7, 9, *straw.ids[stop - 38 : stop]]
+    assert text.scored == list(range(20, 40))
 
 
-def test_windows_end_alike_at_all_lengths_and_do_not_overlap(straw):
-    found = sweep(straw, objective="perplexity", windows=4)
-    ends = {
-        length: [e.start + length for e in found.missing(length, []) if e.mapping_length == length or length == 400]
-        for length in (160, 400)
-    }
-    assert set(ends[160]) == set(ends[400])
-    assert len(set(ends[160])) == 4
-    assert all(b - a >= 400 for a, b in itertools.pairwise(sorted(set(ends[400]))))
-    assert max(ends[400]) <= len(straw.ids)
+@given(st.integers(1, 1000))
+def test_windows_are_spread_evenly_however_many_there_are(count):
+    """And more of them are added to those that were measured: each ends where it did."""
+    ends = sorted(window_end(number, 100_000) for number in range(count))
+    gaps = [after - before for before, after in itertools.pairwise([ends[-1] - 100_000, *ends])]
+    assert 0 <= ends[0] <= ends[-1] < 100_000
+    assert max(gaps) <= 2 * 100_000 / count + 2
+
+
+def test_a_window_is_what_stands_before_its_end(straw):
+    whole = len(straw.ids)
+    inside = straw.window(900, 100)
+    assert inside.ids == straw.ids[800:900]
+    assert all(straw.ids[800 + place - 1] == straw.ids[straw.breaks[1] - 1] for place in inside.breaks if place)
+    around = straw.window(30, 100)
+    assert around.ids == [*straw.ids[whole - 70 :], *straw.ids[:30]], "the text goes round"
+    assert 70 in around.breaks
+    assert straw.window(whole, whole).ids == straw.ids
+
+
+def test_a_sweep_that_was_stopped_has_measured_all_points_as_well(model, straw):
+    some = itertools.islice(sweep(straw, needles=1, refine=0, windows=3).run(model, straw), 11)
+    windows = [row.text_window for row in some]
+    assert windows == sorted(windows)
 
 
 def test_mappings_reach_from_an_eighth_of_the_window_to_no_mapping():
-    assert coarse_mappings(16384, 8192, 512, 200) == [1024, 1448, 2048, 2896, 4096, 5793, 8192]
+    assert coarse_mappings(16384, 8192, 512, 200) == [1024, 1448, 2048, 2896, 4096, 5793, 8192, 16384]
     assert coarse_mappings(3072, 8192, 512, 200) == [1024, 1448, 2048, 3072]
     assert coarse_mappings(3072, 8192, 1024, 1000) == [2048, 3072]
     assert coarse_mappings(900, 8192, 512, 200) == [900]
@@ -140,37 +174,48 @@ def test_mappings_reach_from_an_eighth_of_the_window_to_no_mapping():
 
 
 def test_work_counts_what_is_read():
-    loss = Evaluation(1000, 500, 16, 8, kind="loss", start=0)
-    first, second = evaluations(Point(1000, 500, 16, 8), "needle", 1, 2, 0, 0)
+    loss, first, second = evaluations(Point(1000, 500, 16, 8), "both", 1, 2, 0)
     assert work(loss, 1000) == work(first, 1000) == 2000
-    assert work(second, 1000) == pytest.approx(2000 - 744 - 744**2 / 1000), "half a chunk before the question"
+    assert work(second, 1000) < 200, "a question"
 
 
 def test_needles_are_hidden_together_and_each_is_asked_for(straw):
-    prompts = measure.needle_prompts(straw, 400, 3, 5)
-    assert max(len(prompt.ids) for prompt in prompts) == 400
+    reading = Evaluation(400, 400, 16, 8, text_window=1, hidden=3, seed=5)
+    text = measure.text_of(straw, reading)
+    prompts = text.prompts
+    assert {len(prompt.ids) for prompt in prompts} == {400}, "all end at the same token"
     texts = [straw.tokenizer.decode(prompt.ids) for prompt in prompts]
     for number, prompt in enumerate(prompts):
         (sentence,), (start, stop) = prompt.needles.sentences, prompt.spans[0]
         assert all(text.count(sentence) == 1 for text in texts)
         assert straw.tokenizer.decode(prompt.ids[start:stop]) == f" {sentence}"
-        assert texts[number].endswith(prompt.needles.prefix)
+        assert texts[number].endswith(ANSWER_PREFIX)
         assert (number + 0.5) / 3 == pytest.approx(start / len(prompt.ids), abs=0.1)
     same = next(
-        k for k, tokens in enumerate(zip(*(prompt.ids for prompt in prompts), strict=False)) if len(set(tokens)) > 1
+        k for k, tokens in enumerate(zip(*(prompt.ids for prompt in prompts), strict=True)) if len(set(tokens)) > 1
     )
     assert same > prompts[2].spans[0][1], "they differ in the question alone"
     assert len({prompt.needles.expected for prompt in prompts}) == 3
-    again = measure.needle_prompts(straw, 400, 3, 5)
-    assert again == prompts
-    assert measure.needle_prompts(straw, 400, 3, 6) != prompts
+    assert measure.text_of(straw, reading) == text
+    assert measure.text_of(straw, replace(reading, seed=6)) != text
+    start = len(around(straw.tokenizer, "")[0])
+    assert (
+        prompts[0].ids[start:][:30]
+        != measure.text_of(straw, replace(reading, text_window=0)).prompts[0].ids[start:][:30]
+    )
+    # The loss is that of the text's last tokens, which a question and needles aren't.
+    question = straw.tokenizer.decode(prompts[0].ids).index("Question:")
+    assert len(straw.tokenizer.decode(prompts[0].ids[: text.scored[-1] + 1])) <= question
+    hidden = {token for prompt in prompts for token in range(*prompt.spans[0])}
+    assert not hidden & set(text.scored)
+    assert 150 < len(text.scored) <= 200
 
 
 def test_costs_are_as_documented(straw):
     point = {"length": 9, "mapping_length": 5, "head": 1, "tail": 1}
     rows = [
-        Row(**point, kind="loss", start=0, loss=2.0),
-        Row(**point, kind="loss", start=9, loss=3.0),
+        Row(**point, kind="loss", loss=2.0),
+        Row(**point, kind="loss", text_window=1, loss=3.0),
         Row(**point, kind="needle", hidden=2, asked=0, seed=1, found=True, log_likelihood=-0.5),
         Row(**point, kind="needle", hidden=2, asked=1, seed=1, found=False, log_likelihood=-1.5),
     ]
@@ -231,8 +276,8 @@ def test_an_interrupted_sweep_goes_on_to_the_same_file(calls, tmp_path, monkeypa
 
 def test_rows_of_another_model_or_text_are_left_alone(calls, model):
     _, path = calls
-    source = {"model": "x", "weights": measure.weights_hash(model)}
-    row = Row(160, 32, 16, 8, kind="loss", start=0, loss=1.0)
+    source = {"model": "x", "weights": weights_hash(model)}
+    row = Row(160, 32, 16, 8, kind="loss", loss=1.0)
     path.parent.mkdir()
     write_row(path, row, source)
     assert read_rows(path, source) == [row]
@@ -241,13 +286,14 @@ def test_rows_of_another_model_or_text_are_left_alone(calls, model):
 
 
 def test_the_hash_tells_weights_apart(model):
-    before = measure.weights_hash(model)
-    assert measure.weights_hash(copy.deepcopy(model)) == before
+    before = weights_hash(model)
+    assert weights_hash(copy.deepcopy(model)) == before
     other = copy.deepcopy(model)
+    assert weights_hash(other) == weights_hash(copy.deepcopy(model).bfloat16().float()) == before
     with torch.no_grad():
         other.model.norm.weight[3] += 0.1
-    assert measure.weights_hash(other) != before
-    assert measure.weight_bits(model) == 32
+    assert weights_hash(other) != before, "also where it was asked for before"
+    assert weight_bits(model) == 32
 
 
 @pytest.mark.parametrize(
@@ -267,7 +313,7 @@ def test_the_hash_tells_weights_apart(model):
 def test_a_broken_sweep_file_is_a_sentence_and_stays(calls, capsys, line, words):
     arguments, path = calls
     path.parent.mkdir()
-    write_row(path, Row(160, 32, 16, 8, kind="loss", start=0, loss=1.0), {})
+    write_row(path, Row(160, 32, 16, 8, kind="loss", loss=1.0), {})
     first = path.read_text(encoding="utf-8")
     if line.startswith("changed"):
         name, value = line.removeprefix("changed: ").split(" = ")
@@ -285,7 +331,7 @@ def test_what_cannot_be_measured_is_a_sentence(calls, capsys, monkeypatch):
     for change, words in (
         (["--lengths", "160,20,300"], "fewer than 26 tokens"),
         (["--lengths", "160,400,160"], "three different input lengths, and there is 160 and 400"),
-        (["--windows", "80"], "80 windows of 400 need 32,000"),
+        (["--lengths", "160,400,30000"], "a window has up to 30,000"),
         (["--windows", "0"], "Windows must be at least 1"),
         (["--weight", "nan"], "from 0 to 1"),
         (["--sweep-over", "head"], "at least one value"),
@@ -293,8 +339,8 @@ def test_what_cannot_be_measured_is_a_sentence(calls, capsys, monkeypatch):
     ):
         assert cli.main([*arguments, *change]) == 2
         assert words in capsys.readouterr().err
-    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 500e6}))
-    assert cli.main([*arguments, "--lengths", "160,400,3000000", "--objective", "needle"]) == 2
+    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 303e6}))
+    assert cli.main([*arguments, "--lengths", "160,400,3000", "--objective", "needle"]) == 2
     assert "GB are free: take lengths of at most" in capsys.readouterr().err
     assert not path.exists()
 
@@ -321,7 +367,7 @@ def test_calibrate_gives_what_its_file_says(model, straw, tmp_path, monkeypatch)
 
     config = again()
     assert config == lampe.load_preset(out)
-    assert (config.window, config.head, config.tail, config.calibrated) == (256, 16, 8, True)
+    assert (config.window, config.head, config.tail, config.basis) == (256, 16, 8, "measured")
     preset = read_preset(out)
     assert {row["text"] for row in without_seconds(rows)} == {preset.source.text} == {"tides"}
     assert [point.length for point in preset.points] == [160, 300, 400]

@@ -12,7 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lampe
-from lampe.calibration import Best, CalibrationError, Costs, Row, Source, Sweep, make_preset, read_preset, report
+from lampe.calibration import (
+    Best,
+    CalibrationError,
+    Costs,
+    Difference,
+    Row,
+    Source,
+    Sweep,
+    compare,
+    make_preset,
+    read_preset,
+    report,
+)  # fmt: skip
 from lampe.calibration.fit import best_constant, best_of, fit_curve, mean_cost, price, residual, weights_of
 from lampe.calibration.points import evaluations
 from lampe.calibration.preset import MOST_BYTES, write_preset
@@ -152,7 +164,7 @@ def test_a_sweep_along_a_curve_gives_the_curve():
     sweep = loss_sweep()
     preset = make_preset(sweep, rows_of(sweep, along(known)), SOURCE)
     assert preset.config.mapping == preset.curve
-    assert preset.config.calibrated
+    assert preset.config.basis == "measured"
     assert "the curve is used" in preset.why
     for length in LENGTHS[2:]:
         assert preset.curve(length) == pytest.approx(smooth(known, length), rel=0.15)
@@ -259,7 +271,7 @@ def change(path, value):
         (change(["config", "mapping", "maximum"], -3.0), "at least 1 position"),
         (change(["config", "mapping"], {}), "maximum is missing"),
         (change(["config", "attention_scale"], 0.0), "attention scale"),
-        (change(["config", "calibrated"], 1), "calibrated must be bool"),
+        (change(["config", "basis"], 1), "basis must be str"),
         (change(["points"], {"a": 1}), "is no list"),
         (change(["points", 0, "length"], 0), "length must be at least 1"),
         (change(["points"], []), "it has no points"),
@@ -306,7 +318,51 @@ def test_a_huge_file_is_not_read(tmp_path):
 def test_what_is_measured_depends_on_the_objective():
     point = loss_sweep().missing(2048, [])[0].point
     kinds = {
-        objective: [e.kind for e in evaluations(point, objective, 2, 3, 0, 10**6)]
+        objective: [e.kind for e in evaluations(point, objective, 2, 3, 0)]
         for objective in ("perplexity", "needle", "both")
     }
-    assert kinds == {"perplexity": ["loss"] * 2, "needle": ["needle"] * 3, "both": ["loss"] * 2 + ["needle"] * 3}
+    assert kinds == {
+        "perplexity": ["loss"] * 2,
+        "needle": ["needle"] * 6,
+        "both": ["loss", "needle", "needle", "needle"] * 2,
+    }
+
+
+def needle_rows(found, windows=4, length=1000):
+    point = {"length": length, "mapping_length": 500, "head": 1, "tail": 1}
+    return [
+        Row(**point, kind="needle", text_window=w, hidden=8, asked=a, seed=1, found=found(w, a), log_likelihood=-1.0)
+        for w in range(windows)
+        for a in range(8)
+    ]
+
+
+def test_differences_are_of_the_same_needles():
+    """A way that finds one more of each eight is better for sure, though the two shares' own intervals overlap."""
+    one, other = needle_rows(lambda w, a: a < 4), needle_rows(lambda w, a: a < 3)
+    found = compare(one, reversed(other), "found")
+    assert (found.mean, found.pairs) == (0.125, 32)
+    assert 0 < found.low < 0.125 < found.high
+    assert not found.level
+    assert compare(one, one, "found") == Difference(0, 0, 0, 32)
+    back = compare(other, one, "found")
+    assert back.mean == -found.mean
+    # One lost and one won: level.
+    mixed = compare(needle_rows(lambda w, a: a in (0, 1)), needle_rows(lambda w, a: a in (1, 2)), "found")
+    assert mixed.level
+
+
+def test_a_difference_counts_what_both_were_measured_on():
+    some, all_ = needle_rows(lambda w, a: True, windows=2), needle_rows(lambda w, a: False)
+    assert compare(some, all_, "found").pairs == 16
+    with pytest.raises(ValueError, match="nothing was measured in both ways for loss"):
+        compare(some, all_, "loss")
+    with pytest.raises(ValueError, match="in both ways"):
+        compare(some, needle_rows(lambda w, a: True, length=2000), "found")
+
+
+def test_each_length_keeps_its_share_of_a_difference():
+    """What differs between lengths alone is no uncertainty of their mean."""
+    short = needle_rows(lambda w, a: True), needle_rows(lambda w, a: False)
+    long = needle_rows(lambda w, a: False, length=2000), needle_rows(lambda w, a: True, length=2000)
+    assert compare([*short[0], *long[0]], [*short[1], *long[1]], "found") == Difference(0, 0, 0, 64)

@@ -39,7 +39,10 @@ def test_a_config_alone_tells_of_a_model_that_is_far_too_large_for_this_machine(
     assert 5.5e9 < found.weights[4] < 5.8e9
     text = report("Llama-3-8B", found, LLAMA3, 8192)
     assert "1.07 GB of keys and values for 8,192 tokens" in text
-    assert "llama3: calibrated" in text
+    assert "llama3: whether it was measured on this model, its weights will tell" in text
+    named = LlamaConfig(**LLAMA3.to_dict())
+    named._name_or_path = "meta-llama/Meta-Llama-3-8B-Instruct"
+    assert "llama3: measured on this model" in report("it", diagnose(named), named, 8192)
     assert "narrow copy" in text
     assert "doctor Llama-3-8B` tries it with its weights" in text
 

@@ -116,6 +116,16 @@ def test_a_chunk_of_queries_at_every_border(length, first):
     check(CONFIG.position_map(300), first, length)
 
 
+@pytest.mark.parametrize("end", [35, 36, 60, 129, 299])
+def test_a_prompt_that_ends_before_its_plan(end):
+    """Whole, in a chunk across where Tail begins, and the answer after it; from the least end that there can be."""
+    position_map = CONFIG.position_map(300, end)
+    check(position_map, 0, end)
+    check(position_map, max(1, end - 30), end)
+    check(position_map, end - 1, end + 20)
+    check(position_map, end + 19, end + 20)
+
+
 @pytest.mark.parametrize("beyond", [1, 2, 40])
 def test_queries_beyond_the_plan(beyond):
     check(CONFIG.position_map(150), 150 + beyond - 1, 150 + beyond)

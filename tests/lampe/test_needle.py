@@ -31,10 +31,9 @@ from lampe.needle import (
     to_read,
     wilson,
 )
-from lampe.needle.prefix import PromptReader
 from lampe.positions import LampeConfig
 from lampe.prompt import around
-from lampe.reading import CHUNK
+from lampe.reading import CHUNK, PromptReader
 from tests.lampe.tiny import FAMILIES, build, tokens
 
 FACTS = "Water boils. The tide turns twice a day! Is the lamp lit? Nobody knows. " * 40

@@ -150,6 +150,41 @@ def test_chunked_prefill_gives_the_whole(model, chunks):
         close(torch.cat([logits(model, part, past_key_values=cache) for part in ids.split(chunks, 1)], 1), whole)
 
 
+def test_a_prompt_that_ends_before_its_plan(model):
+    """In chunks and token by token as in one forward, on the map that was planned; not that of the whole plan."""
+    ids, end = tokens(LENGTH), 90
+    with lampe.patch(model, CONFIG) as patched:
+        planned = patched.plan(LENGTH, end)
+        assert (planned.length, planned.end, planned.key_counts(end - 1)[-1]) == (LENGTH, end, CONFIG.tail)
+        whole = logits(model, ids)
+        for chunks in ((50, 34, 36), (80, 4, 6, 1, 1, 28)):
+            cache = DynamicCache(config=model.config)
+            close(torch.cat([logits(model, part, past_key_values=cache) for part in ids.split(chunks, 1)], 1), whole)
+            assert patched.position_map == planned
+        patched.plan(LENGTH)
+        other = logits(model, ids)
+    close(whole[:, : end - CONFIG.tail], other[:, : end - CONFIG.tail])
+    assert not torch.allclose(whole[:, end - CONFIG.tail :], other[:, end - CONFIG.tail :], atol=1e-4)
+
+
+@pytest.mark.parametrize("left", [True, False])
+def test_rows_that_end_elsewhere_in_one_batch(model, left):
+    """One plan, an end of its own for each row: as each prompt alone."""
+    ends = (LENGTH, 77, 40)
+    rows = [tokens(n, seed=n) for n in ends]
+    ids, mask = torch.zeros(3, LENGTH, dtype=torch.long), torch.zeros(3, LENGTH, dtype=torch.long)
+    for row, part in enumerate(rows):
+        place = slice(LENGTH - part.shape[1], LENGTH) if left else slice(0, part.shape[1])
+        ids[row, place], mask[row, place] = part, 1
+    with lampe.patch(model, CONFIG) as patched:
+        patched.plan(130, ends)
+        batch = logits(model, ids, attention_mask=mask)
+        assert [(m.length, m.end) for m in patched.position_maps] == [(130, end) for end in ends]
+        for row, part in enumerate(rows):
+            patched.plan(130, ends[row])
+            close(batch[row : row + 1][mask[row : row + 1] > 0], logits(model, part)[0])
+
+
 @pytest.mark.parametrize("left", [True, False])
 def test_a_padded_batch_gives_the_single_rows(model, left):
     lengths = (LENGTH, 77, 20)
@@ -330,6 +365,85 @@ def test_speculative_decoding_is_lossless_under_a_plan(family):
         planned = patched.plan(LENGTH)  # its first pass reads guesses with the prompt
         assert torch.equal(llama.generate(ids, prompt_lookup_num_tokens=4, **kwargs), expected)
         assert patched.position_map == planned
+
+
+def test_a_question_after_others_is_answered_as_if_asked_alone(llama):
+    """Bit for bit, also where the answers before it are in the cache; only what Tail touches is read again."""
+    document, config = tokens(1300, seed=2)[0].tolist(), lampe.LampeConfig(1200, 100, 60, 500)
+    questions = [tokens(n, seed=n)[0].tolist() for n in (40, 9, 65, 9)]
+
+    def ask(reader, patched, question):
+        ids = document + question
+        position_map = patched.plan(2048, len(ids))
+        for _ in reader.read(ids, position_map):
+            pass
+        made = llama.generate(
+            reader.ids, past_key_values=reader.cache, max_new_tokens=5, do_sample=False, eos_token_id=None,
+            output_logits=True, return_dict_in_generate=True,
+        )  # fmt: skip
+        assert patched.position_map == position_map
+        assert position_map.key_counts(len(ids) - 1)[-1] == config.tail
+        return torch.stack(made.logits)
+
+    with lampe.patch(llama, config) as patched:
+        reader = lampe.PromptReader(llama)
+        for question in questions:
+            together = ask(reader, patched, question)
+            assert torch.equal(together, ask(lampe.PromptReader(llama), patched, question))
+            assert reader.kept == (1024 if question is not questions[0] else 0)
+        # Of another plan nothing is kept, nor of a text that runs unpatched.
+        ids = document + questions[0]
+        assert reader.keeps(ids, config.position_map(2047, len(ids))) == 0
+        assert reader.keeps(ids) == 0
+
+
+@pytest.mark.parametrize(
+    ("plan", "read", "why"),
+    [
+        ((60, 40), 130, "The prompt has 130 tokens, and the plan is for 60"),
+        ((200, [100, 110]), 100, "the ends of 2 prompts, and the batch has 1 rows"),
+    ],
+)
+def test_a_pass_that_its_plan_cannot_hold_is_refused(llama, plan, read, why):
+    with lampe.patch(llama, CONFIG) as patched:
+        patched.plan(*plan)
+        with pytest.raises(ValueError, match=why):
+            logits(llama, tokens(read))
+        patched.plan(None)
+        logits(llama, tokens(read))
+
+
+def test_a_plan_shorter_than_what_the_cache_holds_is_refused(llama):
+    with lampe.patch(llama, CONFIG) as patched:
+        patched.plan(LENGTH)
+        cache = DynamicCache()
+        logits(llama, tokens(100), past_key_values=cache)
+        patched.plan(90)
+        with pytest.raises(ValueError, match="The cache holds 100 tokens, and the plan is for 90"):
+            logits(llama, tokens(1), past_key_values=cache)
+        patched.plan(LENGTH)
+        logits(llama, tokens(1), past_key_values=cache)
+        with pytest.raises(ValueError, match="The prompt has 121 tokens"):
+            patched.plan(LENGTH, 121)
+        with pytest.raises(ValueError, match="There is no prompt"):
+            patched.plan(LENGTH, [])
+        assert patched.position_map.length == LENGTH, "what was planned still holds"
+
+
+def test_an_answer_that_would_reach_the_window_within_its_plan_moves_the_end(llama):
+    """The map is as wide as the window: the plan's length stays, Tail begins later."""
+    config = lampe.LampeConfig(64, 10, 6, 64)
+    with lampe.patch(llama, config) as patched:
+        planned = patched.plan(LENGTH, 100)
+        cache, ids = DynamicCache(), tokens(LENGTH)
+        logits(llama, ids[:, :100], past_key_values=cache)
+        assert patched.position_map == planned
+        for step in range(100, LENGTH):
+            logits(llama, ids[:, step : step + 1], past_key_values=cache)
+            position_map = patched.position_map
+            assert position_map.relative(step, 0) < 64
+            assert position_map.length == LENGTH
+        assert position_map.end > 100
 
 
 def test_the_plan_goes_with_the_cache(llama):

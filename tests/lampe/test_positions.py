@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,73 @@ def test_generated_tokens_keep_the_plan(setting, extra):
     assert mapped.max() == m - 1 + extra if tail else mapped.max() <= m + extra
     if not head and not tail:
         assert (mapped == (m * query // length) - (m * np.arange(query + 1) // length)).all(), "one uniform region"
+
+
+@st.composite
+def plans(draw):
+    """Settings, and where a prompt of that plan ends."""
+    length, m, head, tail = draw(settings_())
+    return length, m, head, tail, draw(st.integers(head + tail + 1, length))
+
+
+@given(plans(), st.integers(0, 300), st.data())
+def test_a_prompt_that_ends_before_its_plan(plan, extra, data):
+    """The compression is the planned length's, Tail is measured from the prompt's end."""
+    length, m, head, tail, end = plan
+    position_map = lampe.position_map(lampe.LampeConfig(m + 400, head, tail, m), length, end)
+    c = Fraction(m - head - tail, length - head - tail)
+    query = data.draw(st.integers(0, end - 1 + extra))
+    mapped = position_map.relative(query, np.arange(query + 1))
+    border = head + math.ceil(c * (end - tail - head))
+    for d in {0, head, head + 1, end - tail - 1, end - tail, end - 1, query, query // 2} & set(range(query + 1)):
+        if d <= head:
+            assert mapped[query - d] == d
+        elif d < end - tail or not tail:
+            assert 0 <= mapped[query - d] - head - math.floor(c * (d - head)) <= 1
+        else:
+            assert mapped[query - d] == border + d - (end - tail)
+    assert (np.diff(mapped[::-1]) >= 0).all(), "positions never fall with distance"
+    if query < end:
+        assert mapped.max() < m or not tail
+        assert mapped.max() <= m
+    assert sum(position_map.key_counts(query)) == query + 1
+    regions = position_map.region(query, np.arange(query + 1))
+    assert position_map.key_counts(query) == tuple(np.bincount(regions, minlength=len(position_map.regions)))
+    if tail:
+        answer = max(0, query - end + 1)
+        assert position_map.key_counts(end - 1 + answer)[-1] == tail + answer, "Tail takes part for the question"
+
+
+@given(plans(), st.data())
+def test_where_a_prompt_ends_changes_nothing_before_its_tail(plan, data):
+    length, m, head, tail, end = plan
+    config = lampe.LampeConfig(m, head, tail, m)
+    assert lampe.position_map(config, length, length) == lampe.position_map(config, length), "the paper's own map"
+    one, other = lampe.position_map(config, length, end), lampe.position_map(config, length)
+    query = data.draw(st.integers(0, min(one.shared, other.shared) - 1))
+    keys = np.arange(query + 1)
+    assert (one.relative(query, keys) == other.relative(query, keys)).all()
+    assert one.shared == (end - tail if tail else length)
+
+
+@pytest.mark.parametrize(
+    ("length", "end", "why"),
+    [
+        (100, 101, "The prompt has 101 tokens, and the plan is for 100"),
+        (100, 13, r"ends after 13 tokens, within Head \+ Tail \(8 \+ 5\)"),
+        (100, 3, "plan so short a prompt for its own length"),
+        (100, 0, "at least 1 token, not 0"),
+    ],
+)
+def test_impossible_ends_are_refused(length, end, why):
+    with pytest.raises(ValueError, match=why):
+        lampe.position_map(lampe.LampeConfig(64, 8, 5, 32), length, end)
+
+
+def test_an_end_needs_no_room_where_nothing_is_mapped():
+    position_map = lampe.position_map(lampe.LampeConfig(64, 8, 5, 32), 32, 3)
+    assert not position_map.compresses
+    assert (position_map.end, position_map.shared) == (3, 32)
 
 
 def test_arrays_tensors_and_integers_agree():
@@ -127,12 +195,18 @@ LLAMA3 = {"vocab_size": 128256, "max_position_embeddings": 8192}
 
 
 def test_a_model_gets_its_familys_preset_or_a_rescaled_curve():
-    assert lampe.LampeConfig.for_model(LlamaConfig(**LLAMA3)) is lampe.PRESETS["llama3"]
-    smollm2 = LlamaConfig(vocab_size=49152, max_position_embeddings=8192)
-    assert lampe.LampeConfig.for_model(smollm2) is lampe.PRESETS["smollm2"]
+    llama3 = lampe.LampeConfig.for_model(LlamaConfig(**LLAMA3))
+    assert (llama3, llama3.basis) == (lampe.PRESETS["llama3"], "family")
+    named = LlamaConfig(**LLAMA3)
+    named._name_or_path = "meta-llama/Meta-Llama-3-8B-Instruct"
+    assert lampe.LampeConfig.for_model(named).basis == "measured"
+    named._name_or_path = "meta-llama/Llama-2-7b-chat-hf"
+    assert lampe.LampeConfig.for_model(named).basis == "family", "a name of another family says nothing"
+    smollm2 = lampe.LampeConfig.for_model(LlamaConfig(vocab_size=49152, max_position_embeddings=8192))
+    assert (smollm2, smollm2.basis) == (lampe.PRESETS["smollm2"], "family")
     assert preset_name(MistralConfig(vocab_size=32000, max_position_embeddings=32768)) == "mistral"
     other = lampe.LampeConfig.for_model(Qwen2Config(max_position_embeddings=32768))
-    assert not other.calibrated
+    assert (other.basis, other.doubt) == ("rescaled", "not calibrated for this model")
     assert other.mapping.maximum == 0.75 * 32768
     # The same share of the window at the same share of the input as Llama-3's curve (with its L rounded to ¾).
     assert other.mapping(4 * 12000) / 32768 == pytest.approx(
@@ -202,4 +276,4 @@ def test_a_map_widens_its_indices_itself():
 def test_a_stretched_model_gets_the_preset_of_its_own_window():
     yarn = {"rope_type": "yarn", "factor": 16.0, "original_max_position_embeddings": 8192, "rope_theta": 5e5}
     config = LlamaConfig(vocab_size=128256, max_position_embeddings=131072, rope_parameters=yarn)
-    assert lampe.LampeConfig.for_model(config) is lampe.PRESETS["llama3"]
+    assert lampe.LampeConfig.for_model(config) == lampe.PRESETS["llama3"]

@@ -31,7 +31,9 @@ def test_the_default_is_what_it_should_be(loaded):
     config = model.config
     assert (config.model_type, config.max_position_embeddings, config.num_hidden_layers) == ("llama", WINDOW, 30)
     assert config.rope_parameters["rope_theta"] == 100_000
-    assert lampe.LampeConfig.for_model(model) is lampe.PRESETS["smollm2"]
+    own = lampe.LampeConfig.for_model(model)
+    assert (own, own.basis) == (lampe.PRESETS["smollm2"], "measured")
+    assert lampe.LampeConfig.for_model(lampe.load(bits=16)[0]).basis == "family", "it was measured in 4 bits"
     assert all(isinstance(module, Linear4bit) for name, module in model.named_modules() if name.endswith("_proj"))
     assert tokenizer.chat_template
 
