@@ -31,7 +31,7 @@ def main() -> None:
     if all(rows.has(question=question) for question in QUESTIONS):
         return
     for question in QUESTIONS:
-        *_, last = session.ask(Request(text, question, "lampe", 8), visitor="benchmark")
+        *_, last = session.ask(Request(text, question, "lampe", 24), visitor="benchmark")
         report = last.report
         assert report is not None
         keys = {row["name"]: row["keys"] for row in report.regions}
@@ -42,6 +42,7 @@ def main() -> None:
             read=report.input_length - report.kept,
             seconds=round(report.prefill_seconds, 2),
             tail=keys.get("Tail", 0),
+            answer=last.answer,
         )
 
 
