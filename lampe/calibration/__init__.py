@@ -8,7 +8,7 @@ needles are ours.
 from lampe.calibration.calibrating import Report, calibrate, keep_measuring, source_of
 from lampe.calibration.fit import Best, Costs, Priced
 from lampe.calibration.measure import Row, evaluate
-from lampe.calibration.paired import Difference, compare
+from lampe.calibration.paired import Difference, compare, differences
 from lampe.calibration.points import (
     OBJECTIVES,
     CalibrationError,
@@ -43,6 +43,7 @@ __all__ = [
     "check_lengths",
     "compare",
     "default_lengths",
+    "differences",
     "evaluate",
     "evaluations",
     "keep_measuring",

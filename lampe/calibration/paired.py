@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lampe.calibration.measure import Row
+from lampe.calibration.points import Point
 
 _RESAMPLES = 10_000
 
@@ -29,10 +30,12 @@ class Difference:
 
     @property
     def level(self) -> bool:
-        """Whether the interval holds 0: neither is better, as far as these pairs tell."""
-        return self.low <= 0 <= self.high
+        """Whether the interval holds 0: neither is better, as far as these pairs tell. One pair tells nothing."""
+        return self.pairs < 2 or self.low <= 0 <= self.high
 
     def __str__(self) -> str:
+        if self.pairs < 2:
+            return f"{self.mean:+.3f} (one pair)"
         return f"{self.mean:+.3f} ({self.low:+.3f} to {self.high:+.3f})"
 
 
@@ -64,6 +67,37 @@ def compare(one: Iterable[Row], other: Iterable[Row], what: str) -> Difference:
     sums = sum(rng.choice(pairs, (_RESAMPLES, len(pairs))).sum(1) for pairs in lengths.values())
     low, high = np.quantile(sums / count, (0.025, 0.975))
     return Difference(sum(map(sum, lengths.values())) / count, float(low), float(high), count)
+
+
+def differences(rows: Iterable[Row]) -> str:
+    """Each point of a sweep against the one of its length that isn't mapped, or else the first, as a table of text."""
+    points: dict[int, dict[Point, list[Row]]] = {}
+    for row in rows:
+        points.setdefault(row.length, {}).setdefault(row.evaluation.point, []).append(row)
+    lines = []
+    for length, at in sorted(points.items()):
+        first = next((point for point in at if point.mapping_length == length), next(iter(at)))
+        for point, ours in at.items():
+            if point == first:
+                continue
+            named = f"{length:>8,}  {point.mapping_length:>7,}  {point.head:>6,}  {point.tail:>6,}"
+            cells = [_difference(ours, at[first], what) for what in ("found", "log_likelihood", "loss")]
+            lines.append(
+                f"{named}  {point.attention_scale:>6.3g}  {'  '.join(f'{cell:<24}' for cell in cells)}".rstrip()
+            )
+    if not lines:
+        return ""
+    head = f"{'tokens':>8}  {'m':>7}  {'Head':>6}  {'Tail':>6}  {'scale':>6}  "
+    return "\n".join(
+        [head + "  ".join(f"{f'{what}, more':<24}" for what in ("found", "log-lik.", "loss")).rstrip(), *lines]
+    )
+
+
+def _difference(ours: Iterable[Row], theirs: Iterable[Row], what: str) -> str:
+    try:
+        return str(compare(ours, theirs, what))
+    except ValueError:  # it wasn't measured in both ways
+        return "–"
 
 
 def _values(rows: Iterable[Row], what: str) -> dict[tuple[int, int, int, int], float]:

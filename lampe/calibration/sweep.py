@@ -140,10 +140,15 @@ class Sweep:
         """See `points.work`."""
         return work(evaluation, self.base.window)
 
+    def own(self, rows: Iterable[Row]) -> list[Row]:
+        """Those rows that are of this sweep, point by point."""
+        done = {row.evaluation: row for row in rows}
+        points = [point for length in self.lengths for point in self._at(length, done)[0]]
+        return [done[e] for point in points for e in self._evaluations(point) if e in done]
+
     def measured(self, rows: Iterable[Row]) -> list[Measured]:
         """What the rows of this sweep come to, for each point of which there is any; other rows don't count."""
-        done = {row.evaluation: row for row in rows}
-        return [one for length in self.lengths for one in self._measured(self._at(length, done)[0], done)]
+        return put_together(self.own(rows))
 
     def run(self, model: Any, straw: Straw, kept: Iterable[Row] = ()) -> Iterator[Row]:
         """Measure what is missing: all points in one window, then in the next, the short lengths first.

@@ -16,6 +16,7 @@ from lampe.calibration import (
     Sweep,
     check_lengths,
     default_lengths,
+    differences,
     keep_measuring,
     library_docstrings,
     make_preset,
@@ -100,6 +101,8 @@ def run(given: argparse.Namespace) -> int:
             print(f"Stopped. What was measured is kept in {path}; the same command goes on.", file=sys.stderr)
             return 130
     print(table(sweep.measured(rows), sweep.objective, sweep.weight))
+    print("\nLess what isn't mapped, or is swept first, on the same texts (95 % intervals):")
+    print(differences(sweep.own(rows)))
     if not given.sweep_over:
         preset = make_preset(sweep, rows, source)
         write_preset(preset, given.out)

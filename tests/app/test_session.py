@@ -43,7 +43,7 @@ def last(updates):
 
 
 def test_the_tokenizer_and_config_come_without_the_model(session):
-    assert session.config() is lampe.PRESETS["smollm2"]
+    assert session.config() == lampe.PRESETS["smollm2"]
     assert len(session.prompt(Request(TEXT, QUESTION)).ids) < 80
     assert session.needs(range(80), 8) is None, "no model is loaded"
 

@@ -353,7 +353,10 @@ def test_head_and_tail_can_be_swept_too(calls, capsys):
         (length, head, 8) for length in (160, 300, 400) for head in (8, 16)
     }
     assert math.isfinite(rows[0]["log_likelihood"])
-    assert capsys.readouterr().out.count("\n") == 7
+    points, differences = capsys.readouterr().out.split("\n\n")
+    assert points.count("\n") == 6, "a line for each point"
+    assert differences.count("\n") == 5, "a line for each length: Head 16 against 8"
+    assert "(one pair)" not in differences
 
 
 def test_calibrate_gives_what_its_file_says(model, straw, tmp_path, monkeypatch):

@@ -21,6 +21,7 @@ from lampe.calibration import (
     Source,
     Sweep,
     compare,
+    differences,
     make_preset,
     read_preset,
     report,
@@ -359,6 +360,23 @@ def test_a_difference_counts_what_both_were_measured_on():
         compare(some, all_, "loss")
     with pytest.raises(ValueError, match="in both ways"):
         compare(some, needle_rows(lambda w, a: True, length=2000), "found")
+
+
+def test_one_pair_has_no_interval():
+    found = compare(needle_rows(lambda w, a: True)[:1], needle_rows(lambda w, a: False)[:1], "found")
+    assert found.level
+    assert str(found) == "+1.000 (one pair)"
+
+
+def test_a_sweeps_points_are_told_against_the_unmapped_one():
+    mapped = needle_rows(lambda w, a: a < 4)
+    plain = [replace(row, mapping_length=1000, found=row.asked < 3) for row in mapped]
+    head, line = differences([*mapped, *plain]).split("\n")
+    assert head.split()[:2] == ["tokens", "m"]
+    assert line.split()[:2] == ["1,000", "500"]
+    assert str(compare(mapped, plain, "found")) in line
+    assert line.endswith("–"), "no loss was measured"
+    assert differences(mapped) == "", "a single point"
 
 
 def test_each_length_keeps_its_share_of_a_difference():
