@@ -151,6 +151,6 @@ def planned_length(prompt_tokens: int, max_new_tokens: int, config: LampeConfig)
     that further questions on the text have the same plan and reuse what was read. A prompt within Head + Tail, of which
     nothing could be mapped, is planned for itself.
     """
-    if prompt_tokens <= config.head + config.tail:
-        return prompt_tokens
-    return -(-(prompt_tokens + max_new_tokens) // _ROOM) * _ROOM
+    length = -(-(prompt_tokens + max_new_tokens) // _ROOM) * _ROOM
+    within = prompt_tokens <= config.head + config.tail
+    return prompt_tokens if within and config.position_map(length).compresses else length

@@ -377,3 +377,13 @@ def test_after_a_stop_the_next_question_is_answered_right(session):
             last(session.ask(Request(DOCUMENT, OTHER, "lampe", 8, chosen=MAPPED), visitor="fay")).answer == alone.answer
         )
         session.forget("fay")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "mapping", "planned"),
+    [(1500, 800, 2048), (2001, 800, 3072), (600, 800, 600), (600, 2048, 1024), (9000, 6654, 9216)],
+)
+def test_a_plan_has_room_for_an_answer_but_where_tail_would_begin_inside_head(tokens, mapping, planned):
+    config = lampe.LampeConfig(8192, 512, 200, mapping)
+    assert planned_length(tokens, 48, config) == planned
+    config.position_map(planned, tokens)

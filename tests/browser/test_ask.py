@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 import lampe
 from app.examples import EXAMPLES
 from tests.app.samples import docx, encrypted, paragraph, pdf, without_text
-from tests.browser.visits import DONE, ask_about_the_boat, brief, counted, expect_drawn
+from tests.browser.visits import DONE, ask_about_the_boat, brief, counted, expect_drawn, positions_in_all
 
 SMOL = lampe.PRESETS["smollm2"]
 
@@ -23,7 +23,7 @@ def test_typing_counts_tokens_and_redraws_the_map(page):
     page.get_by_label("Document").fill("The boat is called Heron. " * 1700)
     expect(page.locator("#length")).to_contain_text("× the window")
     tokens = counted(page)
-    expect(page.locator("#sentence")).to_contain_text(f"{SMOL.mapping_length(tokens):,} positions in all")
+    expect(page.locator("#sentence")).to_contain_text(f"{positions_in_all(SMOL, tokens):,} positions in all")
     expect_drawn(page, "Plain RoPE", "Plain RoPE, never seen in training", "Head", "Middle", "Tail")
 
 

@@ -6,12 +6,11 @@ import pytest
 from playwright.sync_api import expect
 
 import lampe
-from app.asking import planned_length
 from app.examples import EXAMPLES
 from app.map_view import curve_text
 from lampe.calibration import write_preset
 from tests.app.sweeps import made
-from tests.browser.visits import counted
+from tests.browser.visits import counted, positions_in_all
 
 
 def test_a_needle_is_hidden_asked_for_and_shown_in_its_place(page):
@@ -117,12 +116,6 @@ def test_a_preset_file_is_opened_used_and_left_again(page, tmp_path):
     page.get_by_role("tab", name="Ask a document").click()
     own = positions_in_all(lampe.PRESETS["smollm2"], tokens)
     expect(page.locator("#sentence")).to_contain_text(f"{own:,} positions in all")
-
-
-def positions_in_all(config: lampe.LampeConfig, tokens: int) -> int:
-    """The positions that a prompt comes to, planned with room for its answer."""
-    position_map = config.position_map(planned_length(tokens, 48, config), tokens)
-    return position_map.relative(tokens - 1, 0) + 1
 
 
 PHONE, PROJECTOR = {"width": 390, "height": 844}, {"width": 1920, "height": 1080}

@@ -6,6 +6,9 @@ import re
 
 from playwright.sync_api import Page, expect
 
+import lampe
+from app.asking import planned_length
+
 DONE = re.compile(r"^\s*Done\.")
 """What the status says when all methods have answered; while others are to come it says whose answer is done."""
 
@@ -59,3 +62,9 @@ def trace(page: Page, plot: str, name: str) -> dict:
         }""",
         [plot, name],
     )
+
+
+def positions_in_all(config: lampe.LampeConfig, tokens: int) -> int:
+    """The positions that a prompt comes to, planned with room for its answer."""
+    position_map = config.position_map(planned_length(tokens, 48, config), tokens)
+    return position_map.relative(tokens - 1, 0) + 1
