@@ -39,8 +39,8 @@ def calibrate(
     """Find the mapping lengths that suit a model, as LaMPE does (arXiv 2508.02308, section 3.2), or by needles.
 
     At each input length mapping lengths are tried; the curve m(l) = L / (1 + e^−(a·l + b)) is fitted to the best ones.
-    Where the curve costs no less than the best constant, the result has that. It takes a read of each length for
-    each point and window, and about as many again for the needles.
+    Where the curve costs no less than the best constant, the result has that. Each window is read
+    once at each point, for its loss and for its needles.
 
     Parameters
     ----------

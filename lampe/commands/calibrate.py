@@ -42,7 +42,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     for name, kind, about in (
         ("weight", float, "the needles' weight in both, 0 to 1"),
         ("windows", int, "windows of the text for each point"),
-        ("needles", int, "needles for each point, hidden together at as many depths"),
+        ("needles", int, "needles hidden together in each window, at as many depths"),
         ("seed", int, "the needles' chance"),
         ("steps", int, "mapping lengths from an eighth of the window to the window"),
         ("refine", int, "how often the best one's neighbourhood is refined"),

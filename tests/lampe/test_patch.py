@@ -167,15 +167,21 @@ def test_a_prompt_that_ends_before_its_plan(model):
     assert not torch.allclose(whole[:, end - CONFIG.tail :], other[:, end - CONFIG.tail :], atol=1e-4)
 
 
+def padded(lengths, left):
+    """Texts of these lengths, and the same as a batch with its mask, padded before or after."""
+    rows = [tokens(n, seed=n) for n in lengths]
+    ids, mask = (torch.zeros(len(rows), max(lengths), dtype=torch.long) for _ in range(2))
+    for row, part in enumerate(rows):
+        place = slice(max(lengths) - part.shape[1], max(lengths)) if left else slice(0, part.shape[1])
+        ids[row, place], mask[row, place] = part, 1
+    return rows, ids, mask
+
+
 @pytest.mark.parametrize("left", [True, False])
 def test_rows_that_end_elsewhere_in_one_batch(model, left):
     """One plan, an end of its own for each row: as each prompt alone."""
     ends = (LENGTH, 77, 40)
-    rows = [tokens(n, seed=n) for n in ends]
-    ids, mask = torch.zeros(3, LENGTH, dtype=torch.long), torch.zeros(3, LENGTH, dtype=torch.long)
-    for row, part in enumerate(rows):
-        place = slice(LENGTH - part.shape[1], LENGTH) if left else slice(0, part.shape[1])
-        ids[row, place], mask[row, place] = part, 1
+    rows, ids, mask = padded(ends, left)
     with lampe.patch(model, CONFIG) as patched:
         patched.plan(130, ends)
         batch = logits(model, ids, attention_mask=mask)
@@ -188,11 +194,7 @@ def test_rows_that_end_elsewhere_in_one_batch(model, left):
 @pytest.mark.parametrize("left", [True, False])
 def test_a_padded_batch_gives_the_single_rows(model, left):
     lengths = (LENGTH, 77, 20)
-    rows = [tokens(n, seed=n) for n in lengths]
-    ids, mask = torch.zeros(3, LENGTH, dtype=torch.long), torch.zeros(3, LENGTH, dtype=torch.long)
-    for row, part in enumerate(rows):
-        place = slice(LENGTH - part.shape[1], LENGTH) if left else slice(0, part.shape[1])
-        ids[row, place], mask[row, place] = part, 1
+    rows, ids, mask = padded(lengths, left)
     with lampe.patch(model, CONFIG) as patched:
         batch = logits(model, ids, attention_mask=mask)
         assert [m.length for m in patched.position_maps] == list(lengths)
