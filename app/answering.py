@@ -20,7 +20,8 @@ from app.computing import Computing
 from app.reports import Attention, RunReport, Update
 from app.settings import ModelChoice
 from app.speed import Pace, Speed
-from lampe.positions import LampeConfig, PositionMap
+from lampe.methods import LampeConfig
+from lampe.positions import PositionMap
 from lampe.reading import PromptReader
 
 _STREAM_TIMEOUT = 600.0  # seconds for one token, after which the run is taken for dead

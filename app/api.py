@@ -21,8 +21,8 @@ from app.reports import Update
 from app.runs import Runs
 from app.session import Session
 from app.settings import ModelChoice
+from lampe.methods import LampeConfig
 from lampe.needle import HAYSTACKS
-from lampe.positions import LampeConfig
 from lampe.presets import rescaled
 
 _MOST_PASSAGES = 50

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import lampe
 from app.checks import MAX_CHARACTERS, AskError, too_long, whole_number
 from app.settings import ModelChoice
-from lampe.positions import LampeConfig
+from lampe.methods import LampeConfig
 from lampe.prompt import around, encode
 
 REFUSALS = (ValueError, lampe.LoadError)

@@ -7,7 +7,7 @@ from html import escape
 from app.calibration_figures import by_length
 from app.views import table
 from lampe.calibration import Preset, Priced
-from lampe.positions import LampeConfig, ScaledSigmoid
+from lampe.methods import LampeConfig, ScaledSigmoid
 
 
 def mapping_formula(config: LampeConfig) -> str:

@@ -34,7 +34,7 @@ from app.map_view import (
 from app.reports import Attention
 from app.session import Session
 from app.sheet import COLOURS, as_plot
-from lampe.positions import LampeConfig
+from lampe.methods import LampeConfig
 from lampe.prompt import pieces
 
 MODELS = {

@@ -13,7 +13,8 @@ from urllib.parse import urlencode
 import lampe
 from app.checks import AskError, whole_number
 from app.figures import Frame, curves, formula
-from lampe.positions import LampeConfig, PositionMap, ScaledSigmoid, plain_map
+from lampe.methods import LampeConfig, ScaledSigmoid
+from lampe.positions import PositionMap, plain_map
 from lampe.presets import rescaled
 
 MAX_MAP_LENGTH = 1_048_576

@@ -29,8 +29,9 @@ from app.reports import Update
 from app.runs import Runs, measuring
 from app.session import Session
 from app.sheet import as_plot
+from lampe.methods import LampeConfig
 from lampe.needle import TASKS, Cell, Result
-from lampe.positions import LampeConfig, plain_map
+from lampe.positions import plain_map
 
 # Plotly tells of clicks by an event of its own, on an element that is made anew with each result.
 _CLICKS = """

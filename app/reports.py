@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import torch
 
 from app.asking import Method, Request
-from lampe.positions import LampeConfig, PositionMap
+from lampe.methods import LampeConfig
+from lampe.positions import PositionMap
 
 
 @dataclass(frozen=True)

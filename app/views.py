@@ -13,7 +13,8 @@ from app.map_figures import BINS
 from app.map_view import MAX_MAP_LENGTH, MapView
 from app.reports import Attention, RunReport, Update
 from app.settings import ModelChoice
-from lampe.positions import LampeConfig, PositionMap, ScaledSigmoid
+from lampe.methods import LampeConfig, ScaledSigmoid
+from lampe.positions import PositionMap
 
 DEVICE = "GPU" if torch.cuda.is_available() else "CPU"
 METHOD_NAMES = {"lampe": "LaMPE", "rope": "Plain RoPE", "cut": "Plain RoPE, cut text"}

@@ -2,13 +2,15 @@
 
 from lampe.calibration import CalibrationError, calibrate, load_preset
 from lampe.load import LoadError, load
-from lampe.patch import Patched, patch
-from lampe.positions import IndexMap, LampeConfig, PositionMap, Region, ScaledSigmoid, position_map
+from lampe.methods import METHODS, LampeConfig, Method, ScaledSigmoid, position_map
+from lampe.patch import Patched, patch, probe
+from lampe.positions import IndexMap, PositionMap, Region
 from lampe.presets import PRESETS, REFERENCE_ATTENTION_SCALE
-from lampe.probe import Layer, UnsupportedModelError
+from lampe.probe import Layer, Support, UnsupportedModelError
 from lampe.reading import PromptReader
 
 __all__ = [
+    "METHODS",
     "PRESETS",
     "REFERENCE_ATTENTION_SCALE",
     "CalibrationError",
@@ -16,15 +18,18 @@ __all__ = [
     "LampeConfig",
     "Layer",
     "LoadError",
+    "Method",
     "Patched",
     "PositionMap",
     "PromptReader",
     "Region",
     "ScaledSigmoid",
+    "Support",
     "UnsupportedModelError",
     "calibrate",
     "load",
     "load_preset",
     "patch",
     "position_map",
+    "probe",
 ]

@@ -10,9 +10,9 @@ import torch
 import transformers
 
 from lampe.memory import cache_bytes, heads_of, weight_bytes
+from lampe.methods import BASES, LampeConfig
 from lampe.narrow import narrow_model
 from lampe.patch import patch
-from lampe.positions import BASES, LampeConfig
 from lampe.presets import preset_name
 from lampe.probe import Layer, UnsupportedModelError
 
@@ -36,7 +36,7 @@ class Diagnosis:
     preset : str or None
         Key of `PRESETS`; None is a model of a family that nobody has calibrated.
     basis : str
-        What the mapping length rests on: see `lampe.positions.BASES`.
+        What the mapping length rests on: see `lampe.methods.BASES`.
     layers : tuple of Layer
         Empty where the patch was refused.
     refusal : str

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from lampe import hooks
 from lampe.engine import Step
+from lampe.methods import LampeConfig, Method, Rope
 from lampe.plans import (
     CachePlan,
     Pass,
@@ -28,31 +29,35 @@ from lampe.plans import (
     group_rows,
     plain_groups,
     plan_rows,
-    resting_positions,
+    resting_table,
     text_spans,
 )
-from lampe.positions import LampeConfig, Method, PositionMap
-from lampe.probe import PROBE_TOKENS, Layer, Probe, UnsupportedModelError, examine, sliding_window
+from lampe.positions import PositionMap
+from lampe.probe import PROBE_TOKENS, Layer, Probe, Support, UnsupportedModelError, examine, sliding_window
 from lampe.rotary import Rotary, rotation
 
 _names = itertools.count()
-
+_known: weakref.WeakKeyDictionary[nn.Module, tuple[Any, Support]] = weakref.WeakKeyDictionary()  # found by probing
+_LONG = 2**24  # tokens; a method that changes frequencies does so at this length
 
 _CHANGED = "The model's attention implementation was changed while it was patched."
 _CAUSAL = "LaMPE needs plain causal attention; packed texts and custom masks can't be mapped."
 _TWO_DIMENSIONS = "LaMPE takes a two-dimensional padding mask, or none; it builds the causal mask itself."
 
 
-def patch(model: nn.Module, config: Method | None = None) -> Patched:
-    """Patch a loaded model in place so that it attends at LaMPE's positions.
+def patch(model: nn.Module, method: Method | None = None) -> Patched:
+    """Patch a loaded model in place so that it attends at a method's positions.
+
+    The first patch of a model finds out what the model supports, by running it on a few tokens three times; the next
+    ones take milliseconds.
 
     Parameters
     ----------
     model : transformers model
         Any causal language model with RoPE whose attention goes through transformers' attention interface.
         Quantised weights and any dtype are fine.
-    config : LampeConfig, optional
-        Default: `LampeConfig.for_model(model)`.
+    method : Method, optional
+        One of `lampe.METHODS`, with its settings. Default: `LampeConfig.for_model(model)`.
 
     Returns
     -------
@@ -62,9 +67,22 @@ def patch(model: nn.Module, config: Method | None = None) -> Patched:
     Raises
     ------
     UnsupportedModelError
-        If a short probe shows that the patch would not be in the model's path.
+        If a short probe shows that the patch would not be in the model's path, or if the method changes frequencies
+        that this model has changed already.
     """
-    return Patched(model, LampeConfig.for_model(model) if config is None else config)
+    return Patched(model, LampeConfig.for_model(model) if method is None else method)
+
+
+def probe(model: nn.Module) -> Support:
+    """What a loaded model supports: found once for a model, by running it on a few tokens, and remembered.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If it can't be patched; the message says why.
+    """
+    with patch(model, Rope.for_model(model)) as patched:
+        return patched.support
 
 
 class Patched:
@@ -73,8 +91,8 @@ class Patched:
     Attributes
     ----------
     model : transformers model
-    config : LampeConfig
-    layers : tuple of Layer
+    method : Method
+    support : Support
         Which layers attend at mapped positions, and why the others don't: those stay as they are.
     position_maps : tuple of PositionMap
         What the last forward ran on, one for each row of the batch; empty before the first.
@@ -83,8 +101,8 @@ class Patched:
         much as attending with that query once more. False at first.
     """
 
-    def __init__(self, model: nn.Module, config: Method) -> None:
-        self.model, self.config = model, config
+    def __init__(self, model: nn.Module, method: Method) -> None:
+        self.model, self.method = model, method
         self.position_maps: tuple[PositionMap, ...] = ()
         self._planned: Planned | None = None
         self._pass: Pass | None = None
@@ -105,17 +123,25 @@ class Patched:
         self._plain_config = self._decoder.config
         if str(self._plain_config._attn_implementation).startswith("lampe-"):
             raise UnsupportedModelError(f"This {self._family} is patched already; remove that patch first.")
-        self._rotary.hold(config.window)
+        self._rotary.hold(method.window)
         self._unregister = weakref.finalize(self, hooks.unregister, self._name)
         try:
-            plain = self._run(Probe())
-            self._install()
-            self.layers = self._probe(plain)
+            self.support = self._supported(method.window)
+            self._rotary.choose(self.support.kind, self.support.factor)
+            self._windows = self.support.windows
+            self._mapped = frozenset(layer.index for layer in self.layers if layer.mapped)
+            if method.frequencies(_LONG):
+                self._rotary.check_frequencies()
         except BaseException:
             self.remove()
             raise
 
     # What people use
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Which layers attend at mapped positions, and why the others don't: those stay as they are."""
+        return self.support.layers
 
     def __enter__(self) -> Patched:
         return self
@@ -174,7 +200,7 @@ class Patched:
         ends = [end] if end is None or isinstance(end, int) else end
         if not ends:
             raise ValueError("There is no prompt: give the end of each one in the batch.")
-        self._planned = tuple(self.config.position_map(length, one) for one in ends)
+        self._planned = tuple(self.method.position_map(length, one) for one in ends)
         return self._planned[0]
 
     @property
@@ -276,7 +302,7 @@ class Patched:
         # The plan goes with the cache, so that several caches can be filled in turn, copied and cropped.
         cache = now.cache if now.cache is not None else getattr(output, "past_key_values", None)
         if cache is not None:
-            cache.lampe_plan = CachePlan(self.config, now.rows, self._planned)
+            cache.lampe_plan = CachePlan(self.method, now.rows, self._planned)
 
     def _rest(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
         """The rotary embedding's hook: plan, and give each token's resting position instead of its own."""
@@ -299,15 +325,17 @@ class Patched:
         if self._probing is not None:
             self._probing.kinds.append(kind)
             self._probing.like = cos
-            resting = torch.zeros_like(positions) if kind == self._probing.rests else None
+            given = None
+            if kind == self._probing.rests:
+                given = self._rotary.at(cos, torch.zeros_like(positions), kind)
         else:
             if first:
                 self._start(now, positions, cos)
-            resting = resting_positions(now, cos.device) if kind == self._rotary.kind else None
-        if resting is None:
+            given = resting_table(now, self._rotary, cos) if kind == self._rotary.kind else None
+        if given is None:
             return output
-        now.own, now.given = output, self._rotary.at(cos, resting, kind)
-        return now.given
+        now.own, now.given = output, given
+        return given
 
     def _give_own(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         """Before the attention of a layer that stays as it is: the model's own rotation instead of the resting one."""
@@ -396,7 +424,7 @@ class Patched:
         mapped = layer in self._mapped
         groups = now.groups if mapped else plain_groups(now, window, self._rotary)
         scaling = (query.shape[-1] ** -0.5 if scaling is None else scaling) * (
-            self.config.attention_scale if mapped else 1
+            self.method.attention_scale if mapped else 1
         )
         rotate = rotation(module)
 
@@ -428,12 +456,12 @@ class Patched:
 
     def _start(self, now: Pass, positions: Tensor, like: Tensor) -> None:
         """Before the first layer: plan each row, and lay out what all mapped layers share."""
-        now.rows = list(plan_rows(now, self.config, self._planned))
+        now.rows = list(plan_rows(now, self.method, self._planned))
         self.position_maps = tuple(row.position_map for row in now.rows)
         check_positions(now, positions)
-        tables = self._rotary.tables(like)
 
         def step(row: RowPlan, first: int, stop: int) -> Step:
+            tables = self._rotary.tables(like, row.frequencies)
             return Step(row.position_map, row.resting, first, stop, tables, like.device)
 
         now.groups = group_rows(now, now.rows, 0, step)
@@ -441,19 +469,28 @@ class Patched:
 
     # Is it really in the path?
 
-    def _probe(self, plain: Probe) -> tuple[Layer, ...]:
-        """Which layers are mapped, found by running a few tokens; `plain` did so before the patch was put in."""
-        count = self._plain_config.num_hidden_layers
+    def _supported(self, window: int) -> Support:
+        """Put the patch in, and find out by running a few tokens what the model supports, if that isn't known."""
+        weights = next(self.model.parameters())
+        state = window, weights.dtype, weights.device, tuple(map(id, self.model.modules()))
+        known, support = _known.get(self.model, (None, None))
+        if support is not None and known == state:
+            self._install()
+            self._set_aside(support.aside)
+            return support
+        plain = self._run(Probe())
+        self._install()
         try:
-            layers, windows = examine(self._run, self._set_aside, self._rotary, plain, count, self.config.window)
+            support = examine(
+                self._run, self._set_aside, self._rotary, plain, self._plain_config.num_hidden_layers, window
+            )
         except UnsupportedModelError:
             raise
         except ValueError as error:
             self._refuse(str(error), error)
-        self._windows = windows
-        self._mapped = frozenset(layer.index for layer in layers if layer.mapped)
         self.position_maps, self._rows, self._region_lse = (), [], {}
-        return layers
+        _known[self.model] = state, support
+        return support
 
     def _run(self, probe: Probe, same: bool = False) -> Probe:
         """Run a few tokens, or as many times the same one, through the model."""
@@ -479,7 +516,7 @@ class Patched:
                 module.training = training
         return probe
 
-    def _set_aside(self, modules: list[nn.Module]) -> None:
+    def _set_aside(self, modules: Collection[nn.Module]) -> None:
         for module in modules:
             self._handles.append(module.register_forward_pre_hook(self._give_own, with_kwargs=True))
 

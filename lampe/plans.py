@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lampe.engine import Step, resting_map
-from lampe.positions import IndexMap, Method, PositionMap, plain_map
+from lampe.engine import Step, Table, resting_map
+from lampe.methods import Frequencies, Method
+from lampe.positions import IndexMap, PositionMap, plain_map
 from lampe.rotary import Rotary
 
 _MANY = 64  # more tokens than speculative decoding checks at once: a part of an input
@@ -41,13 +42,14 @@ class RowPlan:
     start: int  # column of the text's first token
     position_map: PositionMap
     resting: Any  # see `resting_map`; that of the cache's first map, also where a longer one had to be made
+    frequencies: Frequencies | None  # those of its first map, too: its keys are rotated by them
 
 
 @dataclass(frozen=True)
 class CachePlan:
     """What a cache was filled under: it stays with the cache, through copies, crops and reordered rows."""
 
-    config: Method
+    method: Method
     rows: list[RowPlan]
     planned: Planned | None  # what `Patched.plan` had fixed then
 
@@ -104,7 +106,7 @@ def text_spans(mask: Tensor | None, rows: int, total: int) -> list[tuple[int, in
     return [(start, start + count) for start, count in zip(starts.tolist(), counts.tolist(), strict=True)]
 
 
-def plan_rows(now: Pass, config: Method, planned: Planned | None) -> Iterator[RowPlan]:
+def plan_rows(now: Pass, method: Method, planned: Planned | None) -> Iterator[RowPlan]:
     """How each row of this pass is mapped: as planned, or else as its cache was, or else for its own length.
 
     Raises
@@ -118,18 +120,19 @@ def plan_rows(now: Pass, config: Method, planned: Planned | None) -> Iterator[Ro
         kept = getattr(now.cache, "lampe_plan", None)
         if kept is None:
             raise ValueError("This cache was filled without LaMPE, so its keys lie elsewhere; start with a new cache.")
-        if kept.config != config:
-            raise ValueError("This cache was filled under other LaMPE settings; start with a new cache.")
+        if kept.method != method:
+            raise ValueError("This cache was filled by another method, or with other settings; start with a new cache.")
     rows = len(now.spans)
     if planned and rows % len(planned):
         raise ValueError(f"plan() was given the ends of {len(planned)} prompts, and the batch has {rows} rows.")
     for row, (start, stop) in enumerate(now.spans):
         length, seen = stop - start, max(0, now.offset - start)
         # generate() lays the beams of a prompt side by side.
-        chosen, resting = planned[row * len(planned) // rows] if planned else None, None
+        chosen = planned[row * len(planned) // rows] if planned else None
+        resting = frequencies = None
         if kept and seen:
             plan = kept.of_row(row, start, rows)
-            known, resting = plan.position_map, plan.resting
+            known, resting, frequencies = plan.position_map, plan.resting, plan.frequencies
             if chosen is None or kept.planned == planned:  # which may have had to be made anew since
                 chosen = known
             elif seen > chosen.length:
@@ -137,9 +140,14 @@ def plan_rows(now: Pass, config: Method, planned: Planned | None) -> Iterator[Ro
                     f"The cache holds {seen:,} tokens, and the plan is for {chosen.length:,}: plan for all that is to "
                     "be read, or start with a new cache."
                 )
+            elif method.frequencies(chosen.length) != frequencies:
+                raise ValueError(
+                    f"The cache was filled under a plan for {known.length:,} tokens, and {method.title} rotates by "
+                    f"other frequencies in one for {chosen.length:,}: start with a new cache."
+                )
             if planned is None and length - seen > 1:
                 if seen < known.end:  # the cache was cropped into its prompt: this is another input
-                    chosen = config.position_map(length)
+                    chosen = method.position_map(length)
                 elif length - seen > _MANY:
                     warnings.warn(
                         f"{length - seen} further tokens are read under the plan made for {known.length}; call "
@@ -152,19 +160,21 @@ def plan_rows(now: Pass, config: Method, planned: Planned | None) -> Iterator[Ro
                 "is to be read, answer included."
             )
         if chosen is None:
-            chosen = config.position_map(max(1, length))
+            chosen = method.position_map(max(1, length))
         if resting is None:  # alike wherever a prompt of this plan ends, so that its keys serve the others
-            resting = resting_map(config.position_map(chosen.length))
-        if length and chosen.relative(length - 1, 0) >= config.window:
+            resting = resting_map(method.position_map(chosen.length))
+            frequencies = method.frequencies(chosen.length)
+        trained = int(method.window * (frequencies.stretch if frequencies else 1))
+        if length and chosen.relative(length - 1, 0) >= trained:
             if length > chosen.end:
-                chosen = config.position_map(max(length, chosen.length), length)
-            if chosen.relative(length - 1, 0) >= config.window:
+                chosen = method.position_map(max(length, chosen.length), length)
+            if chosen.relative(length - 1, 0) >= trained:
                 warnings.warn(
-                    f"At {length} tokens this LampeConfig maps nothing, and positions go beyond the window of "
-                    f"{config.window}: its mapping length doesn't exceed Head + Tail.",
+                    f"With these settings of {method.title}, positions go beyond the {trained:,} that the model was "
+                    f"trained for. {method.beyond(length) or 'Nothing is mapped.'}",
                     stacklevel=2,
                 )
-        yield RowPlan(start, chosen, resting)
+        yield RowPlan(start, chosen, resting, frequencies)
 
 
 def group_rows(now: Pass, plans: Sequence[Any], key_start: int, step: Callable[[Any, int, int], Step]) -> list[Group]:
@@ -208,15 +218,20 @@ def plain_groups(now: Pass, window: int | None, rotary: Rotary) -> list[Group]:
     return now.others[window]
 
 
-def resting_positions(now: Pass, device: torch.device) -> Tensor | None:
-    """Where this pass's tokens rest, shape (rows or 1, tokens); None if that is where they are."""
+def resting_table(now: Pass, rotary: Rotary, like: Tensor) -> Table | None:
+    """The rotation of this pass's tokens, shape (rows or 1, tokens), to where they rest; None: the model's own."""
     assert now.offset is not None
-    if all(row.resting == IndexMap() and not row.start for row in now.rows):
+    if all(row.resting == IndexMap() and not row.start and row.frequencies is None for row in now.rows):
         return None
-    columns = torch.arange(now.offset, now.total, device=device)
-    alike = dict.fromkeys((row.start, row.resting) for row in now.rows)  # most often a single one
-    rows = list(alike) if len(alike) == 1 else [(row.start, row.resting) for row in now.rows]
-    return torch.stack([resting((columns - start).clamp(min=0)) for start, resting in rows])
+    columns = torch.arange(now.offset, now.total, device=like.device)
+    alike = dict.fromkeys((row.start, row.resting, row.frequencies) for row in now.rows)  # most often a single one
+    rows = list(alike) if len(alike) == 1 else [(row.start, row.resting, row.frequencies) for row in now.rows]
+    positions = torch.stack([resting((columns - start).clamp(min=0)) for start, resting, _ in rows])
+    if len({frequencies for *_, frequencies in rows}) == 1:
+        return rotary.at(like, positions, rotary.kind, rows[0][2])
+    tables = [rotary.at(like, positions[n : n + 1], rotary.kind, row[2]) for n, row in enumerate(rows)]
+    cos, sin = (torch.cat(parts) for parts in zip(*tables, strict=True))
+    return cos, sin
 
 
 def check_positions(now: Pass, positions: Tensor) -> None:

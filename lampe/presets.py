@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from lampe.positions import LampeConfig, ScaledSigmoid
+from lampe.methods.lampe import LampeConfig, ScaledSigmoid
 from lampe.weights import weights_hash
 
 REFERENCE_ATTENTION_SCALE = (0.1 * math.log(2) + 1) ** 2
@@ -107,7 +107,21 @@ def _measured_on(name: str, model_or_config: Any) -> bool:
     return size == _SIZES[name] and weights_hash(model_or_config) == _WEIGHTS[name]
 
 
-def rescaled(window: int) -> LampeConfig:
+def published(model_or_config: Any, short: bool = False) -> LampeConfig:
+    """The authors' curve for a model's family, or else Llama-3's stretched to its window.
+
+    Parameters
+    ----------
+    model_or_config : transformers model or its config
+    short : bool
+        With the authors' one mapping length for short inputs, where they have it; see `rescaled`.
+    """
+    config = config_for(model_or_config)
+    ours = not isinstance(config.mapping, ScaledSigmoid) or preset_name(model_or_config) in _WEIGHTS
+    return rescaled(config.window, short) if ours or config.basis == "rescaled" else config
+
+
+def rescaled(window: int, short: bool = False) -> LampeConfig:
     """Llama-3's curve stretched to another window, for a model nobody has calibrated.
 
     Parameters
@@ -115,12 +129,23 @@ def rescaled(window: int) -> LampeConfig:
     window : int
         W₀ in tokens. The greatest mapping length is three quarters of it, the slope goes with 1/W₀, and Head
         and Tail keep the share of the window they have in Llama-3's preset (1/16 and about 1/41).
+    short : bool
+        Whether inputs shorter than the window take one mapping length, as in the authors' code.
     """
     base = PRESETS["llama3"]
+    assert isinstance(base.mapping, ScaledSigmoid)
     scale = window / base.window
     # A window of one token still holds one position.
     curve = ScaledSigmoid(max(1.0, 0.75 * window), _LLAMA3_SLOPE / scale, _LLAMA3_INTERCEPT)
+    if short and base.mapping.short_mapping:
+        least = max(1, round(base.mapping.short_mapping * scale))
+        curve = replace(curve, short_length=round(base.mapping.short_length * scale), short_mapping=least)
     return LampeConfig(window, round(base.head * scale), round(base.tail * scale), curve, basis="rescaled")
+
+
+def window_of(model_or_config: Any) -> int:
+    """W₀ of a model or a config, in tokens; see `pretraining_window`."""
+    return pretraining_window(_text_config(model_or_config))
 
 
 def _text_config(model_or_config: Any) -> Any:

@@ -29,6 +29,30 @@ class Layer:
     reason: str = ""
 
 
+@dataclass(frozen=True)
+class Support:
+    """What a model supports, as running it has shown.
+
+    Parameters
+    ----------
+    layers : tuple of Layer
+    windows : dict
+        Each layer's sliding window in tokens, or None.
+    kind : tuple
+        The kind of RoPE of the mapped layers; see `lampe.rotary.Kind`.
+    factor : float
+        The factor on its cosine and sine, YaRN's.
+    aside : tuple of nn.Module
+        The attention modules of layers that share that RoPE but aren't mapped.
+    """
+
+    layers: tuple[Layer, ...]
+    windows: dict[int, int | None]
+    kind: Kind
+    factor: float
+    aside: tuple[nn.Module, ...]
+
+
 class Probe:
     """One run of the model over a few tokens: what reached the attention of each layer.
 
@@ -83,12 +107,12 @@ class Probe:
 
 def examine(
     run: Callable[..., Probe],
-    set_aside: Callable[[list[nn.Module]], None],
+    set_aside: Callable[[Collection[nn.Module]], None],
     rotary: Rotary,
     plain: Probe,
     count: int,
     window: int,
-) -> tuple[tuple[Layer, ...], dict[int, int | None]]:
+) -> Support:
     """Find the layers to be mapped, and make sure that they can be.
 
     Parameters
@@ -106,12 +130,6 @@ def examine(
         The model's layers.
     window : int
         Tokens; a layer that slides over fewer never meets a distance beyond its training.
-
-    Returns
-    -------
-    layers : tuple of Layer
-    windows : dict
-        Each layer's sliding window in tokens, or None.
 
     Raises
     ------
@@ -139,12 +157,14 @@ def examine(
         raise ValueError(f"each of its layers has {reasons}, so none meets a distance beyond its training")
     if len({kind_of[index] for index in mapped}) > 1:
         raise ValueError("its full layers don't all have the same RoPE")
-    rotary.choose(kind_of[mapped[0]], own.like)
+    kind = kind_of[mapped[0]]
+    rotary.choose(kind, rotary.factor_of(kind, own.like))
 
     # At rest the queries and keys of the mapped layers, and no others, must come unrotated; turned on they must be the
     # model's own.
     probe = rested[rotary.kind]
-    if aside := [index for index in probe.moved(own, everything) if index not in mapped]:
+    aside = [index for index in probe.moved(own, everything) if index not in mapped]
+    if aside:
         set_aside([own.modules[index] for index in aside])
         probe = run(Probe(rotary.kind, own))
         if probe.moved(own, aside):
@@ -158,7 +178,7 @@ def examine(
             f"in {_named(wrong)} its own rotation, applied here, doesn't give its own queries and keys, as "
             "with multi-head latent attention"
         )
-    return layers, own.windows
+    return Support(layers, own.windows, kind, rotary.factor, tuple(own.modules[index] for index in aside))
 
 
 def sliding_window(mask_function: Callable[..., Tensor], config: Any) -> int | None:

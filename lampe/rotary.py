@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 import torch
+import transformers  # its modules load when they are first named: `import lampe` stays quick
 from torch import Tensor, nn
 
 from lampe.engine import Rotate, Table, Tables
+from lampe.methods import Frequencies
 from lampe.presets import pretraining_window
 
 Kind = tuple[Any, ...]
@@ -41,13 +44,16 @@ class Rotary:
         The module that owns it and runs once per forward.
     kind : tuple
         That of the mapped layers; see `Kind`.
+    factor : float
+        On its cosine and sine.
     """
 
     def __init__(self, model: nn.Module, refuse: Callable[[str], NoReturn]) -> None:
         self._refuse = refuse
         self.kind: Kind = ()
-        self._factor = 1.0
+        self.factor = 1.0
         self._held: dict[str, Any] = {}
+        self._computed: dict[Any, tuple[Tensor, float]] = {}  # the frequencies that were last asked for
         found = [
             (name, module)
             for name, module in model.named_modules()
@@ -101,28 +107,82 @@ class Rotary:
             setattr(self.module, name, value)
         self._held.clear()
 
-    def at(self, like: Tensor, positions: Tensor, kind: Kind) -> Table:
-        """Cosine and sine at positions of shape (rows, tokens), in the dtype and on the device of `like`."""
-        # forward() itself, past the hooks: every kind of RoPE scaling comes with it.
-        return self.module.forward(like, positions, *kind)
+    def at(self, like: Tensor, positions: Tensor, kind: Kind, frequencies: Frequencies | None = None) -> Table:
+        """Cosine and sine at positions of shape (rows, tokens), in the dtype and on the device of `like`.
 
-    def tables(self, like: Tensor) -> Tables:
-        """For turning on what is rotated already, on the device of `like`."""
+        Parameters
+        ----------
+        like, positions : Tensor
+        kind : tuple
+            See `Kind`.
+        frequencies : Frequencies, optional
+            Instead of the model's own.
+        """
+        if frequencies is None:
+            # forward() itself, past the hooks: every kind of RoPE scaling comes with it.
+            return self.module.forward(like, positions, *kind)
+        changed = dict(zip(self._names(), self._changed(frequencies, like.device), strict=True))
+        own = {name: getattr(self.module, name) for name in changed}
+        try:
+            for name, value in changed.items():
+                setattr(self.module, name, value)
+            return self.module.forward(like, positions, *kind)
+        finally:
+            for name, value in own.items():
+                setattr(self.module, name, value)
+
+    def tables(self, like: Tensor, frequencies: Frequencies | None = None) -> Tables:
+        """For turning on what is rotated already, on the device of `like`; `frequencies` as in `at`."""
         exact = like.to(torch.promote_types(like.dtype, torch.float32))
         # Yarn's factor on the cosine and sine is in queries and keys already when they are turned on.
-        factor = self._factor
+        factor = self._changed(frequencies, like.device)[1] if frequencies else self.factor
 
         def tables(positions: Tensor) -> Table:
-            cos, sin = self.at(exact, positions.unsqueeze(0), self.kind)
+            cos, sin = self.at(exact, positions.unsqueeze(0), self.kind, frequencies)
             return (cos, sin) if factor == 1 else (cos / factor, sin / factor)
 
         return tables
 
-    def choose(self, kind: Kind, like: Tensor) -> None:
-        """From now on give this kind's cosine and sine."""
-        self.kind = kind
+    def check_frequencies(self) -> None:
+        """Refuse where this model's frequencies can't be changed: they are scaled already, or not kept as usual."""
+        missing = [name for name in self._names() if not hasattr(self.module, name)]
+        scaled = self._own_parameters(self.decoder.config).get("rope_type", "default")
+        if scaled != "default" or missing:
+            why = f"its RoPE is scaled already ({scaled})" if scaled != "default" else "its RoPE keeps no inv_freq"
+            self._refuse(f"{why}, and a method that changes its frequencies would undo that; take one that doesn't")
+
+    def _names(self) -> tuple[str, str]:
+        """The attributes in which the module keeps frequencies and the factor on cosine and sine."""
+        before = f"{self.kind[0]}_" if self.kind else ""
+        return f"{before}inv_freq", f"{before}attention_scaling"
+
+    def _own_parameters(self, config: Any) -> dict[str, Any]:
+        return config.rope_parameters[self.kind[0]] if self.kind else config.rope_parameters
+
+    def _changed(self, frequencies: Frequencies, device: torch.device) -> tuple[Tensor, float]:
+        """Transformers' own frequencies for a model that is configured so, and its factor on cosine and sine."""
+        key = (frequencies, device, self.kind)
+        if key not in self._computed:
+            config = copy.deepcopy(self.decoder.config)
+            config.max_position_embeddings = frequencies.window
+            self._own_parameters(config).update(
+                rope_type=frequencies.rope_type,
+                factor=frequencies.factor,
+                original_max_position_embeddings=frequencies.window,
+            )
+            compute = transformers.modeling_rope_utils.ROPE_INIT_FUNCTIONS[frequencies.rope_type]
+            layer_type = self.kind[0] if self.kind else None
+            self._computed = {key: compute(config, device, seq_len=frequencies.length, layer_type=layer_type)}
+        return self._computed[key]
+
+    def choose(self, kind: Kind, factor: float) -> None:
+        """From now on give this kind's cosine and sine, which have a factor on them."""
+        self.kind, self.factor = kind, factor
+
+    def factor_of(self, kind: Kind, like: Tensor) -> float:
+        """The factor on a kind's cosine and sine."""
         nowhere = torch.zeros((1, 1), dtype=torch.long, device=like.device)
-        self._factor = self.at(like.float(), nowhere, kind)[0].max().item()
+        return self.at(like.float(), nowhere, kind)[0].max().item()
 
 
 def rotation(module: nn.Module) -> Rotate:

@@ -14,8 +14,8 @@ from lampe.calibration.preset import Source, make_preset, write_preset
 from lampe.calibration.rows import read_rows, write_row
 from lampe.calibration.sweep import Sweep
 from lampe.calibration.text import library_docstrings
+from lampe.methods import LampeConfig
 from lampe.needle import Haystack, Straw
-from lampe.positions import LampeConfig
 from lampe.weights import weight_bits, weights_hash
 
 Report = Callable[[Row | None, float, float], None]

@@ -6,7 +6,7 @@ import math
 from dataclasses import fields
 from typing import Any, TypeVar
 
-from lampe.positions import ScaledSigmoid
+from lampe.methods import ScaledSigmoid
 
 Kind = TypeVar("Kind")
 

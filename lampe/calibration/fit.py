@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from lampe.calibration.points import check_lengths
-from lampe.positions import LampeConfig, ScaledSigmoid
+from lampe.methods import LampeConfig, ScaledSigmoid
 
 
 @dataclass(frozen=True)

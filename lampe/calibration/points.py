@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 
-from lampe.positions import LampeConfig
+from lampe.methods import LampeConfig
 
 
 class CalibrationError(ValueError):

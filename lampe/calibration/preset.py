@@ -21,7 +21,7 @@ from lampe.calibration.measure import Row
 from lampe.calibration.points import CalibrationError
 from lampe.calibration.rows import Measured
 from lampe.calibration.sweep import Sweep
-from lampe.positions import LampeConfig, ScaledSigmoid
+from lampe.methods import LampeConfig, ScaledSigmoid
 from lampe.presets import rescaled
 
 FORMAT = "LaMPE preset 1"

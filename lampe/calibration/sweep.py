@@ -18,8 +18,8 @@ from lampe.calibration.points import (
     work,
 )
 from lampe.calibration.rows import Measured, put_together
+from lampe.methods import LampeConfig
 from lampe.needle import Straw
-from lampe.positions import LampeConfig
 
 SWEPT = ("head", "tail", "attention_scale")
 

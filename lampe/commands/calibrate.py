@@ -27,8 +27,8 @@ from lampe.calibration import (
 )
 from lampe.commands.arguments import add_model, list_of, text_named
 from lampe.load import DEFAULT_MODEL_NAME, load
+from lampe.methods import LampeConfig
 from lampe.needle import Straw
-from lampe.positions import LampeConfig
 
 
 def add(parser: argparse.ArgumentParser) -> None:

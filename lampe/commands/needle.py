@@ -12,8 +12,8 @@ from lampe import needle
 from lampe.calibration import load_preset
 from lampe.commands.arguments import add_model, list_of, text_named
 from lampe.load import DEFAULT_MODEL_NAME, load, load_config
+from lampe.methods import LampeConfig
 from lampe.needle import HAYSTACKS, METHODS, TASKS, Straw, grid, read_rows, row_of, summary
-from lampe.positions import LampeConfig
 
 
 def add(parser: argparse.ArgumentParser) -> None:

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
+from lampe.methods import LampeConfig
 from lampe.needle.cells import Cell, Prompt, prompt_of
 from lampe.needle.haystacks import Straw
 from lampe.patch import Patched, patch
-from lampe.positions import LampeConfig, PositionMap, plain_map
+from lampe.positions import PositionMap, plain_map
 from lampe.prompt import decode, encode
 from lampe.reading import CHUNK, PromptReader
 
@@ -49,7 +50,7 @@ class Result:
     attention_scale : float
         Of the map that it was read by.
     basis : str or None
-        What LaMPE's mapping length rests on, see `lampe.positions.BASES`; None for a model that ran unpatched, and in
+        What LaMPE's mapping length rests on, see `lampe.methods.BASES`; None for a model that ran unpatched, and in
         older rows.
     attention : float or None
         Share of the prompt's last token's attention that fell on the needle, the mean over layers and heads; None for

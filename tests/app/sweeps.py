@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from lampe.calibration import Preset, Row, Source, Sweep, make_preset
-from lampe.positions import LampeConfig, ScaledSigmoid
+from lampe.methods import LampeConfig, ScaledSigmoid
 
 LENGTHS = (2048, 4096, 8192, 16384)
 BASE = LampeConfig(8192, 512, 200, 2048)

@@ -15,7 +15,7 @@ from app.calibration_page import MOST_POINTS, fitting, opened, shipped
 from app.checks import AskError
 from app.settings import ModelChoice
 from lampe.calibration import CalibrationError, write_preset
-from lampe.positions import ScaledSigmoid
+from lampe.methods import ScaledSigmoid
 from tests.app.sweeps import BASE, LENGTHS, made
 
 HOSTILE = '<img src=x onerror="alert(1)">'

@@ -16,7 +16,7 @@ from app.evidence import Evidence, by_token, passages, spans
 from app.examples import EXAMPLES
 from app.session import Session
 from app.settings import Settings
-from lampe.positions import LampeConfig
+from lampe.methods import LampeConfig
 from lampe.reading import PromptReader
 
 CONFIG = LampeConfig(8192, 512, 200, 2048)

@@ -15,7 +15,7 @@ import lampe
 from app.checks import AskError
 from app.map_page import own_view, standalone
 from app.map_view import CUSTOM, POINTS, MapView, as_csv, as_json, curve_text
-from lampe.positions import LampeConfig, ScaledSigmoid
+from lampe.methods import LampeConfig, ScaledSigmoid
 from lampe.presets import rescaled
 
 curve_texts = st.builds(

@@ -24,8 +24,8 @@ from lampe.calibration.points import coarse_mappings, evaluations, refined_mappi
 from lampe.calibration.rows import put_together, read_rows, write_row
 from lampe.commands import calibrate as command
 from lampe.load import load_tokenizer
+from lampe.methods import LampeConfig
 from lampe.needle import Cell, Haystack, Straw, prompt_of
-from lampe.positions import LampeConfig
 from lampe.prompt import ANSWER_PREFIX, around
 from lampe.reading import PromptReader
 from lampe.weights import weight_bits, weights_hash

@@ -29,7 +29,7 @@ from lampe.calibration import (
 from lampe.calibration.fit import best_constant, best_of, fit_curve, mean_cost, price, residual, weights_of
 from lampe.calibration.points import evaluations
 from lampe.calibration.preset import MOST_BYTES, write_preset
-from lampe.positions import LampeConfig, ScaledSigmoid
+from lampe.methods import LampeConfig, ScaledSigmoid
 from lampe.presets import rescaled
 
 WINDOW, LEAST = 8192, 713

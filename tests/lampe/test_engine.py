@@ -10,7 +10,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import lampe
 from lampe.engine import Shape, Step, _attend_band, _attend_tile, resting_map, tiles
-from lampe.positions import IndexMap, PositionMap, Region, plain_map
+from lampe.methods import METHODS
+from lampe.positions import IndexMap, plain_map
 
 DIM = 16
 FREQUENCIES = 1.0 / 100 ** (torch.arange(0, DIM, 2, dtype=torch.float64) / DIM)
@@ -165,42 +166,12 @@ def test_random_maps_and_passes(data):
     check(config.position_map(data.draw(st.integers(1, 160))), data.draw(st.integers(0, stop - 1)), stop)
 
 
-# Other published methods are further values of the same type; the engine must take them as they are.
-WINDOW, CHUNK = 20, 12
-
-
-class _Capped:
-    """min(i mod s + shift, cap), the query map of dual chunk attention."""
-
-    def __init__(self, shift, cap):
-        self.shift, self.cap = shift, cap
-
-    def __call__(self, index):
-        return (index % CHUNK + self.shift).clamp(max=self.cap)
-
-
+# Other methods are further values of the same type; the engine must take them as they are.
 OTHERS = {
-    "RoPE": plain_map(130),
-    "ReRoPE": PositionMap(
-        130, WINDOW, 0, 0,
-        (Region("Near", 0, WINDOW), Region("Far", WINDOW, None, IndexMap(0, offset=WINDOW), IndexMap(0))),
-    ),
-    "SelfExtend": PositionMap(
-        130, 50, 0, 0,
-        (
-            Region("Near", 0, WINDOW),
-            Region("Far", WINDOW, None, IndexMap(1, 4, offset=WINDOW - WINDOW // 4), IndexMap(1, 4)),
-        ),
-    ),
-    "STRING": PositionMap(130, 98, 0, 0, (Region("Near", 0, 40), Region("Far", 40, None, IndexMap(offset=-32)))),
-    "DCA": PositionMap(
-        130, 16, 0, 0,
-        (
-            Region("Own chunk", 0, 1, _Capped(0, CHUNK), _Capped(0, CHUNK), block=CHUNK),
-            Region("Next chunk", 1, 2, _Capped(CHUNK, 16), _Capped(0, CHUNK), block=CHUNK),
-            Region("Far chunks", 2, None, lambda i: i * 0 + 16, _Capped(0, CHUNK), block=CHUNK),
-        ),
-    ),
+    "rope": plain_map(130),
+    **{key: METHODS[key](60, *given).position_map(130) for key, given in {
+        "rerope": (20,), "leaky-rerope": (20, 3.7), "selfextend": (20, 4), "string": (8, 40), "dca": (20, 8),
+    }.items()},
 }  # fmt: skip
 
 
@@ -216,7 +187,7 @@ def test_tiles_hold_each_pair_once(data):
     config = lampe.LampeConfig(
         500, data.draw(st.integers(0, 9)), data.draw(st.integers(0, 9)), data.draw(st.integers(1, 50))
     )
-    position_map = data.draw(st.sampled_from([config.position_map(data.draw(st.integers(1, 60))), OTHERS["DCA"]]))
+    position_map = data.draw(st.sampled_from([config.position_map(data.draw(st.integers(1, 60))), OTHERS["dca"]]))
     stop = data.draw(st.integers(1, 400))
     first = data.draw(st.integers(0, stop - 1))
     device_type = data.draw(st.sampled_from(["cpu", "cuda"]))

@@ -14,6 +14,7 @@ from transformers import DynamicCache
 import lampe
 from lampe import __main__ as cli
 from lampe.commands import needle as needle_command
+from lampe.methods import LampeConfig
 from lampe.needle import (
     HAYSTACKS,
     TASKS,
@@ -31,7 +32,6 @@ from lampe.needle import (
     to_read,
     wilson,
 )
-from lampe.positions import LampeConfig
 from lampe.prompt import around
 from lampe.reading import CHUNK, PromptReader
 from tests.lampe.tiny import FAMILIES, build, tokens

@@ -8,7 +8,6 @@ import weakref
 
 import pytest
 import torch
-import transformers
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     AttentionInterface,
@@ -20,7 +19,7 @@ from transformers import (
 )
 
 import lampe
-from lampe.rotary import rotation
+from tests.lampe.dense import dense_logits
 from tests.lampe.tiny import FAMILIES, LEFT_ALONE, SHAPE, build, logits, tokens
 
 CONFIG = lampe.LampeConfig(64, 10, 6, 32)
@@ -80,41 +79,8 @@ def test_removing_the_patch_gives_the_original_bits(model):
 
 def test_the_model_is_the_dense_reference(family, model):
     """The unpatched model with an attention of its own: scores from `PositionMap.relative` alone, in mapped layers."""
-    position_map, left_alone = lampe.position_map(CONFIG, LENGTH), LEFT_ALONE.get(family, {})
-    i, j = torch.arange(LENGTH)[:, None], torch.arange(LENGTH)[None]
-
-    def attend(module, query, key, value, attention_mask, scaling=None, softcap=None, **_):
-        scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-        key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], 1) for x in (key, value))
-        q = query.movedim(2, 0)[:, None].expand(-1, LENGTH, -1, -1, -1)  # (query, key, batch, heads, head_dim)
-        if module.layer_idx not in left_alone:
-            turn = (position_map.relative(i, j) - (i - j)) * (j <= i)
-            turned = {d: rotation(module)(query, *table(d)) for d in turn.unique().tolist()}
-            place = {d: number for number, d in enumerate(turned)}
-            q = torch.stack(list(turned.values()))[turn.clone().apply_(place.__getitem__), :, :, i]
-        scores = torch.einsum("ijbhd,bhjd->bhij", q, key) * scaling
-        if softcap:
-            scores = softcap * (scores / softcap).tanh()
-        return ((scores + attention_mask).softmax(-1) @ value).transpose(1, 2), None
-
-    def table(distance):
-        cos, sin = (rotary.forward(torch.empty(0), torch.full((1, LENGTH), d), *kind) for d in (distance, 0))
-        factor = sin[0].max()  # yarn's cosine of 0, which rotated queries and keys have already
-        return cos[0] / factor, cos[1] / factor
-
-    ids, reference = tokens(LENGTH), build(copy.deepcopy(FAMILIES[family]))
-    rotary = next(m for n, m in reference.named_modules() if n.endswith("rotary_emb"))
-    kind = ("full_attention",) if isinstance(rotary.rope_type, dict) else ()
-    # Frequencies are to stay those of short texts.
-    rotary.rope_type = dict.fromkeys(rotary.rope_type, "default") if kind else "default"
-    AttentionInterface.register("dense-reference", attend)
-    AttentionMaskInterface.register("dense-reference", transformers.masking_utils.eager_mask)
-    try:
-        reference.set_attn_implementation("dense-reference")
-        expected = logits(reference, ids)
-    finally:
-        for registry in (AttentionInterface, AttentionMaskInterface):
-            registry._global_mapping.pop("dense-reference")
+    ids = tokens(LENGTH)
+    expected = dense_logits(family, CONFIG, ids)
     with lampe.patch(model, CONFIG):
         close(logits(model, ids), expected, 1e-4)
 
@@ -574,7 +540,7 @@ def test_a_cache_from_the_unpatched_model_is_refused(llama):
 
 
 def test_a_mapping_that_does_nothing_beyond_the_window_says_so(llama):
-    with lampe.patch(llama, lampe.LampeConfig(64, 20, 20, 40)), pytest.warns(UserWarning, match="maps nothing"):
+    with lampe.patch(llama, lampe.LampeConfig(64, 20, 20, 40)), pytest.warns(UserWarning, match="Nothing is mapped"):
         logits(llama, tokens(LENGTH))
 
 

@@ -1,0 +1,74 @@
+"""The methods, each a frozen dataclass of its settings; `METHODS` is the only list of them.
+
+To add one: a file here with a class of `Method`, and a line in `METHODS`. It then runs through the tests, and is to be
+had by its key wherever methods are chosen.
+"""
+
+from __future__ import annotations
+
+from lampe.methods.compositions import LampeNtk, LampeYarn
+from lampe.methods.dca import DualChunk
+from lampe.methods.frequencies import DynamicNtk, Ntk, PositionInterpolation, Yarn
+from lampe.methods.jetlong import JetLong
+from lampe.methods.lampe import BASES, LampeConfig, PaperLampe, ReleasedLampe, ScaledSigmoid
+from lampe.methods.method import Frequencies, Method
+from lampe.methods.rerope import LeakyReRope, ReRope
+from lampe.methods.rope import Rope
+from lampe.methods.selfextend import SelfExtend
+from lampe.methods.string import String
+from lampe.positions import PositionMap
+
+_CLASSES: tuple[type[Method], ...] = (
+    Rope,
+    LampeConfig,
+    PaperLampe,
+    ReleasedLampe,
+    SelfExtend,
+    JetLong,
+    ReRope,
+    LeakyReRope,
+    String,
+    DualChunk,
+    PositionInterpolation,
+    Ntk,
+    DynamicNtk,
+    Yarn,
+    LampeYarn,
+    LampeNtk,
+)
+
+METHODS: dict[str, type[Method]] = {method.key: method for method in _CLASSES}
+"""Each method's class by its key, in the order in which they are listed."""
+
+
+def method_class(key: str) -> type[Method]:
+    """The class of a method.
+
+    Raises
+    ------
+    ValueError
+        If no method has this key.
+    """
+    if key not in METHODS:
+        raise ValueError(f"There is no method {key!r:.40}; the methods are {', '.join(METHODS)}.")
+    return METHODS[key]
+
+
+def position_map(method: Method, length: int, end: int | None = None) -> PositionMap:
+    """A method's position map for one input; see `Method.position_map` and, for LaMPE's formulas, `LampeConfig`."""
+    return method.position_map(length, end)
+
+
+__all__ = [
+    "BASES",
+    "METHODS",
+    "Frequencies",
+    "LampeConfig",
+    "Method",
+    "PaperLampe",
+    "ReleasedLampe",
+    "Rope",
+    "ScaledSigmoid",
+    "method_class",
+    "position_map",
+]
