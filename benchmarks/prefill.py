@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS)
     parser.add_argument("--repeats", type=int, default=3)
     given = parser.parse_args()
-    lengths, repeats = ([600, 2500], 1) if given.quick else (given.lengths, given.repeats)
+    lengths = [2100] if given.quick else given.lengths
     rows = Rows(None if given.quick else "prefill", given.fresh)
     models = {bits: lampe.load(bits=bits)[0] for bits in (16, 4)}
 
@@ -46,7 +46,7 @@ def main() -> None:
             if not rows.has(table=table, tokens=length):
                 ways = list(runs) if length <= SLOW else list(runs)[:2]
                 timed = {name: partial(runs[name], length=length) for name in ways}
-                rows.add(table=table, tokens=length, **paired(timed, turns_at(length, repeats)))
+                rows.add(table=table, tokens=length, **paired(timed, 1 if given.quick else turns_at(length, given.repeats)))
 
 
 if __name__ == "__main__":
