@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS)
     parser.add_argument("--repeats", type=int, default=60)
     given = parser.parse_args()
-    lengths, repeats = ([600, 2500], 2) if given.quick else (given.lengths, given.repeats)
+    lengths, repeats = ([2100], 2) if given.quick else (given.lengths, given.repeats)
     rows = Rows(None if given.quick else "decode", given.fresh)
     models = {bits: lampe.load(bits=bits)[0] for bits in (16, 4)}
     tables: dict[str, dict[str, tuple[int, str]]] = {
