@@ -19,8 +19,9 @@ from app.checks import AskError
 from app.computing import Computing
 from app.reports import Attention, RunReport, Update
 from app.settings import ModelChoice
+from app.sheet import style
 from app.speed import Pace, Speed
-from lampe.methods import LampeConfig
+from lampe.methods import Method
 from lampe.positions import PositionMap
 from lampe.reading import PromptReader
 
@@ -50,7 +51,7 @@ def answered(
     reader: PromptReader,
     request: Request,
     prompt: Prompt,
-    config: LampeConfig,
+    method: Method,
     patched: lampe.Patched | None,
     position_map: PositionMap,
     stop: threading.Event,
@@ -66,7 +67,7 @@ def answered(
     reader : PromptReader
     request : Request
     prompt : Prompt
-    config : LampeConfig
+    method : Method
     patched : Patched or None
         None for a model that runs unpatched.
     position_map : PositionMap
@@ -103,19 +104,20 @@ def answered(
         texts = tuple(loaded.decoder.decode([token]) for token in watch.queries)
         layers = tuple(layer.index for layer in patched.layers if layer.mapped) if patched else ()
         attention = Attention(
-            position_map, config, texts, tuple(watch.queries), request, layers, torch.stack(watch.head_shares)
+            position_map, method, texts, tuple(watch.queries), request, layers, torch.stack(watch.head_shares)
         )
     report = RunReport(
         method=request.method,
+        cut=request.cut,
         model=loaded.choice.name,
         bits=loaded.choice.bits,
         input_length=length,
         planned_length=position_map.length,
         left_out=prompt.left_out,
         kept=reader.kept,
-        window=config.window,
+        window=method.window,
         mapping_length=position_map.mapping_length if position_map.compresses else length,
-        doubt=config.doubt,
+        doubt=method.doubt,
         regions=region_rows(position_map, length, shares),
         layer_shares=[] if shares is None else shares.tolist(),
         prefill_seconds=first - started,
@@ -178,11 +180,11 @@ def _generate(
 
 
 def region_rows(position_map: PositionMap, length: int, shares: torch.Tensor | None = None) -> list[dict[str, Any]]:
-    """For each region: its name, the keys that the last of `length` tokens meets there, its share of attention."""
+    """For each region: name, role, the keys that the last of `length` tokens meets there, and their share."""
     counts = position_map.key_counts(length - 1)
     means = [None] * len(counts) if shares is None else shares.mean(0).tolist()
     return [
-        {"name": region.name, "keys": count, "share": share}
+        {"name": region.name, "role": style(region.role), "keys": count, "share": share}
         for region, count, share in zip(position_map.regions, counts, means, strict=True)
     ]
 

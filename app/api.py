@@ -21,7 +21,7 @@ from app.reports import Update
 from app.runs import Runs
 from app.session import Session
 from app.settings import ModelChoice
-from lampe.methods import LampeConfig
+from lampe.methods import METHODS, LampeConfig
 from lampe.needle import HAYSTACKS
 from lampe.presets import rescaled
 
@@ -59,15 +59,17 @@ def build_api(session: Session, demo: gr.Blocks, visitors: int) -> None:
         passages_looked_at: int = 0,
         model: str | None = None,
         bits: int | None = None,
+        cut: bool = False,
         request: gr.Request = None,  # type: ignore[assignment]
     ) -> tuple[str, dict]:
-        """Answer a question about a text with the LaMPE-patched model, or the same model unpatched.
+        """Answer a question about a text with the model patched by a method, or unpatched.
 
-        text: the document; question: what to ask about it; method: "lampe", "rope", or "cut" for plain RoPE on the
-        beginning that fits the window; max_new_tokens: 1 to 512; temperature, top_p, seed: 0 is greedy; earlier: the
-        turns before, each a question and its answer; passages_looked_at: how many of the passages that LaMPE's answer
-        looked at most are wanted, which takes its tokens a second run; model, bits: another model that is offered here,
-        4 or 16. What was read is kept for the same client's next question.
+        text: the document; question: what to ask about it; method: one of the keys that /methods lists, "rope" for the
+        model unpatched; cut: whether to read only the text's beginning, as much as the window holds; max_new_tokens: 1
+        to 512; temperature, top_p, seed: 0 is greedy; earlier: the turns before, each a question and its answer;
+        passages_looked_at: how many of the passages that the answer looked at most are wanted, which takes its tokens
+        a second run; model, bits: another model that is offered here, 4 or 16. What was read is kept for the same
+        client's next question.
         Returns what the model wrote after the words that its turn begins with, and the run's figures: input length,
         window, mapping length, regions with their keys and attention shares, seconds, tokens, and the passages if any
         were asked for.
@@ -81,7 +83,7 @@ def build_api(session: Session, demo: gr.Blocks, visitors: int) -> None:
                 raise AskError(f"passages_looked_at must be 0 to {_MOST_PASSAGES}, not {wanted}.")
             turns = tuple((str(asked), str(said)) for asked, said in earlier)
             sampling, chosen = Sampling(temperature, top_p, seed), model_of(model, bits)
-            asked = Request(text, question, method, max_new_tokens, turns, sampling, chosen)  # type: ignore[arg-type]
+            asked = Request(text, question, method, max_new_tokens, turns, sampling, chosen, cut)
             with runs.started(request, beside=True) as stop:
                 for update in session.ask(asked, stop, visitor):
                     if update.report:
@@ -182,9 +184,10 @@ def build_api(session: Session, demo: gr.Blocks, visitors: int) -> None:
         """Hide a fact in a long text, ask for it, and score the answer.
 
         length: tokens of the whole prompt; depth: 0 (start) to 1 (end); task: single, numbers, uuid, multi-key,
-        multi-value, multi-query or passkey; method: "lampe" or "rope"; haystack: a text to hide it in, or null for
-        Python's language reference. Returns the test's figures: the expected values, the answer, the score from 0 to 1,
-        the needle's place, distance, mapped position and region, the attention that fell on it, and seconds.
+        multi-value, multi-query or passkey; method: one of the keys that /methods lists; haystack: a text to hide it
+        in, or null for Python's language reference. Returns the test's figures: the expected values, the answer, the
+        score from 0 to 1, the needle's place, distance, mapped position and region, the attention that fell on it, and
+        seconds.
         """
         for row in api_needle_grid([length], [depth], 1, seed, task, [method], haystack, request):
             return row
@@ -211,11 +214,26 @@ def build_api(session: Session, demo: gr.Blocks, visitors: int) -> None:
         except REFUSALS as error:
             raise gr.Error(str(error)) from error
 
+    def api_methods() -> list[dict]:
+        """The methods that can be compared: key, title, source, settings for this server's model, and reach in tokens.
+
+        A setting that is null is chosen for each input length; a reach that is null has no end.
+        """
+        try:
+            found = [session.method(key) for key in METHODS]
+        except REFUSALS as error:
+            raise gr.Error(str(error)) from error
+        return [
+            {"key": m.key, "title": m.title, "source": m.source, "settings": m.settings(), "reach": m.reach}
+            for m in found
+        ]
+
     # A file comes through a component: gradio checks that it is one that was uploaded.
     document, found = gr.File(visible=False, type="filepath"), gr.JSON(visible=False)
     document.upload(api_document, document, found, api_name="document", show_progress="hidden")
     gr.api(api_ask, api_name="ask", concurrency_limit=visitors)
     gr.api(api_cut, api_name="cut")
     gr.api(api_position_map, api_name="position_map", queue=False)
+    gr.api(api_methods, api_name="methods")
     gr.api(api_needle, api_name="needle", concurrency_limit=visitors)
     gr.api(api_needle_grid, api_name="needle_grid", concurrency_limit=visitors)

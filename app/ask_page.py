@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from app import ask_views, views
-from app.asking import MAX_NEW_TOKENS, REFUSALS, Chosen, Method, Request, Sampling, planned_length
+from app.asking import MAX_NEW_TOKENS, REFUSALS, Chosen, Request, Sampling, Way, planned_length
 from app.checks import MAX_CHARACTERS, AskError, too_long, whole_number
 from app.computing import with_progress
 from app.documents.cutting import WAYS
@@ -21,14 +21,18 @@ from app.downloads import QUIET
 from app.evidence import Evidence, passages
 from app.examples import EXAMPLES, Example
 from app.figures import Frame, distance_figure, regions_figure
+from app.kept import FIRST
 from app.map_view import MAX_MAP_LENGTH, MapView
 from app.reports import Attention, Needs, RunReport
 from app.runs import Runs, measuring
 from app.session import Session
 from app.sheet import as_plot
+from lampe.methods import METHODS
 from lampe.prompt import build_prompt
 
-BESIDE: dict[str, Method] = {"Plain RoPE": "rope", "Plain RoPE on what fits its window": "cut"}
+BESIDE = [(method.title, key) for key, method in METHODS.items() if key != FIRST.method]
+MOST_BESIDE = 4
+CUT = Way("rope", cut=True)
 SHOWN_WITHOUT_TEXT = MapView().length
 _CHARACTERS_PER_TOKEN = 4.3  # English prose; only until the tokenizer is there
 CUTS = dict(zip(("Its beginning", "Its beginning and its end", "Pages or chapters"), WAYS, strict=True))
@@ -44,17 +48,17 @@ class Conversation:
     text : str
     chosen : Chosen
         What answered.
-    turns : dict of Method to tuple of (question, answer)
+    turns : dict of Way to tuple of (question, answer)
         As each method had them; one that was left out of a turn, or stopped in it, has fewer.
     """
 
     text: str
     chosen: Chosen
-    turns: dict[Method, tuple[tuple[str, str], ...]]
+    turns: dict[Way, tuple[tuple[str, str], ...]]
 
-    def all_along(self, method: Method) -> bool:
+    def all_along(self, way: Way) -> bool:
         """Whether a method has answered every turn that LaMPE has."""
-        return len(self.turns.get(method, ())) == len(self.turns.get("lampe", ()))
+        return len(self.turns.get(way, ())) == len(self.turns.get(FIRST, ()))
 
 
 @dataclass(frozen=True)
@@ -160,9 +164,15 @@ def build_ask_tab(
                 go = gr.Button("Ask", variant="primary", elem_id="ask-button")
                 on = gr.Button("Follow up", interactive=False, elem_id="follow-button")
                 halt = gr.Button("Stop", variant="stop", elem_id="stop-button")
-            beside = gr.CheckboxGroup(
-                list(BESIDE.items()), value=["rope"], label="Beside LaMPE, on the same prompt", elem_id="beside"
+            beside = gr.Dropdown(
+                BESIDE,
+                value=["rope"],
+                multiselect=True,
+                max_choices=MOST_BESIDE,
+                label=f"Beside LaMPE, on the same prompt (up to {MOST_BESIDE})",
+                elem_id="beside",
             )
+            cut_too = gr.Checkbox(False, label="And plain RoPE on what fits its window", elem_id="beside-cut")
             with gr.Accordion("Options", open=False):
                 budget = gr.Slider(1, MAX_NEW_TOKENS, 48, step=1, label="Longest answer (tokens)", elem_id="budget")
                 temperature = gr.Slider(
@@ -177,8 +187,7 @@ def build_ask_tab(
             sentence = gr.HTML(elem_id="sentence")
             timing = gr.Button("How long will it take here?", size="sm", elem_id="ask-time")
     status = gr.HTML("", elem_id="status")
-    with gr.Row(elem_classes="answers"):
-        cards = {method: gr.HTML(elem_id=f"{method}-answer") for method in ("lampe", *BESIDE.values())}
+    answers_shown = gr.HTML(elem_id="answers")
     report = gr.HTML("", elem_id="report")
     with gr.Column(visible=False) as looked:
         with gr.Row(elem_classes="points"):
@@ -274,33 +283,29 @@ def build_ask_tab(
         return [*over, None, "", "", gr.Button(visible=False)]
 
     def answer(
-        following: bool, text: str, question: str, beside: list[Method], budget: float, temperature: float,
+        following: bool, text: str, question: str, beside: list[str], cut_too: bool, budget: float, temperature: float,
         top_p: float, seed: float, conversation: Conversation | None, chosen: Chosen, request: gr.Request,
     ) -> Iterator[list[Any]]:  # fmt: skip
         """Run LaMPE, then what is to stand beside it: status, answers, figures, and where the attention went."""
-        methods: list[Method] = ["lampe", *(method for method in BESIDE.values() if method in (beside or []))]
+        ways = [FIRST, *map(Way, beside or []), *[CUT] * bool(cut_too)]
         earlier = conversation.turns if following and conversation else {}
-        answers: dict[Method, str] = {}
+        answers: dict[Way, str] = {}
         reports: list[RunReport] = []
         measured: Attention | None = None
 
         def shown(words: str) -> list[Any]:
-            held = {
-                method: ask_views.thread(method, earlier.get(method, ()), question, answers.get(method, ""))
-                if method in methods and (answers or reports)
-                else ""
-                for method in cards
-            }
-            return [words, *held.values(), views.run_report(reports), *[gr.skip()] * 6]
+            threads = [ask_views.thread(way, earlier.get(way, ()), question, answers.get(way, "")) for way in ways]
+            held = views.side_by_side(threads if answers or reports else [])
+            return [words, held, views.run_report(reports), *[gr.skip()] * 6]
 
         def ended(words: str) -> list[Any]:
             said = earlier | {
-                report.method: (*earlier.get(report.method, ()), (question, answers[report.method]))
+                report.way: (*earlier.get(report.way, ()), (question, answers[report.way]))
                 for report in reports
                 if not report.stopped
             }
             *before, _, _, _, _, _, _ = shown(words)
-            over = bool(said.get("lampe"))
+            over = bool(said.get(FIRST))
             return [
                 *before, Conversation(text, chosen, said), gr.Button(interactive=over), measured or gr.skip(),
                 gr.Column(visible=bool(measured)), "", gr.Radio(visible=False),
@@ -309,22 +314,26 @@ def build_ask_tab(
         try:
             sampling = Sampling(temperature, top_p, whole_number("The seed", seed))
             longest = whole_number("The answer's length", budget)
-            behind: list[Method] = []
+            if len(ways) > len(set(ways)) or len(beside or []) > MOST_BESIDE:
+                raise AskError(f"Choose up to {MOST_BESIDE} different methods beside LaMPE.")
+            behind: list[Way] = []
             if following:
                 if not conversation or (conversation.text, conversation.chosen) != (text, chosen):
                     raise AskError("The conversation was about another text or with another model: ask anew.")
-                behind = [method for method in methods if not conversation.all_along(method)]
-                methods = [method for method in methods if method not in behind]
+                behind = [way for way in ways if not conversation.all_along(way)]
+                ways = [way for way in ways if way not in behind]
             with runs.started(request) as stop:
-                for method in methods:
-                    asked = Request(text, question, method, longest, earlier.get(method, ()), sampling, chosen)
-                    answers[method] = ""
+                for way in ways:
+                    turns = earlier.get(way, ())
+                    asked = Request(text, question, way.method, longest, turns, sampling, chosen, way.cut)
+                    answers[way] = ""
                     for update in session.ask(asked, stop, request.session_hash):
-                        answers[method] = update.answer
-                        stage = f"{views.METHOD_NAMES[method]}: {update.stage}"
+                        answers[way] = update.answer
+                        stage = f"{way.title}: {update.stage}"
                         if update.report:
                             reports.append(update.report)
-                            measured = update.attention or measured
+                            if way == FIRST:
+                                measured = update.attention or measured
                             yield shown(views.note(f"{stage}."))
                         else:
                             yield shown(views.status(replace(update, stage=stage)))
@@ -375,9 +384,9 @@ def build_ask_tab(
     asked_to_cut = [text, question, opened, way, first, last, most, chosen]
     cut_it.click(cut_text, asked_to_cut, [text, opened, left_out, status, uncut], **QUIET)
     uncut.click(take_back, opened, [text, opened, left_out, uncut], queue=False, **QUIET)
-    answered_in = [status, *cards.values(), report, conversation, on, attention, looked, evidence, layers]
+    answered_in = [status, answers_shown, report, conversation, on, attention, looked, evidence, layers]
     anew, further = gr.State(False), gr.State(True)
-    given = [text, question, beside, budget, temperature, top_p, seed, conversation, chosen]
+    given = [text, question, beside, cut_too, budget, temperature, top_p, seed, conversation, chosen]
     running: dict[str, Any] = {"concurrency_limit": visitors, **QUIET}
     gr.on([go.click, question.submit], answer, [anew, *given], answered_in, **running).then(**counted)
     on.click(answer, [further, *given], answered_in, **running).then(**counted)

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from html import escape
 from itertools import pairwise
 
-from app.asking import Method
+from app.asking import Way
 from app.documents.document import Document
 from app.evidence import Evidence, Passage, by_token
 from app.reports import Needs, RunReport
-from app.views import METHOD_NAMES
+from app.sheet import style
 from app.views import about as about_seconds
+from lampe.methods import Rope
 from lampe.positions import PositionMap
 from lampe.prompt import ANSWER_PREFIX
 
@@ -27,8 +28,9 @@ def document_strip(position_map: PositionMap) -> str:
         if first == stop:
             continue
         share = (stop - first) / tokens
-        parts += f'<i class="region-{region.name.lower()}" style="width:{share:.3%}"></i>'
-        names += f'<span><span class="chip region-{region.name.lower()}"></span>{region.name} {stop - first:,}</span> '
+        kind = f"region-{style(region.role)}"
+        parts += f'<i class="{kind}" style="width:{share:.3%}"></i>'
+        names += f'<span><span class="chip {kind}"></span>{region.name} {stop - first:,}</span> '
     return (
         f'<div class="place"><div class="strip" aria-hidden="true">{parts}</div>'
         f'<p class="caption">From the text’s start to the question: {names}</p></div>'
@@ -56,16 +58,16 @@ def about(document: Document) -> str:
     return f'{told}<details class="parts"><summary>Its parts</summary><ol>{names}</ol></details>'
 
 
-def thread(method: Method, earlier: Sequence[tuple[str, str]], question: str, answer: str) -> str:
+def thread(way: Way, earlier: Sequence[tuple[str, str]], question: str, answer: str) -> str:
     """One method's answer as it grows, after the turns before it."""
-    name = METHOD_NAMES[method] + (", the same model unpatched" if method != "lampe" else "")
+    name = way.title + (", the same model unpatched" if way.method == Rope.key else "")
     turns = "".join(
         f'<p class="turn"><b>{escape(asked)}</b><br>{_said(said) or "(no answer)"}</p>' for asked, said in earlier
     )
     asked = f'<p class="turn"><b>{escape(question)}</b></p>' if earlier else ""
     return (
-        f'<section class="answer {method}" aria-label="Answer of {name}" tabindex="0"><h3>{name}</h3>{turns}{asked}'
-        f"<p>{_said(answer)}</p></section>"
+        f'<section class="answer {way.slug}" id="{way.slug}-answer" aria-label="Answer of {name}" tabindex="0">'
+        f"<h3>{name}</h3>{turns}{asked}<p>{_said(answer)}</p></section>"
     )
 
 
@@ -74,11 +76,11 @@ def _said(answer: str) -> str:
     return f"<span>{ANSWER_PREFIX}</span> {escape(answer.lstrip())}" if answer else ""
 
 
-def done(reports: Sequence[RunReport], following: bool = False, behind: Sequence[Method] = ()) -> str:
+def done(reports: Sequence[RunReport], following: bool = False, behind: Sequence[Way] = ()) -> str:
     """What was saved and what wasn't, what isn't whole, and which methods weren't asked; `following` up, or not."""
     words = "Done."
     for report in reports:
-        name = METHOD_NAMES[report.method]
+        name = report.way.title
         if report.kept:
             words += f" {name}: {report.kept:,} of {report.input_length:,} tokens were read before."
         if report.outgrown:
@@ -92,8 +94,8 @@ def done(reports: Sequence[RunReport], following: bool = False, behind: Sequence
             words += f" {name}: the text's last {report.left_out:,} tokens were left out."
         if report.cut_short:
             words += f" {name}: the answer stops after {report.new_tokens:,} tokens, the most that were asked for."
-    for method in behind:
-        words += f" {METHOD_NAMES[method]}: not asked, for it hasn't answered every turn before this one."
+    for way in behind:
+        words += f" {way.title}: not asked, for it hasn't answered every turn before this one."
     return words
 
 
@@ -108,11 +110,11 @@ def evidence(evidence: Evidence, layers: Sequence[int], passages: Sequence[Passa
     cells = ""
     for (a, b), share in zip(pairwise(edges), shares, strict=True):
         key = evidence.first + (a + b) // 2
-        region = evidence.position_map.regions[evidence.position_map.region(evidence.query, key)].name
-        cells += f'<i class="look-{region.lower()}" style="height:{share / most:.0%}"></i>'
+        region = evidence.position_map.regions[evidence.position_map.region(evidence.query, key)]
+        cells += f'<i class="look-{style(region.role)}" style="height:{share / most:.0%}"></i>'
     items = "".join(
-        f'<li><mark class="look-{p.region.lower()}">{escape(p.text)}</mark><br><small>{p.share:.1%} of the attention '
-        f'to the text; <span class="chip region-{p.region.lower()}"></span>{p.region}, {p.distance:,} tokens back, at '
+        f'<li><mark class="look-{style(p.role)}">{escape(p.text)}</mark><br><small>{p.share:.1%} of the attention '
+        f'to the text; <span class="chip region-{style(p.role)}"></span>{p.region}, {p.distance:,} tokens back, at '
         f"mapped position {p.position:,}</small></li>"
         for p in passages
     )

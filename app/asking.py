@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import lampe
 from app.checks import MAX_CHARACTERS, AskError, too_long, whole_number
 from app.settings import ModelChoice
-from lampe.methods import LampeConfig
+from lampe.methods import METHODS, LampeConfig, Method, method_class
 from lampe.prompt import around, encode
 
 REFUSALS = (ValueError, lampe.LoadError)
 """What the session and the library raise with a sentence for the person."""
 
-Method = Literal["lampe", "rope", "cut"]
-METHODS: tuple[Method, ...] = ("lampe", "rope", "cut")
 MAX_NEW_TOKENS = 512
 MAX_TURNS = 40
 _ROOM = 1024
@@ -56,6 +54,23 @@ class Chosen:
     config: LampeConfig | None = None
 
 
+class Way(NamedTuple):
+    """A method, and whether it reads only what fits the window of the text."""
+
+    method: str
+    cut: bool = False
+
+    @property
+    def title(self) -> str:
+        """Its name for people."""
+        return METHODS[self.method].title + (", cut text" if self.cut else "")
+
+    @property
+    def slug(self) -> str:
+        """Its name in the page."""
+        return self.method.replace("+", "-") + ("-cut" if self.cut else "")
+
+
 @dataclass(frozen=True)
 class Request:
     """A question about a text, and how it is to be answered.
@@ -63,8 +78,8 @@ class Request:
     Parameters
     ----------
     text, question : str
-    method : "lampe", "rope" or "cut"
-        The patched model, the same model unpatched, or that on the beginning of the text, as much as its window holds.
+    method : str
+        A key of `lampe.METHODS`.
     max_new_tokens : int
         From 1 to `MAX_NEW_TOKENS`.
     earlier : tuple of (question, answer)
@@ -72,27 +87,36 @@ class Request:
     sampling : Sampling
     chosen : Chosen, optional
         What answers; the deployment's own by default.
+    cut : bool
+        Whether only the beginning of the text is read, as much as the window holds.
     """
 
     text: str
     question: str
-    method: Method = "lampe"
+    method: str = "lampe"
     max_new_tokens: int = 48
     earlier: tuple[tuple[str, str], ...] = ()
     sampling: Sampling = Sampling()
     chosen: Chosen | None = None
+    cut: bool = False
+
+    @property
+    def way(self) -> Way:
+        """What tells this request from others about the same text and question."""
+        return Way(self.method, self.cut)
 
     def check(self) -> None:
         """Refuse what can't be run, before anything is done.
 
         Raises
         ------
-        AskError
+        AskError, lampe.MethodError
         """
         if not (isinstance(self.text, str) and isinstance(self.question, str)):
             raise AskError("The text and the question must both be text.")
-        if self.method not in METHODS:
-            raise AskError(f"The method must be one of {', '.join(METHODS)}, not {self.method!r}.")
+        method_class(self.method)
+        if not isinstance(self.cut, bool):
+            raise AskError(f"Whether the text is cut is true or false, not {self.cut!r:.40}.")
         budget = whole_number("The answer's length", self.max_new_tokens)
         if not 1 <= budget <= MAX_NEW_TOKENS:
             raise AskError(f"The answer's length must be 1 to {MAX_NEW_TOKENS} tokens, not {budget}.")
@@ -135,16 +159,16 @@ class Prompt:
 
 
 def prompt_of(request: Request, tokenizer: Any, window: int) -> Prompt:
-    """The prompt of a request; for "cut", the text's end is left out, so that prompt and answer fit the window."""
+    """The prompt of a request; if it is cut, the text's end is left out, so that prompt and answer fit the window."""
     before, after = around(tokenizer, request.question, earlier=request.earlier)
     document = encode(tokenizer, request.text.strip())
     held = len(document)
-    if request.method == "cut":
+    if request.cut:
         held = min(held, max(0, window - len(before) - len(after) - request.max_new_tokens))
     return Prompt([*before, *document[:held], *after], (len(before), len(before) + held), len(document) - held)
 
 
-def planned_length(prompt_tokens: int, max_new_tokens: int, config: LampeConfig) -> int:
+def planned_length(prompt_tokens: int, max_new_tokens: int, method: Method) -> int:
     """The length that a prompt and its answer are mapped for, in tokens; Tail is measured from the prompt's own end.
 
     A function of the prompt's own length alone, so that an answer is the same whatever was asked before; rounded up, so
@@ -152,5 +176,5 @@ def planned_length(prompt_tokens: int, max_new_tokens: int, config: LampeConfig)
     nothing could be mapped, is planned for itself.
     """
     length = -(-(prompt_tokens + max_new_tokens) // _ROOM) * _ROOM
-    within = prompt_tokens <= config.head + config.tail
-    return prompt_tokens if within and config.position_map(length).compresses else length
+    planned = method.position_map(length)
+    return prompt_tokens if planned.compresses and prompt_tokens <= planned.head + planned.tail else length

@@ -12,6 +12,7 @@ from plotly.colors import sample_colorscale
 from app.map_figures import lengths_along
 from app.sheet import COLOURS, GREY, Sheet
 from lampe.calibration import Measured, Preset
+from lampe.positions import Role
 
 _SYMBOLS = ("x", "circle-open", "circle")  # none found, some, all
 _COLOURS = ["#4f7fe0", "#c04fa8", "#e07b1a"]  # from short to long inputs; each is seen on white and on dark
@@ -92,7 +93,13 @@ def chosen_figure(preset: Preset, big: bool = False) -> go.Figure:
         mapped = [way.position_map(length).mapping_length for length in along]
         used = way == config
         sheet.line(
-            name, along, mapped, COLOURS["Head"] if used else GREY, 4 if used else 2, "solid" if used else dash, hover
+            name,
+            along,
+            mapped,
+            COLOURS[Role.NEAR] if used else GREY,
+            4 if used else 2,
+            "solid" if used else dash,
+            hover,
         )
     sheet.level(config.window, f"window {config.window:,}", log=True)
     for at_least, symbol, name in ((False, "diamond", "best"), (True, "triangle-up", "best: no mapping, m ≥ l")):
@@ -103,7 +110,7 @@ def chosen_figure(preset: Preset, big: bool = False) -> go.Figure:
                     "type": "scatter", "mode": "markers", "name": name, "x": [point.length for point in these],
                     "y": [point.mapping_length for point in these],
                     "customdata": [[point.cost, point.sharpness] for point in these], "cliponaxis": False,
-                    "marker": {"symbol": symbol, "size": 18 if big else 13, "color": COLOURS["Middle"],
+                    "marker": {"symbol": symbol, "size": 18 if big else 13, "color": COLOURS[Role.COMPRESSED],
                                "line": {"width": 1.5, "color": "#fff"}},
                     "hovertemplate": f"{hover}<br>cost %{{customdata[0]:.4f}}<br>√2 aside it is %{{customdata[1]:.4f}} "
                     f"more<extra>{name}</extra>",

@@ -13,7 +13,7 @@ from torch import Tensor
 import lampe
 from app.computing import Computing
 from app.reports import Update
-from lampe.positions import PositionMap
+from lampe.positions import PositionMap, Role
 from lampe.reading import PromptReader
 
 _LONGEST, _SHORTEST = 64, 6  # tokens of a passage; a shorter sentence goes with the next one
@@ -62,6 +62,8 @@ class Passage:
     distance, position : int
         From the prompt's last token to its middle: in tokens, and as it is mapped.
     region : str
+    role : Role
+        What that region does with distances.
     """
 
     text: str
@@ -71,6 +73,7 @@ class Passage:
     distance: int
     position: int
     region: str
+    role: Role
 
 
 def spans(pieces: Sequence[str]) -> list[tuple[int, int]]:
@@ -111,6 +114,7 @@ def passages(evidence: Evidence, layers: Sequence[int] | None = None, most: int 
                 evidence.query - key,
                 evidence.position_map.relative(evidence.query, key),
                 region.name,
+                region.role,
             )
         )
     return found

@@ -10,9 +10,9 @@ import numpy as np
 import plotly.graph_objects as go
 
 from app.sheet import COLOURS, DASHES, GREY, UNSEEN, Sheet, faint
-from lampe.positions import IndexMap, PositionMap, Region
+from lampe.positions import ChunkMap, IndexMap, PositionMap, RealMap, Region, Role
 
-_HATCHES = {"Middle": "/", "Tail": "."}
+_HATCHES = {Role.COMPRESSED: "/", Role.FAR: "\\", Role.END: "."}
 _UNDER = "rgba(255,255,255,0.85)"  # behind a name on a hatched region; the page's style sheet darkens it
 _POINTS = 160  # a region; more can't be told apart at projector width
 
@@ -24,6 +24,7 @@ class Curve:
     Parameters
     ----------
     region : str
+    role : Role
     distances : list of int
         Relative distances in tokens, rising; the region's first and last are among them.
     positions : list of int
@@ -31,6 +32,7 @@ class Curve:
     """
 
     region: str
+    role: Role
     distances: list[int]
     positions: list[int]
 
@@ -53,7 +55,7 @@ def curves(position_map: PositionMap, query: int | None = None, points: int = _P
             continue
         keys = np.unique(np.linspace(first, stop - 1, min(points, stop - first)).round().astype(np.int64))[::-1]
         positions = position_map.relative(query, keys)
-        found.append(Curve(region.name, (query - keys).tolist(), positions.tolist()))
+        found.append(Curve(region.name, region.role, (query - keys).tolist(), positions.tolist()))
     return found
 
 
@@ -64,8 +66,16 @@ def formula(region: Region) -> str:
 
 
 def _rotation(index_map: Any, index: str) -> str:
+    if isinstance(index_map, ChunkMap):
+        shifted = f"{index} mod {index_map.chunk:,}" + (f" + {index_map.offset:,}" if index_map.offset else "")
+        return f"min({shifted}, {index_map.greatest:,})" if index_map.offset else shifted
+    if isinstance(index_map, RealMap):
+        text = f"({index} − {index_map.origin:,})" if index_map.origin else index
+        return f"{text}/{index_map.divisor:.4g}" + (f" + {index_map.offset:,.4g}" if index_map.offset else "")
     if not isinstance(index_map, IndexMap):
         return f"p({index})"
+    if not index_map.numerator:
+        return f"{index_map.offset:,}"
     text = f"({index} − {index_map.origin:,})" if index_map.origin else index
     if index_map.numerator != index_map.denominator:
         text = f"⌊{text}·{index_map.numerator:,}/{index_map.denominator:,}⌋"
@@ -113,7 +123,7 @@ def distance_figure(position_map: PositionMap, window: int, big: bool = False, n
     for number, curve in enumerate(drawn):
         region_line(sheet, position_map, farthest, curve, by="distance")
         near, far = curve.distances[0], curve.distances[-1]
-        sheet.band("x", near, far, COLOURS.get(curve.region, GREY))
+        sheet.band("x", near, far, COLOURS[curve.role])
         # The outer regions are often too narrow for their names, which then run towards the middle.
         place = "center" if len(drawn) == 1 or 0 < number < len(drawn) - 1 else "left" if number == 0 else "right"
         x = {"left": near, "center": (near + far) / 2, "right": far}[place]
@@ -153,7 +163,7 @@ def region_line(sheet: Sheet, position_map: PositionMap, query: int, curve: Curv
     )
     custom = [list(pair) for pair in zip(keys, curve.distances, strict=True)]
     x = curve.distances if by == "distance" else keys
-    colour, dash = COLOURS.get(curve.region, GREY), DASHES.get(curve.region, "solid")
+    colour, dash = COLOURS[curve.role], DASHES[curve.role]
     sheet.line(curve.region, x, curve.positions, colour, 5, dash, hover, customdata=custom)
 
 
@@ -245,17 +255,17 @@ def regions_figure(position_map: PositionMap, frame: Frame, big: bool = False, n
         corners = polygon(region, frame)
         if not corners:
             continue
-        colour = COLOURS.get(region.name, GREY)
+        colour = COLOURS[region.role]
         x, y = zip(*corners, corners[0], strict=True)
         sheet.traces.append(
             {
                 "type": "scatter", "mode": "lines", "x": x, "y": y, "name": region.name, "fill": "toself",
                 "line": {"color": colour, "width": 2}, "hoverinfo": "skip",
                 "fillpattern": {
-                    "shape": _HATCHES.get(region.name, ""), "fgcolor": colour, "bgcolor": faint(colour), "size": 7,
+                    "shape": _HATCHES.get(region.role, ""), "fgcolor": colour, "bgcolor": faint(colour), "size": 7,
                     "solidity": 0.35,
-                } if region.name in _HATCHES else {},
-                "fillcolor": faint(colour, 0.75) if region.name not in _HATCHES else None,
+                } if region.role in _HATCHES else {},
+                "fillcolor": faint(colour, 0.75) if region.role not in _HATCHES else None,
             }
         )  # fmt: skip
         middle = sum(x[:-1]) / len(corners), sum(y[:-1]) / len(corners)

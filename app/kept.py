@@ -9,11 +9,12 @@ from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
+from app.asking import Way
 from lampe.memory import give_back
 from lampe.positions import PositionMap
 from lampe.reading import PromptReader
 
-_FIRST = "lampe"
+FIRST = Way("lampe")
 """The kind that a visitor's others give way to: follow-ups and the passages looked at rest on it."""
 
 LONGEST = 1800.0
@@ -94,8 +95,8 @@ class Kept:
         with self._lock:
             if visitor is not None and visitor in self._here:
                 self._readers[visitor, kind] = _Held(plan, reader, time.monotonic())
-                if (visitor, _FIRST) in self._readers:  # it goes last of theirs, not first, for what ran beside it
-                    self._readers.move_to_end((visitor, _FIRST))
+                if (visitor, FIRST) in self._readers:  # it goes last of theirs, not first, for what ran beside it
+                    self._readers.move_to_end((visitor, FIRST))
         self.shrink(self.most_bytes)
 
     def forget(self, visitor: str) -> None:

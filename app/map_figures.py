@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from app.figures import Frame, binned, curves, formula, plain_line, plane_axes, region_line
 from app.sheet import COLOURS, DASHES, GREY, Sheet, faint
-from lampe.positions import PositionMap
+from lampe.positions import PositionMap, Region, Role
 
 BINS = 144
 """Bins of the matrix along each side: with what hovering tells of each, all figures together stay under a megabyte."""
@@ -115,7 +115,7 @@ def curve_figure(
         at = -1 - 10 * (number % 2)  # two may end at the same height
         place = {"xanchor": "right", "yanchor": "bottom"}
         sheet.label(math.log10(lengths[at]), math.log10(mapped[at]), name, **place)
-    sheet.line(own, lengths, [curves[own](length) for length in lengths], COLOURS["Head"], 4, "solid", hover)
+    sheet.line(own, lengths, [curves[own](length) for length in lengths], COLOURS[Role.NEAR], 4, "solid", hover)
     sheet.level(window, f"window {window:,}", log=True)
     cap = max(1, round(0.75 * window))
     sheet.level(cap, f"¾ of the window {cap:,}", log=True, below=True)
@@ -141,7 +141,7 @@ def row_figure(position_map: PositionMap, query: int, big: bool = False) -> go.F
     for number, curve in enumerate(drawn):
         region_line(sheet, position_map, query, curve, by="key")
         near, far = query - curve.distances[0], query - curve.distances[-1]
-        sheet.band("x", far - 0.5, near + 0.5, COLOURS.get(curve.region, GREY))
+        sheet.band("x", far - 0.5, near + 0.5, COLOURS[curve.role])
         place = "center" if len(drawn) == 1 or 0 < number < len(drawn) - 1 else "right" if number == 0 else "left"
         x = {"right": near, "center": (near + far) / 2, "left": far}[place]
         sheet.label(x, 1, f"<b>{curve.region}</b> {near - far + 1:,}", yref="paper", xanchor=place, yanchor="bottom")
@@ -155,12 +155,12 @@ def row_figure(position_map: PositionMap, query: int, big: bool = False) -> go.F
 # 6. Measured attention
 
 
-def shares_figure(regions: Sequence[str], layers: Sequence[int], shares: np.ndarray, big: bool = False) -> go.Figure:
+def shares_figure(regions: Sequence[Region], layers: Sequence[int], shares: np.ndarray, big: bool = False) -> go.Figure:
     """Where a query's attention went in each layer: the mean over heads, and the heads' range.
 
     Parameters
     ----------
-    regions : names
+    regions : sequence of Region
     layers : their numbers
     shares : numpy array, shape (layers, heads, regions)
         Each row of regions sums to 1.
@@ -168,8 +168,8 @@ def shares_figure(regions: Sequence[str], layers: Sequence[int], shares: np.ndar
     """
     sheet = Sheet(big)
     mean, least, most = shares.mean(1), shares.min(1), shares.max(1)
-    for number, name in enumerate(regions):
-        colour = COLOURS.get(name, GREY)
+    for number, region in enumerate(regions):
+        name, colour = region.name, COLOURS[region.role]
         band = {"type": "scatter", "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
         low, high = least[:, number].tolist(), most[:, number].tolist()
         sheet.traces.append({**band, "x": layers, "y": low, "name": f"{name}, lowest head"})
@@ -183,13 +183,14 @@ def shares_figure(regions: Sequence[str], layers: Sequence[int], shares: np.ndar
                 "name": f"{name}, highest head",
             }
         )
-    for number, name in enumerate(regions):
+    for number, region in enumerate(regions):
+        name = region.name
         custom = np.stack([least[:, number], most[:, number]], 1).tolist()
         hover = (
             f"layer %{{x}}<br>{name}: %{{y:.1%}} of the attention, mean of {shares.shape[1]} heads<br>"
             "heads from %{customdata[0]:.1%} to %{customdata[1]:.1%}"
         )
-        colour, dash = COLOURS.get(name, GREY), DASHES.get(name, "solid")
+        colour, dash = COLOURS[region.role], DASHES[region.role]
         sheet.line(name, layers, mean[:, number].tolist(), colour, 4, dash, hover, customdata=custom)
     return sheet.figure(
         {"title": "Layer", "range": [layers[0] - 0.3, layers[-1] + 0.3]},

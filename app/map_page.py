@@ -33,7 +33,7 @@ from app.map_view import (
 )
 from app.reports import Attention
 from app.session import Session
-from app.sheet import COLOURS, as_plot
+from app.sheet import COLOURS, as_plot, style
 from lampe.methods import LampeConfig
 from lampe.prompt import pieces
 
@@ -121,7 +121,7 @@ def standalone(view: MapView) -> str:
     for number, (name, (title, figure)) in enumerate(drawn.figures.items()):
         body = figure.to_html(full_html=False, include_plotlyjs=not number, config={"displaylogo": False})
         parts += f"<section><h2>{escape(title)}</h2>{body}{drawn.captions.get(name.removesuffix('-0'), '')}</section>"
-    chips = "".join(f".region-{name.lower()}{{background:{colour}}}" for name, colour in COLOURS.items())
+    chips = "".join(f".region-{style(role)}{{background:{colour}}}" for role, colour in COLOURS.items())
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>LaMPE position map</title>'
         '<meta name="viewport" content="width=device-width"><style>body{font-family:system-ui,sans-serif;'
@@ -353,16 +353,17 @@ def build_map_tab(
         if run is None:
             return [gr.skip(), gr.skip()]
         number = min(int(number or 0), len(run.queries) - 1)
-        names = [region.name for region in run.position_map.regions]
-        figure = map_figures.shares_figure(names, run.layers, run.shares[number].float().numpy(), size)
+        regions = run.position_map.regions
+        figure = map_figures.shares_figure(regions, run.layers, run.shares[number].float().numpy(), size)
         return [as_plot(figure, "lampe-attention"), views.shares_table(run, number)]
 
     def run_settings(run: Attention | None, size: bool) -> list[Any]:
         if run is None:
             return [gr.skip()] * (len(controls) + 2)
+        assert isinstance(run.method, LampeConfig)  # the page keeps LaMPE's alone
         ran = run.position_map
         planned = ran.length if ran.length > ran.end else None
-        view = replace(own_view(run.config), length=ran.end, planned=planned, big=size)
+        view = replace(own_view(run.method), length=ran.end, planned=planned, big=size)
         return [*set_controls(view), False]
 
     def show_pair(pair: tuple[LampeConfig, int, int, int] | None, size: bool) -> list[Any]:

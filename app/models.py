@@ -20,6 +20,7 @@ from app.settings import ModelChoice, Settings
 from lampe import LoadError, UnsupportedModelError
 from lampe.load import DEFAULT_MODEL_NAME, Progress, load, load_config, load_tokenizer
 from lampe.memory import free_bytes, weight_bytes
+from lampe.methods import Method, method_class
 
 _TOKENIZERS = 4  # stay in memory, some megabytes each
 
@@ -46,6 +47,7 @@ class Models:
         self._computing, self._replaced, self._held = computing, replaced, held
         self._tokenizers: dict[str | None, Any] = {}
         self._configs: dict[str | None, Any] = {}
+        self._methods: dict[tuple[str, str | None], Method] = {}
         self._fetching, self._loading = threading.Lock(), threading.Lock()
 
     def check(self, choice: ModelChoice) -> None:
@@ -106,6 +108,18 @@ class Models:
         if choice.model_id not in self._configs:
             self._configs[choice.model_id] = lampe.LampeConfig.for_model(load_config(choice.model_id))
         return self._configs[choice.model_id]
+
+    def method(self, key: str, choice: ModelChoice) -> Method:
+        """A method with its own settings for a model, from its config.
+
+        Raises
+        ------
+        lampe.LoadError, lampe.MethodError
+        """
+        kind = method_class(key)
+        if (key, choice.model_id) not in self._methods:
+            self._methods[key, choice.model_id] = kind.for_model(load_config(choice.model_id))
+        return self._methods[key, choice.model_id]
 
     def load(
         self,

@@ -18,7 +18,8 @@ SOURCES = {
     "Filler sentences": "filler",
     'The text in "Ask a document"': "document",
 }
-METHODS = {"Plain RoPE": "rope", "LaMPE": "lampe"}
+MOST_METHODS = 6
+"""Of one grid: as many heat maps can be compared at a glance."""
 MOST_TESTS = 400
 MOST_ROWS_BYTES = 5_000_000
 
@@ -93,6 +94,8 @@ def checked_grid(task: str, lengths: Any, depths: Any, methods: Any, trials: Any
     count = whole_number("The number of trials", trials)
     if max(tokens, default=0) > MAX_MAP_LENGTH:
         raise AskError(f"A prompt length is at most {MAX_MAP_LENGTH:,} tokens.")
+    if len(set(methods)) > MOST_METHODS:
+        raise AskError(f"This grid has {len(set(methods))} methods; at most {MOST_METHODS} are compared at once here.")
     tests = len(set(tokens)) * len(depths) * len(methods) * count
     if tests > MOST_TESTS:
         raise AskError(
@@ -159,9 +162,9 @@ def opened(path: Path) -> tuple[list[Result], dict[str, Any]]:
     results, (first, *others) = [result for result, _ in rows], [ran_with for _, ran_with in rows]
     if any(other != first for other in others) or len({(r.task, r.haystack) for r in results}) > 1:
         raise AskError("This file mixes results of several models, tasks or texts; a file of one of each can be shown.")
-    mapped = {(r.length, r.mapping_length, r.head, r.tail, r.attention_scale) for r in results if r.method == "lampe"}
-    if len(mapped) > len({length for length, *_ in mapped}):
-        raise AskError("This file mixes results of several LaMPE settings; a file of one can be shown.")
+    settings = {(r.method, r.length, r.mapping_length, r.head, r.tail, r.attention_scale) for r in results}
+    if len(settings) > len({(method, length) for method, length, *_ in settings}):
+        raise AskError("This file mixes results of several settings of a method; a file of one of each can be shown.")
     points = len({r.length for r in results}) * len({r.depth for r in results})
     if points > MOST_TESTS:
         raise AskError(f"This file has {points:,} points of length and depth; at most {MOST_TESTS} can be drawn.")

@@ -16,7 +16,7 @@ from app.figures import Frame, distance_figure, regions_figure
 from app.map_view import MAX_MAP_LENGTH
 from app.needle_forms import (
     FILES,
-    METHODS,
+    MOST_METHODS,
     READY,
     SOURCES,
     checked_grid,
@@ -29,9 +29,8 @@ from app.reports import Update
 from app.runs import Runs, measuring
 from app.session import Session
 from app.sheet import as_plot
-from lampe.methods import LampeConfig
+from lampe.methods import METHODS, LampeConfig
 from lampe.needle import TASKS, Cell, Result
-from lampe.positions import plain_map
 
 # Plotly tells of clicks by an event of its own, on an element that is made anew with each result.
 _CLICKS = """
@@ -84,8 +83,13 @@ def build_needle_tab(
             with gr.Group():
                 source = gr.Radio(list(SOURCES.items()), value="reference", label="Hide it in", elem_id="needle-source")
                 task = gr.Radio(list(TASKS), value="single", label="Kind of needle", elem_id="needle-task")
-                methods = gr.CheckboxGroup(
-                    list(METHODS.items()), value=list(METHODS.values()), label="Read by", elem_id="needle-methods"
+                methods = gr.Dropdown(
+                    [(method.title, key) for key, method in METHODS.items()],
+                    value=["rope", "lampe"],
+                    multiselect=True,
+                    max_choices=MOST_METHODS,
+                    label=f"Read by (up to {MOST_METHODS})",
+                    elem_id="needle-methods",
                 )
                 seed = gr.Number(0, label="Seed", elem_id="needle-seed")
             with gr.Tabs() as kinds:
@@ -113,8 +117,7 @@ def build_needle_tab(
         with gr.Column(scale=5, min_width=320):
             status = gr.HTML(elem_id="needle-status")
             with gr.Column() as of_one:
-                with gr.Row(elem_classes="answers"):
-                    answers = [gr.HTML(elem_id=f"needle-answer-{method}") for method in METHODS.values()]
+                answers = gr.HTML(elem_id="needle-answers")
                 place = gr.HTML(elem_id="needle-place")
                 to_map = gr.Button("See its place in the position map", size="sm", visible=False)
                 with gr.Row(elem_classes="planes"):
@@ -132,6 +135,9 @@ def build_needle_tab(
             with gr.Column(visible=False) as of_many:
                 heat = gr.Plot(
                     show_label=False, label="Share found by length and depth", elem_id="plot-needle", visible=False
+                )
+                apart = gr.Plot(
+                    show_label=False, label="LaMPE's share less the other's", elem_id="plot-needle-apart", visible=False
                 )
                 details = gr.HTML(elem_id="needle-details")
                 table = gr.HTML(elem_id="needle-table")
@@ -152,21 +158,21 @@ def build_needle_tab(
         found: Result | None = None
 
         def now(words: str) -> list[Any]:
-            cards = [shown.get(method, "") for method in METHODS.values()]
+            cards = views.side_by_side(list(shown.values()))
             if found is None:
-                return [words, *cards, where, gr.Button(visible=False), None, gr.skip(), gr.skip()]
+                return [words, cards, where, gr.Button(visible=False), None, gr.skip(), gr.skip()]
             pair = config, found.length, found.length - 1, found.place
-            return [words, *cards, where, gr.Button(visible=True), pair, *maps(config, found.length, found.place)]
+            return [words, cards, where, gr.Button(visible=True), pair, *maps(config, found.length, found.place)]
 
         try:
             with runs.started(request) as stop:
                 config = session.config(chosen)
                 cells = [
                     Cell(task, _tokens(length), float(depth), method, seed=whole_number("The seed", seed))
-                    for method in methods
+                    for method in dict.fromkeys(methods)
                 ]
-                if not cells:
-                    raise AskError("Choose at least one of plain RoPE and LaMPE.")
+                if not 1 <= len(cells) <= MOST_METHODS:
+                    raise AskError(f"Choose one to {MOST_METHODS} methods that read the text.")
                 haystack, needle = haystack_of(source, text), own_needle(key, value)
                 for event in session.needles(haystack, cells, needle, stop, chosen):
                     if isinstance(event, Update):
@@ -174,8 +180,7 @@ def build_needle_tab(
                         continue
                     found = event
                     shown[event.method] = needle_views.card(event)
-                    plain = event.method == "rope"
-                    ran = plain_map(event.length) if plain else config.position_map(event.length)
+                    ran = session.method(event.method, chosen).position_map(event.length)
                     where += needle_views.place(event, ran)
                     yield now("")
                 words = views.note("Stopped." if stop.is_set() else "Done.")
@@ -224,11 +229,12 @@ def build_needle_tab(
                         f"{of['model']} in {of['bits']} bits. Save them and forget them first: a heat map shows one "
                         "task, text and model."
                     )
-                config = session.config(chosen)
-                if not all(result.ran_by(config) for result in results):
+                now = session.methods_of(wanted, chosen)
+                if others := {result.method for result in results if not result.ran_by(now)}:
+                    names = " and ".join(METHODS[key].title for key in others)
                     raise AskError(
-                        "The results below were read with other LaMPE settings than those that would run now. Save "
-                        "them and forget them first: a heat map shows one setting."
+                        f"The results of {names} below were read with other settings than those that would run now. "
+                        "Save them and forget them first: a heat map shows one setting of a method."
                     )
                 done = {result.cell for result in results}
                 missing = [cell for cell in wanted if cell not in done]
@@ -250,7 +256,9 @@ def build_needle_tab(
         """The heat maps, with a blank for what is still to come, the buttons of their points, and the table."""
         cells = [*(result.cell for result in results), *(wanted or [])]
         plot = gr.Plot(as_plot(needle_views.heat(results, cells), "lampe-needles"), visible=bool(results))
-        return [results, of, plot, needle_views.point_buttons(results), needle_views.table(results)]
+        less = needle_views.differences(results)
+        apart = gr.Plot(as_plot(less, "lampe-needles-apart") if less else None, visible=bool(less))
+        return [results, of, plot, apart, needle_views.point_buttons(results), needle_views.table(results)]
 
     def tell_time(chosen: Chosen, results: list[Result], *asked: Any) -> str:
         """How many tests are left to do of what the settings make, and how long they take here, if it is known."""
@@ -283,7 +291,7 @@ def build_needle_tab(
             runs.check_idle(request)
         except AskError as error:
             return [views.message(str(error)), *[gr.skip()] * len(filled)]
-        return ["", [], {}, gr.Plot(visible=False), "", "", ""]
+        return ["", [], {}, gr.Plot(visible=False), gr.Plot(visible=False), "", "", ""]
 
     def open_file(path: str, request: gr.Request) -> list[Any]:
         try:
@@ -308,14 +316,14 @@ def build_needle_tab(
 
     common = [source, task, methods, seed]
     running: dict[str, Any] = {"concurrency_limit": visitors, **QUIET}
-    tested = [status, *answers, place, to_map, placed, distance, plane]
+    tested = [status, answers, place, to_map, placed, distance, plane]
     one.click(run_one, [*common, length, depth, key, value, document, chosen], tested, **running)
     moves: dict[str, Any] = {"queue": False, "trigger_mode": "always_last", **QUIET}
     placed_by = [length, depth, chosen]
     gr.on([demo.load, chosen.change], lambda *values: moved(*values)[:3], placed_by, [status, distance, plane], **QUIET)
     gr.on([length.change, depth.change], moved, placed_by, [status, distance, plane, tokens], **moves)
     to_map.click(lambda placed: placed, placed, pair, **QUIET)
-    filled = [status, kept, ran_with, heat, points, table]
+    filled = [status, kept, ran_with, heat, apart, points, table]
     asked: list[Any] = [chosen, kept, lengths, depths, trials, methods, task, seed]
     gr.on([demo.load, *(part.change for part in [chosen, *asked[2:]])], tell_time, asked, time, **moves)
     ran = many.click(run_grid, [kept, ran_with, *common, lengths, depths, trials, document, chosen], filled, **running)

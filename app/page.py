@@ -18,7 +18,7 @@ from app.model_row import build_model_row
 from app.needle_page import build_needle_tab
 from app.session import Session
 from app.settings import Settings
-from app.sheet import COLOURS, UNSEEN
+from app.sheet import COLOURS, UNSEEN, style
 
 STYLE = Path(__file__).parent.parent / "assets" / "style.css"
 THEME = gr.themes.Base(
@@ -28,7 +28,7 @@ THEME = gr.themes.Base(
     font_mono=["ui-monospace", "monospace"],
     radius_size="sm",
 )
-REGION_COLOURS = " ".join(f"--{region.lower()}: {colour};" for region, colour in COLOURS.items())
+REGION_COLOURS = " ".join(f"--{style(role)}: {colour};" for role, colour in COLOURS.items())
 LAUNCH: dict[str, Any] = {
     "theme": THEME,
     "css": f":root {{ --unseen: {UNSEEN}; {REGION_COLOURS} }}",

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from app.asking import Method, Request
-from lampe.methods import LampeConfig
+from app.asking import Request, Way
+from lampe.methods import Method
 from lampe.positions import PositionMap
 
 
@@ -18,8 +18,8 @@ class RunReport:
 
     Parameters
     ----------
-    method, model, bits
-        What ran.
+    method, cut, model, bits
+        What ran, and whether on the text's beginning alone.
     input_length, planned_length, left_out, kept : int
         Tokens of the prompt; those it was mapped for, with what is still to come; those of the text that weren't in
         the prompt; and those that had been read for an earlier question.
@@ -28,9 +28,9 @@ class RunReport:
     window, mapping_length : int
         In tokens; the mapping length in positions.
     doubt : str
-        What is to be said of the mapping length: see `lampe.LampeConfig.doubt`.
+        What is to be said of the settings: see `lampe.Method.doubt`.
     regions : list of dict
-        name, keys (how many the last prompt token meets there) and share (of its attention, the mean over
+        name, role, keys (how many the last prompt token meets there) and share (of its attention, the mean over
         layers and heads; None for a model that ran unpatched).
     layer_shares : list of list of float
         The same share for each layer, regions in order.
@@ -45,7 +45,8 @@ class RunReport:
         By the longest length that was asked for, before the model had ended.
     """
 
-    method: Method
+    method: str
+    cut: bool
     model: str
     bits: int
     input_length: int
@@ -66,6 +67,11 @@ class RunReport:
     stopped: bool
     cut_short: bool
     outgrown: int | None = None
+
+    @property
+    def way(self) -> Way:
+        """The request's."""
+        return Way(self.method, self.cut)
 
 
 class Needs(NamedTuple):
@@ -94,7 +100,7 @@ class Attention:
     ----------
     position_map : PositionMap
         What the run was mapped by.
-    config : LampeConfig
+    method : Method
         What made it.
     queries : tuple of str
         The query tokens as text: the prompt's last, then the answer's.
@@ -109,7 +115,7 @@ class Attention:
     """
 
     position_map: PositionMap
-    config: LampeConfig
+    method: Method
     queries: tuple[str, ...]
     ids: tuple[int, ...]
     request: Request

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -18,7 +18,7 @@ from app.computing import Computing, Line, Place, with_progress
 from app.documents.cutting import Cut, cut
 from app.documents.document import Part, text_of
 from app.evidence import Evidence, look_back, spans
-from app.kept import Kept
+from app.kept import FIRST, Kept
 from app.models import Models
 from app.reports import Attention, Needs, Update
 from app.settings import ModelChoice, Settings
@@ -26,8 +26,9 @@ from app.speed import MEASURED, Countdown, Speed, measure
 from lampe import needle
 from lampe.load import Progress
 from lampe.memory import cache_bytes, free_bytes
+from lampe.methods import LampeConfig, Method, Rope
 from lampe.needle import Cell, Haystack, Needles, Result, Straw
-from lampe.positions import plain_map
+from lampe.patch import applied
 from lampe.prompt import build_prompt
 from lampe.reading import PromptReader
 
@@ -91,6 +92,19 @@ class Session:
         AskError, lampe.LoadError
         """
         return (chosen and chosen.config) or self._models.config(self.chosen(chosen))
+
+    def method(self, key: str, chosen: Chosen | None = None) -> Method:
+        """A method with the settings that run: LaMPE's as `config` has them, others by their authors' rule.
+
+        Raises
+        ------
+        AskError, lampe.LoadError, lampe.MethodError
+        """
+        return self.config(chosen) if key == LampeConfig.key else self._models.method(key, self.chosen(chosen))
+
+    def methods_of(self, cells: Sequence[Cell], chosen: Chosen | None = None) -> dict[str, Method]:
+        """The methods of some cells by their keys, as `method` has them."""
+        return {key: self.method(key, chosen) for key in dict.fromkeys(cell.method for cell in cells)}
 
     def prepare(self, chosen: Chosen, stop: threading.Event) -> Iterator[Update]:
         """Make a model the loaded one, in turn with all else.
@@ -195,23 +209,23 @@ class Session:
     def _answer(
         self, loaded: Loaded, request: Request, prompt: Prompt, stop: threading.Event, visitor: str | None
     ) -> Iterator[Update]:
-        config = self.config(request.chosen)
-        length = planned_length(len(prompt.ids), request.max_new_tokens, config)
-        mapped = request.method == "lampe"
+        method = self.method(request.method, request.chosen)
+        length, plain = planned_length(len(prompt.ids), request.max_new_tokens, method), isinstance(method, Rope)
         # Plain RoPE's keys are the same whatever the prompt's length.
-        kind, plan = request.method, (loaded, config, length) if mapped else (loaded,)
+        kind, plan = request.way, (loaded,) if plain else (loaded, method, length)
         # A conversation that has outgrown its plan is planned again, and read again: its keys lie elsewhere.
-        before = self._kept.plan(visitor, kind) if request.earlier and mapped else None
+        before = self._kept.plan(visitor, kind) if request.earlier and not plain else None
         outgrown = before[-1] if before and before[:-1] == plan[:-1] and before[-1] < length else None
         model = loaded.model
         reader = self._kept.take(visitor, kind, plan) or PromptReader(model)
-        with self._computing(lampe.patch, model, config) if mapped else nullcontext() as patched:
-            position_map = patched.plan(length, len(prompt.ids)) if patched else plain_map(len(prompt.ids))
-            assert position_map is not None
+        with self._computing(applied, model, method) as patched:
+            if patched:
+                patched.plan(length, len(prompt.ids))
+            position_map = method.position_map(len(prompt.ids) if plain else length, len(prompt.ids))
             sound = True
             try:
                 for update in answered(
-                    loaded, self._computing, reader, request, prompt, config, patched, position_map, stop,
+                    loaded, self._computing, reader, request, prompt, method, patched, position_map, stop,
                     self._speeds.get(loaded.choice),
                 ):  # fmt: skip
                     report = update.report and replace(update.report, outgrown=outgrown)
@@ -243,7 +257,7 @@ class Session:
         config = self.config(chosen)
         length = planned_length(len(ids), max_new_tokens, config)
         plan = loaded, config, length
-        kept = self._kept.of_use(visitor, "lampe", plan, ids, config.position_map(length, len(ids)))
+        kept = self._kept.of_use(visitor, FIRST, plan, ids, config.position_map(length, len(ids)))
         seconds = self._seconds(len(ids), max_new_tokens, chosen, kept)
         return Needs(seconds, _bytes_for(loaded.model, len(ids) + max_new_tokens), kept)
 
@@ -255,7 +269,7 @@ class Session:
     def evidence(
         self, attention: Attention, stop: threading.Event | None = None, visitor: str | None = None
     ) -> Iterator[Update | Evidence]:
-        """Where a LaMPE answer looked: its tokens are run once more, on what was kept of the text or read again.
+        """Where an answer looked: its tokens are run once more, on what was kept of the text or read again.
 
         Parameters
         ----------
@@ -272,7 +286,7 @@ class Session:
             What is being done; then the `Evidence`.
         """
         stop = stop or threading.Event()
-        request, config = attention.request, attention.config
+        request, method = attention.request, attention.method
         prompt = self.prompt(request)
         with self._line.place() as place:
             place.seconds = partial(self._seconds, len(prompt.ids), len(attention.ids), request.chosen)
@@ -280,12 +294,12 @@ class Session:
             if stop.is_set():
                 return
             loaded = self._models.load(self.chosen(request.chosen))
-            plan, model = (loaded, config, attention.position_map.length), loaded.model
-            reader = self._kept.take(visitor, "lampe", plan)
+            plan, model = (loaded, method, attention.position_map.length), loaded.model
+            reader = self._kept.take(visitor, request.way, plan)
             if reader is None:  # it is read again
                 self._check_fits(model, len(prompt.ids) + len(attention.ids))
                 reader = PromptReader(model)
-            with _enough_memory(len(prompt.ids)), self._computing(lampe.patch, model, config) as patched:
+            with _enough_memory(len(prompt.ids)), self._computing(lampe.patch, model, method) as patched:
                 position_map = patched.plan(attention.position_map.length, len(prompt.ids))
                 reading, done = reader.read(prompt.ids, position_map, stop.is_set), 0
                 while done is not None and not stop.is_set():
@@ -299,7 +313,7 @@ class Session:
                             break
                         if isinstance(weights, Update):
                             yield weights
-            self._kept.put(visitor, "lampe", plan, reader)
+            self._kept.put(visitor, request.way, plan, reader)
         if stop.is_set():
             return
         first, last = prompt.document
@@ -377,7 +391,7 @@ class Session:
             if speed is None:
                 return
             self._check_fits(loaded.model, longest)
-            left = Countdown(speed, cells)
+            left, methods = Countdown(speed, cells), self.methods_of(cells, chosen)
             events: queue.SimpleQueue[Update | Result | None] = queue.SimpleQueue()
 
             def told(cell: Cell, tokens: int) -> None:
@@ -385,7 +399,7 @@ class Session:
 
             def work() -> None:
                 try:
-                    for result in needle.run(loaded.model, straw, cells, self.config(chosen), stop.is_set, told, make):
+                    for result in needle.run(loaded.model, straw, cells, methods, stop.is_set, told, make):
                         events.put(result)
                 finally:
                     events.put(None)

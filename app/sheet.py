@@ -10,11 +10,18 @@ from typing import Any
 import plotly.graph_objects as go
 from gradio.components.plot import PlotData
 
+from lampe.positions import Role
+
 # Okabe-Ito: told apart with any colour vision; dash and hatching tell the regions apart without colour.
-COLOURS = {"Head": "#0072B2", "Middle": "#E69F00", "Tail": "#009E73", "All": "#0072B2"}
-DASHES = {"Head": "solid", "Middle": "dash", "Tail": "dot", "All": "solid"}
+COLOURS = {Role.NEAR: "#0072B2", Role.COMPRESSED: "#E69F00", Role.FAR: "#CC79A7", Role.END: "#009E73"}
+DASHES = {Role.NEAR: "solid", Role.COMPRESSED: "dash", Role.FAR: "longdash", Role.END: "dot"}
 UNSEEN = "#D55E00"
 GREY = "#7a7f87"
+
+
+def style(role: Role) -> str:
+    """What the style sheet calls a role, after "region-" and the like."""
+    return role.name.lower()
 
 
 class Sheet:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 
 import torch
@@ -13,11 +13,11 @@ from app.map_figures import BINS
 from app.map_view import MAX_MAP_LENGTH, MapView
 from app.reports import Attention, RunReport, Update
 from app.settings import ModelChoice
-from lampe.methods import LampeConfig, ScaledSigmoid
-from lampe.positions import PositionMap
+from app.sheet import style
+from lampe.methods import LampeConfig, Rope, ScaledSigmoid
+from lampe.positions import PositionMap, Region
 
 DEVICE = "GPU" if torch.cuda.is_available() else "CPU"
-METHOD_NAMES = {"lampe": "LaMPE", "rope": "Plain RoPE", "cut": "Plain RoPE, cut text"}
 PRECISIONS = {4: "4-bit NF4", 16: "16-bit"}
 
 
@@ -67,6 +67,11 @@ def note(text: str) -> str:
 def message(text: str) -> str:
     """A sentence about something that went wrong."""
     return f'<div class="status error" role="alert">{escape(text)}</div>'
+
+
+def side_by_side(threads: Sequence[str]) -> str:
+    """Answers beside each other, as many in a row as there is room for."""
+    return f'<div class="answers">{"".join(threads)}</div>' if threads else ""
 
 
 def no_text(drawn: int) -> str:
@@ -139,7 +144,7 @@ def map_table(position_map: PositionMap, query: int) -> str:
             continue
         near, far = position_map.relative(query, stop - 1), position_map.relative(query, first)
         rows += (
-            f'<tr><th scope="row">{_chip(region.name)}{region.name}</th><td>{first:,} – {stop - 1:,}</td>'
+            f'<tr><th scope="row">{_chip(region)}{region.name}</th><td>{first:,} – {stop - 1:,}</td>'
             f"<td>{query - stop + 1:,} – {query - first:,}</td><td>{near:,} – {far:,}</td><td>{stop - first:,}</td>"
             f"<td>{formula(region)}</td></tr>"
         )
@@ -220,7 +225,7 @@ def distance_caption(view: MapView, position_map: PositionMap) -> str:
             continue
         near, far = position_map.relative(last, stop - 1), position_map.relative(last, first)
         lines.append(
-            f"{_chip(region.name)}<b>{region.name}</b> maps distances {last - stop + 1:,} to {last - first:,} to "
+            f"{_chip(region)}<b>{region.name}</b> maps distances {last - stop + 1:,} to {last - first:,} to "
             f"positions {near:,} to {far:,}"
         )
     window = view.config.window
@@ -238,7 +243,7 @@ def regions_caption(position_map: PositionMap) -> str:
         lower = min(region.lower, length)
         # Pairs at distance d: length − d of them.
         count = (upper - lower) * length - (upper * (upper - 1) - lower * (lower - 1)) // 2
-        parts.append(f"{_chip(region.name)}<b>{region.name}</b> {count:,} ({count / pairs:.2%})")
+        parts.append(f"{_chip(region)}<b>{region.name}</b> {count:,} ({count / pairs:.2%})")
     return _caption(f"Of {pairs:,} (query, key) pairs: {', '.join(parts)}. Each pair is in one region.")
 
 
@@ -300,14 +305,14 @@ def shares_table(run: Attention, number: int) -> str:
         low, high = layers[:, index].min(0), layers[:, index].max(0)
         least, most = run.layers[low.indices], run.layers[high.indices]
         rows += (
-            f'<tr><th scope="row">{_chip(region.name)}{region.name}</th><td>{means[index]:.1%}</td>'
+            f'<tr><th scope="row">{_chip(region)}{region.name}</th><td>{means[index]:.1%}</td>'
             f"<td>{low.values:.1%} (layer {least})</td><td>{high.values:.1%} (layer {most})</td>"
             f"<td>{shares[:, :, index].std():.1%}</td></tr>"
         )
     place = "the last of the prompt" if not number else f"answer token {number}"
     token = escape(run.queries[number]).replace("\n", "↵")
     length = f"{run.position_map.end:,} tokens, mapping length {run.position_map.mapping_length:,}"
-    length += f" ({run.config.doubt})" if run.config.doubt else ""
+    length += f" ({run.method.doubt})" if run.method.doubt else ""
     return table(
         f"Attention of query token “{token}” ({place}); {length}",
         ("Region", "Mean of layers and heads", "Least layer", "Greatest layer", "Spread (standard deviation)"),
@@ -322,14 +327,14 @@ def token_strip(position_map: PositionMap, query: int, tokens: list[str]) -> str
     regions, positions = position_map.region(query, keys).tolist(), position_map.relative(query, keys).tolist()
     for key, (token, region, position) in enumerate(zip(tokens, regions, positions, strict=True)):
         seen = region >= 0
-        name = position_map.regions[region].name if seen else "later"
-        what = (
-            f"key {key}: {name}, {query - key} back, position {position}" if seen else f"token {key}: after the query"
-        )
+        kind = style(position_map.regions[region].role) if seen else "later"
+        what = f"token {key}: after the query"
+        if seen:
+            what = f"key {key}: {position_map.regions[region].name}, {query - key} back, position {position}"
         shown = escape(token).replace("\n", "↵")
         number = f"<sub>{position}</sub>" if seen else ""
         mark = " token-query" if key == query else ""
-        cells += f'<span class="token token-{name.lower()}{mark}" title="{what}">{shown}{number}</span>'
+        cells += f'<span class="token token-{kind}{mark}" title="{what}">{shown}{number}</span>'
     said = f"{len(tokens):,} tokens, mapping length {position_map.mapping_length:,}; under each its mapped position"
     return (
         f'<p class="caption">{said}</p>'
@@ -337,8 +342,8 @@ def token_strip(position_map: PositionMap, query: int, tokens: list[str]) -> str
     )
 
 
-def _chip(region: str) -> str:
-    return f'<span class="chip region-{region.lower()}"></span>'
+def _chip(region: Region) -> str:
+    return f'<span class="chip region-{style(region.role)}"></span>'
 
 
 def _caption(text: str) -> str:
@@ -357,7 +362,7 @@ def run_report(reports: list[RunReport]) -> str:
     """The figures of the runs on one prompt, side by side, and where the attention went."""
     if not reports:
         return ""
-    columns = "".join(f'<th scope="col">{METHOD_NAMES[r.method]}</th>' for r in reports)
+    columns = "".join(f'<th scope="col">{r.way.title}</th>' for r in reports)
     lines = [
         ("Input length", [_input(r) for r in reports]),
         ("Window", [f"{r.window:,} tokens" for r in reports]),
@@ -387,8 +392,8 @@ def _input(report: RunReport) -> str:
 
 
 def _mapping_length(report: RunReport) -> str:
-    note = f", {report.doubt}" if report.method == "lampe" and report.doubt else ""
-    planned = f", planned for {report.planned_length:,} tokens" if report.method == "lampe" else ""
+    note = f", {report.doubt}" if report.doubt else ""
+    planned = f", planned for {report.planned_length:,} tokens" if report.method != Rope.key else ""
     return f"{report.mapping_length:,} positions{planned}{note}"
 
 
@@ -399,13 +404,11 @@ def _keys(report: RunReport) -> str:
 
 
 def _shares(report: RunReport) -> str:
-    if report.method != "lampe":
+    if report.method == Rope.key:
         return "not measured: the model ran unpatched"
     if not report.layer_shares:
         return "stopped before it was measured"
-    bar = "".join(
-        f'<i class="region-{row["name"].lower()}" style="width:{row["share"]:.1%}"></i>' for row in report.regions
-    )
+    bar = "".join(f'<i class="region-{row["role"]}" style="width:{row["share"]:.1%}"></i>' for row in report.regions)
     text = ", ".join(f"{row['share']:.0%} {row['name']}" for row in report.regions)
     return f'<div class="shares" aria-hidden="true">{bar}</div>{text} <small>(mean over layers and heads)</small>'
 

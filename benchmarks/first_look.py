@@ -18,14 +18,14 @@ import torch
 from transformers import DynamicCache
 
 import lampe
-from app.asking import Method, Request
+from app.asking import Request
 from app.examples import EXAMPLES
 from app.session import Session
 from app.settings import Settings
 from benchmarks.measure import machine
 from lampe.needle import HAYSTACKS
 
-METHODS: tuple[Method, ...] = ("lampe", "rope")
+METHODS = ("lampe", "rope")
 LAST = 512  # tokens whose loss is taken
 
 

@@ -27,7 +27,7 @@ from benchmarks.prefill import SLOW
 from benchmarks.screenshots import picture
 from benchmarks.three_pass import ThreePass
 from lampe.engine import Step, Table, resting_map
-from lampe.positions import IndexMap
+from lampe.positions import IndexMap, Role
 from lampe.presets import PRESETS
 
 LENGTHS = [4096, 16_384, 32_768]
@@ -107,7 +107,11 @@ def slope(rows: list[dict[str, Any]], name: str) -> float:
 def plot(rows: list[dict[str, Any]]) -> go.Figure:
     """Seconds against tokens, both logarithmic, a line for each way."""
     figure = go.Figure()
-    lines = {"plain": ("#666", "solid"), "LaMPE": (COLOURS["Head"], "dash"), "three passes": (COLOURS["Middle"], "dot")}
+    lines = {
+        "plain": ("#666", "solid"),
+        "LaMPE": (COLOURS[Role.NEAR], "dash"),
+        "three passes": (COLOURS[Role.COMPRESSED], "dot"),
+    }
     for name, (colour, dash) in lines.items():
         points = [(row["tokens"], row["runs"][name]["seconds"]) for row in rows if name in row["runs"]]
         grows = slope(rows, name)

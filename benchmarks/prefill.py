@@ -46,7 +46,9 @@ def main() -> None:
             if not rows.has(table=table, tokens=length):
                 ways = list(runs) if length <= SLOW else list(runs)[:2]
                 timed = {name: partial(runs[name], length=length) for name in ways}
-                rows.add(table=table, tokens=length, **paired(timed, 1 if given.quick else turns_at(length, given.repeats)))
+                rows.add(
+                    table=table, tokens=length, **paired(timed, 1 if given.quick else turns_at(length, given.repeats))
+                )
 
 
 if __name__ == "__main__":

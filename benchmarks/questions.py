@@ -18,17 +18,17 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import distribution
 from pathlib import Path
 
-from app.asking import METHODS, Method, Request
+from app.asking import Request, Way
 from app.documents.reading import read_document
 from app.session import Session
 from app.settings import Settings
-from app.views import METHOD_NAMES
 from benchmarks.measure import Rows, arguments
 
 ANSWER_TOKENS = 40
 AROUND = 700  # characters before and after what answers a question, where it is asked about them alone
 ALONE = "Plain RoPE, the answer's passage alone"
-WAYS: dict[str, Method] = {METHOD_NAMES[method]: method for method in METHODS} | {ALONE: "rope"}
+_ASKED = (Way("lampe"), Way("rope"), Way("rope", cut=True))
+WAYS: dict[str, Way] = {way.title: way for way in _ASKED} | {ALONE: Way("rope")}
 """The methods, and the measure of the model."""
 
 
@@ -186,12 +186,12 @@ def main() -> None:
     for name, text in texts.items():
         questions = [one for one in QUESTIONS if one.text == name]
         alone = {one: passage(one, text) for one in questions}
-        for way, method in WAYS.items():
+        for way, asked in WAYS.items():
             for question in questions[: 1 if given.quick else None]:
                 if rows.has(asked=question.asked, way=way):
                     continue
                 read = alone[question] if way == ALONE else text[:3000] if given.quick else text
-                request = Request(read, question.asked, method, ANSWER_TOKENS)
+                request = Request(read, question.asked, asked.method, ANSWER_TOKENS, cut=asked.cut)
                 *_, last = session.ask(request, visitor="benchmark")  # a text is read once for its questions
                 assert last.report
                 rows.add(

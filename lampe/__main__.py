@@ -6,8 +6,9 @@ import argparse
 import sys
 
 from lampe.calibration import CalibrationError
-from lampe.commands import calibrate, doctor, needle
+from lampe.commands import calibrate, doctor, methods, needle
 from lampe.load import LoadError
+from lampe.methods import MethodError
 from lampe.needle import NeedleError
 from lampe.probe import UnsupportedModelError
 
@@ -18,11 +19,14 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="command")
     needle.add(commands.add_parser("needle", help="hide facts in long texts, ask for them, and score the answers"))
     calibrate.add(commands.add_parser("calibrate", help="find the mapping lengths that suit a model"))
+    methods.add(
+        commands.add_parser("methods", help="the methods that can be compared, with their settings for a model")
+    )
     doctor.add(commands.add_parser("doctor", help="what LaMPE makes of a model, and what to do next"))
     given = parser.parse_args(arguments)
     try:
         return given.run(given)
-    except (CalibrationError, NeedleError, LoadError, UnsupportedModelError, OSError) as error:
+    except (CalibrationError, MethodError, NeedleError, LoadError, UnsupportedModelError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
 

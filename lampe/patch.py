@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NoReturn
 
 import torch
@@ -71,6 +72,11 @@ def patch(model: nn.Module, method: Method | None = None) -> Patched:
         that this model has changed already.
     """
     return Patched(model, LampeConfig.for_model(model) if method is None else method)
+
+
+def applied(model: nn.Module, method: Method) -> AbstractContextManager[Patched | None]:
+    """A method for a `with` block: the patched model, or None for plain RoPE, which leaves the model as it is."""
+    return nullcontext() if isinstance(method, Rope) else patch(model, method)
 
 
 def probe(model: nn.Module) -> Support:

@@ -12,8 +12,8 @@ from lampe import needle
 from lampe.calibration import load_preset
 from lampe.commands.arguments import add_model, list_of, text_named
 from lampe.load import DEFAULT_MODEL_NAME, load, load_config
-from lampe.methods import LampeConfig
-from lampe.needle import HAYSTACKS, METHODS, TASKS, Straw, grid, read_rows, row_of, summary
+from lampe.methods import METHODS, Method, methods_for
+from lampe.needle import HAYSTACKS, TASKS, Straw, grid, read_rows, row_of, summary
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +26,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--haystack", default="reference", help=f"{', '.join(HAYSTACKS)}, or a text file")
     parser.add_argument("--lengths", type=list_of(int), default=[2048, 4096], help="tokens, as 2048,4096")
     parser.add_argument("--depths", type=list_of(float), default=[0.0, 0.25, 0.5, 0.75, 1.0], help="0 to 1, as 0,0.5,1")
-    parser.add_argument("--methods", type=list_of(str), default=list(METHODS), help=f"of {','.join(METHODS)}")
+    parser.add_argument(
+        "--methods", type=list_of(str), default=["rope", "lampe"], help=f"as rope,lampe, of {', '.join(METHODS)}"
+    )
     parser.add_argument("--trials", type=int, default=1, help="needles for each length and depth")
     parser.add_argument("--preset", type=Path, help="a preset file for LaMPE (default: the model's own preset)")
     parser.add_argument("--seed", type=int, default=0)
@@ -39,11 +41,12 @@ def run(given: argparse.Namespace) -> int:
     cells = grid(given.task, given.lengths, given.depths, given.methods, given.trials, given.seed)
     haystack = text_named(given.haystack)
     ran_with = {"model": given.model or DEFAULT_MODEL_NAME, "bits": given.bits}
-    config = load_preset(given.preset) if given.preset else LampeConfig.for_model(load_config(given.model))
+    preset: dict[str, Method] = {"lampe": load_preset(given.preset)} if given.preset else {}
+    methods = methods_for(given.methods, load_config(given.model), preset)
     kept = [
         result
         for result, with_ in (read_rows(given.out) if given.out.exists() else ())
-        if result.haystack == haystack.name and with_ == ran_with and result.ran_by(config)
+        if result.haystack == haystack.name and with_ == ran_with and result.ran_by(methods)
     ]
     done = {result.cell for result in kept}
     missing = [cell for cell in cells if cell not in done]
@@ -60,7 +63,7 @@ def run(given: argparse.Namespace) -> int:
             ) as bar,
         ):
             try:
-                for result in needle.run(model, straw, missing, config):
+                for result in needle.run(model, straw, missing, preset):
                     file.write(row_of(result, ran_with))
                     file.flush()
                     kept.append(result)

@@ -6,12 +6,15 @@ had by its key wherever methods are chosen.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 from lampe.methods.compositions import LampeNtk, LampeYarn
 from lampe.methods.dca import DualChunk
 from lampe.methods.frequencies import DynamicNtk, Ntk, PositionInterpolation, Yarn
 from lampe.methods.jetlong import JetLong
 from lampe.methods.lampe import BASES, LampeConfig, PaperLampe, ReleasedLampe, ScaledSigmoid
-from lampe.methods.method import Frequencies, Method
+from lampe.methods.method import Frequencies, Method, MethodError
 from lampe.methods.rerope import LeakyReRope, ReRope
 from lampe.methods.rope import Rope
 from lampe.methods.selfextend import SelfExtend
@@ -46,12 +49,32 @@ def method_class(key: str) -> type[Method]:
 
     Raises
     ------
-    ValueError
+    MethodError
         If no method has this key.
     """
     if key not in METHODS:
-        raise ValueError(f"There is no method {key!r:.40}; the methods are {', '.join(METHODS)}.")
+        raise MethodError(f"There is no method {key!r:.40}; the methods are {', '.join(METHODS)}.")
     return METHODS[key]
+
+
+def methods_for(
+    keys: Iterable[str], model_or_config: Any, given: Mapping[str, Method] | None = None
+) -> dict[str, Method]:
+    """The methods that are named, each as it is given, or with its own settings for a model.
+
+    Parameters
+    ----------
+    keys : iterable of str
+    model_or_config : transformers model or its config
+    given : mapping of key to Method, optional
+
+    Raises
+    ------
+    MethodError
+        If no method has a key.
+    """
+    classes = {key: method_class(key) for key in keys}
+    return {key: (given or {}).get(key) or method.for_model(model_or_config) for key, method in classes.items()}
 
 
 def position_map(method: Method, length: int, end: int | None = None) -> PositionMap:
@@ -65,10 +88,12 @@ __all__ = [
     "Frequencies",
     "LampeConfig",
     "Method",
+    "MethodError",
     "PaperLampe",
     "ReleasedLampe",
     "Rope",
     "ScaledSigmoid",
     "method_class",
+    "methods_for",
     "position_map",
 ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 from lampe.methods.lampe import LampeConfig
-from lampe.methods.method import Frequencies, Method
+from lampe.methods.method import Frequencies, Method, MethodError
 from lampe.positions import PositionMap
 
 
@@ -34,9 +34,9 @@ class _LampeOver(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.share <= 1:
-            raise ValueError(f"share must be from 0 to 1 for {self.title}, not {self.share}.")
+            raise MethodError(f"share must be from 0 to 1 for {self.title}, not {self.share}.")
         if self.lampe.window != self.window:
-            raise ValueError(f"LaMPE's window is {self.lampe.window:,} tokens, and {self.title}'s {self.window:,}.")
+            raise MethodError(f"LaMPE's window is {self.lampe.window:,} tokens, and {self.title}'s {self.window:,}.")
 
     @classmethod
     def for_window(cls, window: int) -> Self:

@@ -10,7 +10,7 @@ import operator
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, ClassVar, Self
 
-from lampe.methods.method import Method, checked_end
+from lampe.methods.method import Method, MethodError, checked_end
 from lampe.positions import IndexMap, PositionMap, Region, Role, plain_map
 
 
@@ -166,7 +166,7 @@ class LampeConfig(Method):
             try:
                 given = {**given, "mapping": ScaledSigmoid(**given["mapping"])}
             except TypeError as error:
-                raise ValueError(f"These aren't settings of a scaled sigmoid: {error}.") from error
+                raise MethodError(f"These aren't settings of a scaled sigmoid: {error}.") from error
         return super().from_settings(given)
 
     def position_map(self, length: int, end: int | None = None) -> PositionMap:

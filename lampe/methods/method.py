@@ -10,6 +10,10 @@ from typing import Any, ClassVar, Self
 from lampe.positions import PositionMap, Region, plain_map
 
 
+class MethodError(ValueError):
+    """A method that isn't known, or settings that it can't have; the message says what would do."""
+
+
 @dataclass(frozen=True)
 class Frequencies:
     """How a model's rotary frequencies are changed: what transformers' functions are asked for.
@@ -113,18 +117,18 @@ class Method(ABC):
 
         Raises
         ------
-        ValueError
+        MethodError
             If a setting is unknown, missing, or out of its domain.
         """
         if not isinstance(given, dict):
-            raise ValueError(f"The settings of {cls.title} are an object with names and values, not {given!r:.40}.")
+            raise MethodError(f"The settings of {cls.title} are an object with names and values, not {given!r:.40}.")
         names = {field.name for field in fields(cls)}
         if unknown := sorted(map(str, set(given) - names)):
-            raise ValueError(f"{cls.title} has no setting {unknown[0]!r:.40}; it has {', '.join(sorted(names))}.")
+            raise MethodError(f"{cls.title} has no setting {unknown[0]!r:.40}; it has {', '.join(sorted(names))}.")
         try:
             return cls(**given)
         except TypeError as error:
-            raise ValueError(f"These aren't settings of {cls.title}: {error}.") from error
+            raise MethodError(f"These aren't settings of {cls.title}: {error}.") from error
 
     @abstractmethod
     def position_map(self, length: int, end: int | None = None) -> PositionMap:
@@ -164,7 +168,7 @@ class Method(ABC):
             raise TypeError(f"{name} must be a whole number, not {value!r}") from None
         if value < least or (most is not None and value > most):
             limits = f"at least {least:,}" if most is None else f"from {least:,} to {most:,}"
-            raise ValueError(f"{name} must be {limits} for {self.title}, not {value:,}.")
+            raise MethodError(f"{name} must be {limits} for {self.title}, not {value:,}.")
         object.__setattr__(self, name, value)
 
     def _factor(self, name: str) -> None:
@@ -175,7 +179,7 @@ class Method(ABC):
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise TypeError(f"{name} must be a number, not {value!r:.40}")
         if not 1 <= value <= 1000:
-            raise ValueError(f"{name} must be from 1 to 1,000 for {self.title}, not {value:g}.")
+            raise MethodError(f"{name} must be from 1 to 1,000 for {self.title}, not {value:g}.")
         object.__setattr__(self, name, float(value))
 
 

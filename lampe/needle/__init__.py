@@ -6,15 +6,14 @@ prompt on any machine; the language reference is the Python version's own. The k
 (arXiv 2404.06654), the sentences are ours.
 """
 
-from lampe.needle.cells import METHODS, Cell, Prompt, grid, hide, hide_all, prompt_of
+from lampe.needle.cells import Cell, Prompt, grid, hide, hide_all, prompt_of
 from lampe.needle.haystacks import HAYSTACKS, Haystack, Straw
-from lampe.needle.results import read_results, read_rows, row_of, summary, summary_rows, wilson
+from lampe.needle.results import mcnemar, paired_rows, read_results, read_rows, row_of, summary, summary_rows, wilson
 from lampe.needle.running import Result, run, to_read
 from lampe.needle.tasks import TASKS, NeedleError, Needles, Task, file_needles
 
 __all__ = [
     "HAYSTACKS",
-    "METHODS",
     "TASKS",
     "Cell",
     "Haystack",
@@ -28,6 +27,8 @@ __all__ = [
     "grid",
     "hide",
     "hide_all",
+    "mcnemar",
+    "paired_rows",
     "prompt_of",
     "read_results",
     "read_rows",

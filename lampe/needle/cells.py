@@ -6,11 +6,10 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from lampe.methods import METHODS
 from lampe.needle.haystacks import Straw
 from lampe.needle.tasks import TASKS, NeedleError, Needles
 from lampe.prompt import around, encode_all
-
-METHODS = ("rope", "lampe")
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Cell:
     depth : float
         0 to 1: where the needle goes, as a share of the haystack's tokens.
     method : str
-        "rope" or "lampe".
+        A key of `lampe.METHODS`.
     trial, seed : int
         With task, length and depth they make the needle: methods see the same one.
     """

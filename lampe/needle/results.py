@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
+from lampe.methods import method_class
+from lampe.needle.cells import Cell
 from lampe.needle.running import Result
 from lampe.needle.tasks import NeedleError
 
@@ -40,10 +42,43 @@ def summary_rows(results: Iterable[Result]) -> list[tuple[int, str, float, float
 
 def summary(results: Iterable[Result]) -> str:
     """The same as a table of text."""
-    lines = [f"{'tokens':>8}  {'method':<6}  {'found':>6}  {'95 % interval':<15}  tests"]
+    results = list(results)
+    wide = max([6, *(len(result.method) for result in results)])
+    lines = [f"{'tokens':>8}  {'method':<{wide}}  {'found':>6}  {'95 % interval':<15}  tests"]
     for length, method, share, low, high, tests in summary_rows(results):
-        lines.append(f"{length:>8,}  {method:<6}  {share:>6.0%}  {low:>5.0%} to {high:<6.0%}  {tests}")
+        lines.append(f"{length:>8,}  {method:<{wide}}  {share:>6.0%}  {low:>5.0%} to {high:<6.0%}  {tests}")
+    for length, method, alone, lampe_alone, tests, p in paired_rows(results):
+        lines.append(
+            f"{length:>8,}  {method:<{wide}}  found alone {alone}, LaMPE alone {lampe_alone}, of {tests} tests of both "
+            f"(McNemar's exact p = {p:.2g})"
+        )
     return "\n".join(lines)
+
+
+def mcnemar(only_one: int, only_other: int) -> float:
+    """The exact two-sided p of McNemar's test, from how many tests only one and only the other of two has found."""
+    trials, fewer = only_one + only_other, min(only_one, only_other)
+    return min(1.0, 2 * sum(math.comb(trials, k) for k in range(fewer + 1)) / 2**trials)
+
+
+def paired_rows(results: Iterable[Result], base: str = "lampe") -> list[tuple[int, str, int, int, int, float]]:
+    """Each method against another one, by length, on the tests that both have done.
+
+    Returns
+    -------
+    list of (length, method, found by it alone, found by the base alone, tests, p of McNemar's test)
+    """
+    scores: dict[tuple[int, str], dict[Cell, float]] = {}
+    for result in results:
+        scores.setdefault((result.length, result.method), {})[replace(result.cell, method=base)] = result.score
+    rows = []
+    for (length, method), theirs in sorted(scores.items()):
+        ours = scores.get((length, base), {})
+        both = [(theirs[cell] == 1, ours[cell] == 1) for cell in theirs if cell in ours]
+        if method != base and both:
+            alone, base_alone = both.count((True, False)), both.count((False, True))
+            rows.append((length, method, alone, base_alone, len(both), mcnemar(alone, base_alone)))
+    return rows
 
 
 def row_of(result: Result, ran_with: Mapping[str, Any]) -> str:
@@ -88,12 +123,13 @@ _KINDS: dict[str, Any] = {
     "bool": bool,
     "str | None": str | None,
     "float | None": int | float | None,
+    "dict[str, Any] | None": dict | None,
 }
 
 
 def _result(row: Any) -> Result:
     """A row of a file, checked: somebody may have written it."""
-    older = {"basis": None} | row  # rows had none at first
+    older = {"basis": None, "settings": None} | row  # rows had none at first
     given = {field.name: older[field.name] for field in fields(Result)}
     for field in fields(Result):
         value = given[field.name]
@@ -105,6 +141,8 @@ def _result(row: Any) -> Result:
             raise TypeError(f"{field.name} must be {field.type}")
     result = Result(**given)
     _ = result.cell  # an impossible one is refused
+    if result.settings is not None:
+        method_class(result.method).from_settings(result.settings)  # so are impossible settings
     if not 0 <= result.score <= 1:
         raise ValueError("a score is from 0 to 1")
     return result

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -12,11 +11,11 @@ import torch
 from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from lampe.methods import LampeConfig
+from lampe.methods import Method, Rope, method_class, methods_for
 from lampe.needle.cells import Cell, Prompt, prompt_of
 from lampe.needle.haystacks import Straw
-from lampe.patch import Patched, patch
-from lampe.positions import PositionMap, plain_map
+from lampe.patch import Patched, applied
+from lampe.positions import PositionMap
 from lampe.prompt import decode, encode
 from lampe.reading import CHUNK, PromptReader
 
@@ -49,14 +48,15 @@ class Result:
     mapping_length, head, tail : int
     attention_scale : float
         Of the map that it was read by.
-    basis : str or None
-        What LaMPE's mapping length rests on, see `lampe.methods.BASES`; None for a model that ran unpatched, and in
-        older rows.
     attention : float or None
         Share of the prompt's last token's attention that fell on the needle, the mean over layers and heads; None for
         a model that ran unpatched.
     excerpt : str
         The prompt around the needle, as text.
+    settings : dict or None
+        The method's, as its `settings` gives them; None in older rows, which are plain RoPE's and LaMPE's.
+    basis : str or None
+        What LaMPE's mapping length rests on, see `lampe.methods.BASES`; None for other methods, and in older rows.
     read_tokens : int
         Tokens that were read for this cell; the others were kept from the one before.
     seconds : float
@@ -87,18 +87,27 @@ class Result:
     read_tokens: int
     seconds: float
     basis: str | None = None
+    settings: dict[str, Any] | None = None
 
     @property
     def cell(self) -> Cell:
         """The cell that this came of."""
         return Cell(**{field.name: getattr(self, field.name) for field in fields(Cell)})
 
-    def ran_by(self, config: LampeConfig) -> bool:
-        """Whether it would run alike with these settings; what ran unpatched does with any."""
-        if self.method == "rope":
+    def ran_by(self, methods: Mapping[str, Method]) -> bool:
+        """Whether it would run alike with these settings of its method, or there are none that it could."""
+        method = methods.get(self.method)
+        if method is None or isinstance(method, Rope):
             return True
-        made = config.position_map(self.length)
-        asked = (made.mapping_length, made.head, made.tail, config.attention_scale)
+        made = method.position_map(self.length)
+        if self.settings is not None:
+            own = method_class(self.method).from_settings(self.settings)
+            ours, theirs = (
+                (one.position_map(self.length), one.frequencies(self.length), one.attention_scale)
+                for one in (own, method)
+            )
+            return ours == theirs
+        asked = (made.mapping_length, made.head, made.tail, method.attention_scale)
         return asked == (self.mapping_length, self.head, self.tail, self.attention_scale)
 
 
@@ -106,7 +115,7 @@ def run(
     model: Any,
     straw: Straw,
     cells: Sequence[Cell],
-    config: LampeConfig | None = None,
+    methods: Mapping[str, Method] | None = None,
     stop: Callable[[], bool] = lambda: False,
     progress: Callable[[Cell, int], None] = lambda cell, tokens: None,
     make: Callable[[Straw, Cell], Prompt] = prompt_of,
@@ -122,8 +131,8 @@ def run(
         Not patched.
     straw : Straw
     cells : sequence of Cell
-    config : LampeConfig, optional
-        What "lampe" runs with; the model's own by default.
+    methods : mapping of key to Method, optional
+        What a method runs with; those that aren't in it have their own settings for the model.
     stop : callable
         Asked before each layer and after each token; True ends the run without a result for the cell under way.
     progress : callable
@@ -136,11 +145,13 @@ def run(
     NeedleError
         If a cell can't be made.
     """
-    for (length, method), group in _groups(cells).items():
-        settings = (config or LampeConfig.for_model(model)) if method == "lampe" else None
-        with patch(model, settings) if settings else nullcontext() as patched:
-            position_map = patched.plan(length) if patched else plain_map(length)
-            assert position_map is not None
+    ran = methods_for(dict.fromkeys(cell.method for cell in cells), model, methods)
+    for (length, key), group in _groups(cells).items():
+        method = ran[key]
+        position_map = method.position_map(length)
+        with applied(model, method) as patched:
+            if patched:
+                patched.plan(length)
             reader = PromptReader(model)
             for cell in group:
                 started = time.perf_counter()
@@ -153,7 +164,7 @@ def run(
                 if stop():
                     return
                 read = len(prompt.ids) - reader.kept
-                yield _result(cell, straw, prompt, position_map, settings, answer, attention, read, started)
+                yield _result(cell, straw, prompt, position_map, method, answer, attention, read, started)
 
 
 def _groups(cells: Sequence[Cell]) -> dict[tuple[int, str], list[Cell]]:
@@ -212,7 +223,7 @@ def _result(
     straw: Straw,
     prompt: Prompt,
     position_map: PositionMap,
-    settings: LampeConfig | None,
+    method: Method,
     answer: str,
     attention: float | None,
     read: int,
@@ -235,10 +246,11 @@ def _result(
         mapping_length=position_map.mapping_length,
         head=position_map.head,
         tail=position_map.tail,
-        attention_scale=settings.attention_scale if settings else 1.0,
+        attention_scale=method.attention_scale,
         attention=attention,
         excerpt=decode(straw.tokenizer, prompt.ids[max(0, start - _AROUND) : stop + _AROUND]),
         read_tokens=read,
         seconds=time.perf_counter() - started,
-        basis=settings.basis if settings else None,
+        basis=getattr(method, "basis", None),
+        settings=method.settings(),
     )

@@ -251,7 +251,7 @@ def test_a_short_texts_tokens_are_escaped_and_coloured_by_region():
     position_map = lampe.position_map(lampe.LampeConfig(24, 2, 1, 6), 8)
     strip = token_strip(position_map, 6, ["<b>", " a", " b", " c", " d", " e", " f", "\n"])
     assert "<b>" not in strip
-    assert strip.count("token-middle") == 4
+    assert strip.count("token-compressed") == 4
     assert 'token-later" title="token 7: after the query">↵' in strip
     assert f"<sub>{position_map.relative(6, 0)}</sub>" in strip
 

@@ -118,7 +118,7 @@ def test_what_is_shown_is_escaped_and_says_what_came_of_it():
     assert "2,095 tokens before" in strip
     assert "mapped position 800" in strip
     assert "3.1% of the last token's attention" in strip
-    assert strip.index("region-tail") < strip.index("region-middle") < strip.index("region-head")
+    assert strip.index("region-end") < strip.index("region-compressed") < strip.index("region-near")
 
 
 def test_the_heat_map_holds_the_means_and_blanks():

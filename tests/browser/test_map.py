@@ -71,7 +71,7 @@ def test_each_point_shows_what_it_says(page):
     ):
         page.get_by_role("button", name=label, exact=True).click()
         expect(sentence).to_contain_text(words)
-    expect(page.locator("#map-strip .token-tail")).to_have_count(4)
+    expect(page.locator("#map-strip .token-end")).to_have_count(4)
     expect(page.locator("#map-strip .token-query")).to_have_count(1)
     page.get_by_label("Query token i").fill("3")
     expect(page.locator("#map-strip .token-later").first).to_be_visible()

@@ -473,7 +473,10 @@ def test_a_cache_filled_under_other_settings_is_refused(llama):
     cache = DynamicCache()
     with lampe.patch(llama, CONFIG):
         logits(llama, tokens(50), past_key_values=cache)
-    with lampe.patch(llama, lampe.LampeConfig(64, 10, 6, 40)), pytest.raises(ValueError, match="another method, or with other settings"):
+    with (
+        lampe.patch(llama, lampe.LampeConfig(64, 10, 6, 40)),
+        pytest.raises(ValueError, match="another method, or with other settings"),
+    ):
         logits(llama, tokens(1), past_key_values=cache)
 
 
