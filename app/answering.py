@@ -19,7 +19,6 @@ from app.checks import AskError
 from app.computing import Computing
 from app.reports import Attention, RunReport, Update
 from app.settings import ModelChoice
-from app.sheet import style
 from app.speed import Pace, Speed
 from lampe.methods import Method
 from lampe.positions import PositionMap
@@ -184,7 +183,7 @@ def region_rows(position_map: PositionMap, length: int, shares: torch.Tensor | N
     counts = position_map.key_counts(length - 1)
     means = [None] * len(counts) if shares is None else shares.mean(0).tolist()
     return [
-        {"name": region.name, "role": style(region.role), "keys": count, "share": share}
+        {"name": region.name, "role": region.role, "keys": count, "share": share}
         for region, count, share in zip(position_map.regions, counts, means, strict=True)
     ]
 

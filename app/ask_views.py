@@ -10,7 +10,6 @@ from app.asking import Way
 from app.documents.document import Document
 from app.evidence import Evidence, Passage, by_token
 from app.reports import Needs, RunReport
-from app.sheet import style
 from app.views import about as about_seconds
 from lampe.methods import Rope
 from lampe.positions import PositionMap
@@ -28,7 +27,7 @@ def document_strip(position_map: PositionMap) -> str:
         if first == stop:
             continue
         share = (stop - first) / tokens
-        kind = f"region-{style(region.role)}"
+        kind = f"region-{region.role}"
         parts += f'<i class="{kind}" style="width:{share:.3%}"></i>'
         names += f'<span><span class="chip {kind}"></span>{region.name} {stop - first:,}</span> '
     return (
@@ -111,10 +110,10 @@ def evidence(evidence: Evidence, layers: Sequence[int], passages: Sequence[Passa
     for (a, b), share in zip(pairwise(edges), shares, strict=True):
         key = evidence.first + (a + b) // 2
         region = evidence.position_map.regions[evidence.position_map.region(evidence.query, key)]
-        cells += f'<i class="look-{style(region.role)}" style="height:{share / most:.0%}"></i>'
+        cells += f'<i class="look-{region.role}" style="height:{share / most:.0%}"></i>'
     items = "".join(
-        f'<li><mark class="look-{style(p.role)}">{escape(p.text)}</mark><br><small>{p.share:.1%} of the attention '
-        f'to the text; <span class="chip region-{style(p.role)}"></span>{p.region}, {p.distance:,} tokens back, at '
+        f'<li><mark class="look-{p.role}">{escape(p.text)}</mark><br><small>{p.share:.1%} of the attention '
+        f'to the text; <span class="chip region-{p.role}"></span>{p.region}, {p.distance:,} tokens back, at '
         f"mapped position {p.position:,}</small></li>"
         for p in passages
     )

@@ -68,7 +68,7 @@ def fitting(preset: Preset, own: lampe.LampeConfig, model: ModelChoice) -> tuple
 
 
 def build_calibration_tab(
-    session: Session, demo: gr.Blocks, model: gr.State, chosen: gr.State, in_use: gr.HTML
+    session: Session, demo: gr.Blocks, model: gr.State, chosen: gr.State, in_use: gr.HTML, back: gr.Button
 ) -> None:
     """The tab's components and events, within the page's `Blocks`.
 
@@ -83,6 +83,8 @@ def build_calibration_tab(
         The same with LaMPE's settings; its LaMPE settings are set.
     in_use : gr.HTML
         Says so, above the tabs.
+    back : gr.Button
+        Beside it: back to the model's own mapping.
     """
     # Layout
 
@@ -97,7 +99,6 @@ def build_calibration_tab(
                 upload = gr.UploadButton("Open a preset file", size="sm", file_types=[".json"], type="filepath")
                 own = gr.Button("Show the model's own", size="sm")
             use = gr.Button("Run with the opened preset", variant="primary", visible=False, elem_id="calibration-use")
-            back = gr.Button("Back to the model's own preset", visible=False, elem_id="calibration-back")
             message = gr.HTML(elem_id="calibration-message")
         with gr.Column(scale=6, min_width=320):
             sentence = gr.HTML(elem_id="calibration-sentence")
@@ -170,21 +171,11 @@ def build_calibration_tab(
         line = calibration_views.in_use(config, name)
         return [replace(chosen, config=config), gr.Button(visible=True), line, views.note(words)]
 
-    def leave_it(chosen: Chosen) -> list[Any]:
-        return [
-            Chosen(chosen.model),
-            gr.Button(visible=False),
-            "",
-            views.note("The model's own preset is in use again."),
-        ]
-
     # Events
 
     demo.load(show_own, chosen, drawn_in, **QUIET)
-    model.change(show_own, chosen, drawn_in, **QUIET).then(
-        lambda: gr.Button(visible=False), None, back, queue=False, **QUIET
-    )
+    model.change(show_own, chosen, drawn_in, **QUIET)
     own.click(show_own, chosen, drawn_in, **QUIET)
     upload.upload(open_file, upload, drawn_in, **QUIET)
     use.click(use_it, [shown, chosen], [chosen, back, in_use, message], **QUIET)
-    back.click(leave_it, chosen, [chosen, back, in_use, message], **QUIET)
+    back.click(lambda: "", None, message, queue=False, **QUIET)

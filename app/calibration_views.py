@@ -38,7 +38,16 @@ def in_use(config: LampeConfig | None, name: str) -> str:
         return ""
     return (
         f'<div class="status" role="status"><span>LaMPE runs with the opened preset <b>{escape(name)}</b>: '
-        f'{mapping_formula(config)}. Change it in "Calibration".</span></div>'
+        f'{mapping_formula(config)}. The figures behind it are in "Calibration".</span></div>'
+    )
+
+
+def as_published(config: LampeConfig) -> str:
+    """A line for all tabs while the published mapping is used."""
+    doubt = f" ({config.doubt})" if config.doubt else ""
+    return (
+        '<div class="status" role="status"><span>LaMPE runs <b>as published</b> in all tabs: '
+        f"{mapping_formula(config)}{doubt}.</span></div>"
     )
 
 

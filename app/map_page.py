@@ -33,7 +33,7 @@ from app.map_view import (
 )
 from app.reports import Attention
 from app.session import Session
-from app.sheet import COLOURS, as_plot, style
+from app.sheet import COLOURS, as_plot
 from lampe.methods import LampeConfig
 from lampe.prompt import pieces
 
@@ -121,7 +121,7 @@ def standalone(view: MapView) -> str:
     for number, (name, (title, figure)) in enumerate(drawn.figures.items()):
         body = figure.to_html(full_html=False, include_plotlyjs=not number, config={"displaylogo": False})
         parts += f"<section><h2>{escape(title)}</h2>{body}{drawn.captions.get(name.removesuffix('-0'), '')}</section>"
-    chips = "".join(f".region-{style(role)}{{background:{colour}}}" for role, colour in COLOURS.items())
+    chips = "".join(f".region-{role}{{background:{colour}}}" for role, colour in COLOURS.items())
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>LaMPE position map</title>'
         '<meta name="viewport" content="width=device-width"><style>body{font-family:system-ui,sans-serif;'

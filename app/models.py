@@ -21,6 +21,7 @@ from lampe import LoadError, UnsupportedModelError
 from lampe.load import DEFAULT_MODEL_NAME, Progress, load, load_config, load_tokenizer
 from lampe.memory import free_bytes, weight_bytes
 from lampe.methods import Method, method_class
+from lampe.presets import family_config
 
 _TOKENIZERS = 4  # stay in memory, some megabytes each
 
@@ -117,6 +118,8 @@ class Models:
         lampe.LoadError, lampe.MethodError
         """
         kind = method_class(key)
+        if choice.model_id in (None, DEFAULT_MODEL_NAME):  # known without fetching it
+            return kind.for_model(family_config("smollm2"))
         if (key, choice.model_id) not in self._methods:
             self._methods[key, choice.model_id] = kind.for_model(load_config(choice.model_id))
         return self._methods[key, choice.model_id]

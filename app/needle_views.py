@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import plotly.graph_objects as go
 
 from app.asking import Way
-from app.sheet import GREY, style
+from app.sheet import GREY
 from app.views import about, note
 from lampe.methods import METHODS
 from lampe.needle import Cell, Result, paired_rows, summary_rows
@@ -58,13 +58,13 @@ def place(result: Result, position_map: PositionMap) -> str:
     for region in reversed(position_map.regions):  # the text's start is the farthest from the query
         first, stop = region.key_span(last)
         share = (stop - first) / result.length
-        parts += f'<i class="region-{style(region.role)}" style="width:{share:.3%}" title="{region.name}"></i>'
+        parts += f'<i class="region-{region.role}" style="width:{share:.3%}" title="{region.name}"></i>'
     return (
         f'<div class="place"><div class="strip" aria-hidden="true">{parts}'
         f'<u style="left:{result.place / result.length:.2%}"></u></div>'
         f'<p class="caption">Under {METHODS[result.method].title} the needle ends at token {result.place:,} of '
         f"{result.length:,}: {result.distance:,} tokens before the question's end, in region "
-        f'<span class="chip region-{style(role)}"></span><b>{escape(result.region)}</b>, at mapped position '
+        f'<span class="chip region-{role}"></span><b>{escape(result.region)}</b>, at mapped position '
         f"{result.mapped_position:,}.{reached}</p></div>"
     )
 

@@ -12,13 +12,13 @@ from app.ask_page import build_ask_tab
 from app.asking import Chosen
 from app.calibration_page import build_calibration_tab
 from app.documents.kinds import MAX_BYTES
-from app.downloads import QUIET
 from app.map_page import build_map_tab
+from app.mapping_row import build_mapping_row
 from app.model_row import build_model_row
 from app.needle_page import build_needle_tab
 from app.session import Session
 from app.settings import Settings
-from app.sheet import COLOURS, UNSEEN, style
+from app.sheet import COLOURS, UNSEEN
 
 STYLE = Path(__file__).parent.parent / "assets" / "style.css"
 THEME = gr.themes.Base(
@@ -28,7 +28,7 @@ THEME = gr.themes.Base(
     font_mono=["ui-monospace", "monospace"],
     radius_size="sm",
 )
-REGION_COLOURS = " ".join(f"--{style(role)}: {colour};" for role, colour in COLOURS.items())
+REGION_COLOURS = " ".join(f"--{role}: {colour};" for role, colour in COLOURS.items())
 LAUNCH: dict[str, Any] = {
     "theme": THEME,
     "css": f":root {{ --unseen: {UNSEEN}; {REGION_COLOURS} }}",
@@ -69,8 +69,7 @@ def build(settings: Settings) -> gr.Blocks:
         tokens, attention, pair = gr.State(None), gr.State(None), gr.State(None)
         model, chosen = gr.State(settings.own), gr.State(Chosen(settings.own))
         build_model_row(session, demo, model, chosen, _VISITORS)
-        in_use = gr.HTML(elem_id="preset-in-use")
-        model.change(lambda: "", None, in_use, queue=False, **QUIET)
+        in_use, back = build_mapping_row(session, model, chosen)
         with gr.Tabs(overflow_behavior="wrap") as tabs:  # a menu would hide one on a phone, by chance
             with gr.Tab("Ask a document", id="ask"):
                 text = build_ask_tab(session, demo, chosen, tokens, attention, _VISITORS)
@@ -79,7 +78,7 @@ def build(settings: Settings) -> gr.Blocks:
             with gr.Tab("Position map", id="map"):
                 build_map_tab(session, demo, tabs, chosen, tokens, attention, pair)
             with gr.Tab("Calibration", id="calibration"):
-                build_calibration_tab(session, demo, model, chosen, in_use)
+                build_calibration_tab(session, demo, model, chosen, in_use, back)
 
         demo.unload(forget)
         build_api(session, demo, _VISITORS)

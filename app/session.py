@@ -26,7 +26,7 @@ from app.speed import MEASURED, Countdown, Speed, measure
 from lampe import needle
 from lampe.load import Progress
 from lampe.memory import cache_bytes, free_bytes
-from lampe.methods import LampeConfig, Method, Rope
+from lampe.methods import LampeConfig, Method, PaperLampe, Rope
 from lampe.needle import Cell, Haystack, Needles, Result, Straw
 from lampe.patch import applied
 from lampe.prompt import build_prompt
@@ -101,6 +101,15 @@ class Session:
         AskError, lampe.LoadError, lampe.MethodError
         """
         return self.config(chosen) if key == LampeConfig.key else self._models.method(key, self.chosen(chosen))
+
+    def published(self, chosen: Chosen) -> LampeConfig:
+        """LaMPE with the curve that its authors published for the chosen model, or else Llama-3's stretched to it.
+
+        Raises
+        ------
+        AskError, lampe.LoadError
+        """
+        return LampeConfig.like(self._models.method(PaperLampe.key, self.chosen(chosen)))
 
     def methods_of(self, cells: Sequence[Cell], chosen: Chosen | None = None) -> dict[str, Method]:
         """The methods of some cells by their keys, as `method` has them."""

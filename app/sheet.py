@@ -19,11 +19,6 @@ UNSEEN = "#D55E00"
 GREY = "#7a7f87"
 
 
-def style(role: Role) -> str:
-    """What the style sheet calls a role, after "region-" and the like."""
-    return role.name.lower()
-
-
 class Sheet:
     """A figure as it is put together: traces and what stands around them, as plotly's plain data."""
 

@@ -13,7 +13,6 @@ from app.map_figures import BINS
 from app.map_view import MAX_MAP_LENGTH, MapView
 from app.reports import Attention, RunReport, Update
 from app.settings import ModelChoice
-from app.sheet import style
 from lampe.methods import LampeConfig, Rope, ScaledSigmoid
 from lampe.positions import PositionMap, Region
 
@@ -327,7 +326,7 @@ def token_strip(position_map: PositionMap, query: int, tokens: list[str]) -> str
     regions, positions = position_map.region(query, keys).tolist(), position_map.relative(query, keys).tolist()
     for key, (token, region, position) in enumerate(zip(tokens, regions, positions, strict=True)):
         seen = region >= 0
-        kind = style(position_map.regions[region].role) if seen else "later"
+        kind = position_map.regions[region].role if seen else "later"
         what = f"token {key}: after the query"
         if seen:
             what = f"key {key}: {position_map.regions[region].name}, {query - key} back, position {position}"
@@ -343,7 +342,7 @@ def token_strip(position_map: PositionMap, query: int, tokens: list[str]) -> str
 
 
 def _chip(region: Region) -> str:
-    return f'<span class="chip region-{style(region.role)}"></span>'
+    return f'<span class="chip region-{region.role}"></span>'
 
 
 def _caption(text: str) -> str:

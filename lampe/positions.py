@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 import torch
@@ -60,13 +60,13 @@ class ChunkMap:
         return position - (position - self.greatest) * (position > self.greatest)
 
 
-class Role(Enum):
+class Role(StrEnum):
     """What a region does with distances; its colour, its pattern and its words follow from it."""
 
-    NEAR = "exact distances"
-    COMPRESSED = "several distances share a position"
-    FAR = "exact steps, moved nearer"
-    END = "exact steps at the text's start"
+    NEAR = "near"  # exact distances
+    COMPRESSED = "compressed"  # several distances share a position
+    FAR = "far"  # exact steps, moved nearer
+    END = "end"  # exact steps at the text's start
 
 
 @dataclass(frozen=True)

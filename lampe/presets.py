@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 from torch import nn
@@ -52,6 +53,18 @@ _FAMILIES: dict[tuple[str, int, int], str] = {
     ("mistral", 32768, 32768): "mistral",
     ("llama", 49152, 8192): "smollm2",
 }
+
+
+def family_config(name: str) -> Any:
+    """A config that tells as much as is known of all models of a preset's family, where the model's own isn't at hand.
+
+    Parameters
+    ----------
+    name : str
+        A key of `PRESETS`.
+    """
+    kind, vocabulary, window = next(key for key, family in _FAMILIES.items() if family == name)
+    return SimpleNamespace(model_type=kind, vocab_size=vocabulary, max_position_embeddings=window)
 
 
 def pretraining_window(config: Any) -> int:

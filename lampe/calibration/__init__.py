@@ -6,6 +6,7 @@ needles are ours.
 """
 
 from lampe.calibration.calibrating import Report, calibrate, keep_measuring, source_of
+from lampe.calibration.comparing import Trial, TrialRow, read_trials, run_trials, trials, tuned, write_trial
 from lampe.calibration.fit import Best, Costs, Priced
 from lampe.calibration.measure import Row, evaluate
 from lampe.calibration.paired import Difference, compare, differences
@@ -39,6 +40,8 @@ __all__ = [
     "Row",
     "Source",
     "Sweep",
+    "Trial",
+    "TrialRow",
     "calibrate",
     "check_lengths",
     "compare",
@@ -51,8 +54,13 @@ __all__ = [
     "load_preset",
     "make_preset",
     "read_preset",
+    "read_trials",
     "report",
+    "run_trials",
     "source_of",
     "table",
+    "trials",
+    "tuned",
     "write_preset",
+    "write_trial",
 ]

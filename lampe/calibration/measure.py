@@ -6,7 +6,6 @@ import itertools
 import random
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -14,8 +13,9 @@ import torch
 
 from lampe.calibration.points import CalibrationError, Evaluation, window_end
 from lampe.memory import cache_bytes, free_bytes
+from lampe.methods import Method, Rope
 from lampe.needle import TASKS, Needles, Prompt, Straw, hide_all
-from lampe.patch import patch
+from lampe.patch import applied
 from lampe.prompt import ANSWER_PREFIX, around, encode
 from lampe.reading import PromptReader
 
@@ -24,8 +24,8 @@ LAST = 512
 
 
 @dataclass(frozen=True)
-class Row(Evaluation):
-    """What came of an evaluation.
+class Outcome:
+    """What came of reading a window of the text: its loss, or one needle.
 
     Parameters
     ----------
@@ -38,11 +38,6 @@ class Row(Evaluation):
     tokens : int
         Tokens that were scored.
     seconds : float
-
-    Raises
-    ------
-    ValueError
-        If it is neither a loss nor a needle.
     """
 
     loss: float | None = None
@@ -50,6 +45,17 @@ class Row(Evaluation):
     log_likelihood: float | None = None
     tokens: int = 0
     seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Row(Outcome, Evaluation):
+    """What came of an evaluation; its fields are those of `Evaluation` and of `Outcome`.
+
+    Raises
+    ------
+    ValueError
+        If it is neither a loss nor a needle.
+    """
 
     def __post_init__(self) -> None:
         given = (self.loss is not None, self.found is not None, self.log_likelihood is not None)
@@ -78,25 +84,46 @@ def evaluate(model: Any, straw: Straw, wanted: Iterable[Evaluation], window: int
         W₀, in tokens.
     """
     for reading, group in itertools.groupby(wanted, key=lambda evaluation: evaluation.reading):
-        length, config = reading.length, reading.config(window)
-        mapped = reading.mapping_length < length
-        with patch(model, config) if mapped else nullcontext() as patched:
-            reader = PromptReader(model, step=1)
-            text = text_of(straw, reading)
-            for evaluation in group:
-                started = time.perf_counter()
-                prompt = text.prompts[evaluation.asked or 0]
-                position_map = patched.plan(length, len(prompt.ids)) if patched else None
-                for _ in reader.read(prompt.ids, position_map):
-                    pass
-                if evaluation.kind == "loss":
-                    loss = mean_loss(reader, text.scored)
-                    measured: dict[str, Any] = {"loss": loss, "tokens": len(text.scored)}
-                else:
-                    answer, count = answer_tokens(straw.tokenizer, prompt.needles)
-                    likelihood, found = score_answer(reader, answer, count)
-                    measured = {"found": found, "log_likelihood": likelihood, "tokens": count}
-                yield Row(**asdict(evaluation), **measured, seconds=round(time.perf_counter() - started, 3))
+        plain = reading.mapping_length >= reading.length
+        method = Rope(window) if plain else reading.config(window)
+        text = text_of(straw, reading.length, reading.text_window, reading.hidden, reading.seed)
+        evaluations = list(group)
+        outcomes = read_window(model, straw.tokenizer, method, text, [one.asked for one in evaluations])
+        for evaluation, outcome in zip(evaluations, outcomes, strict=True):
+            yield Row(**asdict(evaluation), **asdict(outcome))
+
+
+def read_window(
+    model: Any, tokenizer: Any, method: Method, text: Text, asked: Iterable[int | None]
+) -> Iterator[Outcome]:
+    """Read a window of the text under a method, for its loss (None) and for needles, by their numbers.
+
+    The text is read once; each needle's question and what its Tail touches are read for themselves.
+
+    Parameters
+    ----------
+    model : transformers model
+        Not patched.
+    tokenizer : transformers tokenizer
+    method : Method
+    text : Text
+    asked : iterable of int or None
+    """
+    with applied(model, method) as patched:
+        reader = PromptReader(model, step=1)
+        for number in asked:
+            started = time.perf_counter()
+            prompt = text.prompts[number or 0]
+            position_map = patched.plan(text.length, len(prompt.ids)) if patched else None
+            for _ in reader.read(prompt.ids, position_map):
+                pass
+            if number is None:
+                outcome = Outcome(loss=mean_loss(reader, text.scored), tokens=len(text.scored))
+            else:
+                answer, count = answer_tokens(tokenizer, prompt.needles)
+                likelihood, found = score_answer(reader, answer, count)
+                outcome = Outcome(found=found, log_likelihood=likelihood, tokens=count)
+            yield replace(outcome, seconds=round(time.perf_counter() - started, 3))
 
 
 @dataclass(frozen=True)
@@ -105,31 +132,34 @@ class Text:
 
     Parameters
     ----------
+    length : int
+        That it is planned for, in tokens.
     prompts : list of Prompt
         One for each needle, alike up to the question; or the window alone.
     scored : list of int
         The window's last tokens, by their place in the prompts, but for those of needles: their loss is taken.
     """
 
+    length: int
     prompts: list[Prompt]
     scored: list[int]
 
 
-def text_of(straw: Straw, reading: Evaluation) -> Text:
-    """The prompts of a reading, asked as the page asks; no key and no number is there twice."""
-    stop, tokenizer = window_end(reading.text_window, len(straw.ids)), straw.tokenizer
-    if not reading.hidden:
+def text_of(straw: Straw, length: int, text_window: int, hidden: int, seed: int) -> Text:
+    """A window's prompts, asked as the page asks; no key and no number is there twice. See `Evaluation`."""
+    stop, tokenizer = window_end(text_window, len(straw.ids)), straw.tokenizer
+    if not hidden:
         before = tokenizer.encode("")  # what the tokenizer begins a text with
-        ids = [*before, *straw.window(stop, reading.length - len(before)).ids]
+        ids = [*before, *straw.window(stop, length - len(before)).ids]
         prompts, last = [Prompt(ids, Needles((), "", "", ()), (), False)], len(ids)
     else:
-        rng = random.Random(f"{reading.seed} {reading.length} {reading.text_window} {reading.hidden}")
-        prompts = hide_all(straw, needles_alike(straw, reading.hidden, rng), reading.length, stop)
+        rng = random.Random(f"{seed} {length} {text_window} {hidden}")
+        prompts = hide_all(straw, needles_alike(straw, hidden, rng), length, stop)
         after = around(tokenizer, prompts[0].needles.question, prompts[0].needles.prefix)[1]
         last = len(prompts[0].ids) - len(after)
     needles = {token for prompt in prompts for span in prompt.spans for token in range(*span)}
-    first = last - min(LAST, reading.length // 2)
-    return Text(prompts, [token for token in range(first, last) if token not in needles])
+    first = last - min(LAST, length // 2)
+    return Text(length, prompts, [token for token in range(first, last) if token not in needles])
 
 
 def needles_alike(straw: Straw, count: int, rng: random.Random) -> list[Needles]:

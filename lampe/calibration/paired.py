@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lampe.calibration.comparing import TrialRow
 from lampe.calibration.measure import Row
 from lampe.calibration.points import Point
 
@@ -39,14 +40,14 @@ class Difference:
         return f"{self.mean:+.3f} ({self.low:+.3f} to {self.high:+.3f})"
 
 
-def compare(one: Iterable[Row], other: Iterable[Row], what: str) -> Difference:
+def compare(one: Iterable[Row | TrialRow], other: Iterable[Row | TrialRow], what: str) -> Difference:
     """How much more `one` has than `other`, over what both were measured on: the same windows, or the same needles.
 
     Pairs are drawn again, with replacement, within each input length, so that each keeps its share.
 
     Parameters
     ----------
-    one, other : iterable of Row
+    one, other : iterable of Row or TrialRow
         Each row of one length, window and needle once.
     what : str
         "found", "log_likelihood" or "loss".
@@ -100,7 +101,7 @@ def _difference(ours: Iterable[Row], theirs: Iterable[Row], what: str) -> str:
         return "–"
 
 
-def _values(rows: Iterable[Row], what: str) -> dict[tuple[int, int, int, int], float]:
+def _values(rows: Iterable[Row | TrialRow], what: str) -> dict[tuple[int, int, int, int], float]:
     """What was measured, by length, window, needle and seed."""
     return {
         (row.length, row.text_window, -1 if row.asked is None else row.asked, row.seed): float(value)

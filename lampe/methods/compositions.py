@@ -68,6 +68,9 @@ class _LampeOver(Method):
         """f, what the frequencies are slowed by for a planned length."""
         return max(1.0, length / self.window) ** self.share
 
+    def candidates(self) -> list[Method]:
+        return self._with(share=(0.0, 0.25, 0.5, 0.75, 1.0))
+
     def position_map(self, length: int, end: int | None = None) -> PositionMap:
         stretch = self.stretch(length)
         window = int(self.window * stretch)

@@ -40,6 +40,10 @@ class DualChunk(Method):
     def for_window(cls, window: int) -> Self:
         return cls(window, max(2, 3 * window // 4), max(1, window // 8))
 
+    def candidates(self) -> list[Method]:
+        shares = (self.window // 2, 3 * self.window // 4, self.window)
+        return self._with(span=shares, local=(self.window // 16, self.window // 8))
+
     def position_map(self, length: int, end: int | None = None) -> PositionMap:
         chunk = self.span - self.local
         far = min(2 * chunk - 1, self.span)

@@ -36,6 +36,9 @@ class _Slowed(Method):
     def reach(self) -> int | None:
         return None if self.factor is None else math.floor(self.window * self.factor)
 
+    def candidates(self) -> list[Method]:
+        return self._with(factor=(None, 1.5, 2.0, 3.0, 4.0, 8.0))
+
     def position_map(self, length: int, end: int | None = None) -> PositionMap:
         return plain(length, end)
 
@@ -135,6 +138,9 @@ class DynamicNtk(Method):
     @classmethod
     def for_window(cls, window: int) -> Self:
         return cls(window)
+
+    def candidates(self) -> list[Method]:
+        return self._with(factor=(1.0, 1.5, 2.0, 3.0, 4.0, 8.0))
 
     def position_map(self, length: int, end: int | None = None) -> PositionMap:
         return plain(length, end)

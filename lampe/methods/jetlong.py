@@ -35,6 +35,9 @@ class JetLong(Method):
     def for_window(cls, window: int) -> Self:
         return cls(window, max(1, window // 16))
 
+    def candidates(self) -> list[Method]:
+        return self._with(near=[self.window // part for part in (64, 32, 16, 8, 4, 2)])
+
     def position_map(self, length: int, end: int | None = None) -> PositionMap:
         group = -(-length // self.window)
         return mapped(

@@ -132,7 +132,7 @@ class LampeConfig(Method):
         """Llama-3's published curve stretched to another window, for a model that nobody has calibrated."""
         from lampe.presets import rescaled  # presets are values of this class
 
-        return cls._like(rescaled(window))
+        return cls.like(rescaled(window))
 
     @classmethod
     def for_model(cls, model_or_config: Any) -> Self:
@@ -149,10 +149,11 @@ class LampeConfig(Method):
         """
         from lampe.presets import config_for
 
-        return cls._like(config_for(model_or_config))
+        return cls.like(config_for(model_or_config))
 
     @classmethod
-    def _like(cls, other: LampeConfig) -> Self:
+    def like(cls, other: Method) -> Self:
+        """This class with the settings of another LaMPE."""
         return cls(**{field.name: getattr(other, field.name) for field in fields(other)})
 
     def settings(self) -> dict[str, Any]:
@@ -168,6 +169,10 @@ class LampeConfig(Method):
             except TypeError as error:
                 raise MethodError(f"These aren't settings of a scaled sigmoid: {error}.") from error
         return super().from_settings(given)
+
+    def candidates(self) -> list[Method]:
+        """Constant mapping lengths, from an eighth of the window to all of it; `calibrate` fits a curve."""
+        return self._with(mapping=[round(self.window / 8 * 8 ** (step / 6)) for step in range(7)])
 
     def position_map(self, length: int, end: int | None = None) -> PositionMap:
         """The position map of one input length, or of a prompt that ends before the length it was planned for.
@@ -246,7 +251,7 @@ class PaperLampe(LampeConfig):
 
         config = published(model_or_config)
         assert isinstance(config.mapping, ScaledSigmoid)
-        return cls._like(replace(config, mapping=replace(config.mapping, short_length=0, short_mapping=None)))
+        return cls.like(replace(config, mapping=replace(config.mapping, short_length=0, short_mapping=None)))
 
 
 @dataclass(frozen=True)
@@ -276,4 +281,4 @@ class ReleasedLampe(LampeConfig):
     def _released(cls, config: LampeConfig) -> Self:
         from lampe.presets import REFERENCE_ATTENTION_SCALE
 
-        return cls._like(replace(config, attention_scale=REFERENCE_ATTENTION_SCALE))
+        return cls.like(replace(config, attention_scale=REFERENCE_ATTENTION_SCALE))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import operator
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Self
 
@@ -151,6 +154,10 @@ class Method(ABC):
         """The rotary frequencies for a planned length, in tokens; None leaves the model its own."""
         return None
 
+    def candidates(self) -> list[Method]:
+        """Settings worth trying where the method is tuned, these among them; those alone where there are no others."""
+        return [self]
+
     def beyond(self, length: int) -> str:
         """A sentence for an input that is longer than the method's reach, in tokens; empty for others."""
         if self.reach is None or length <= self.reach:
@@ -158,6 +165,14 @@ class Method(ABC):
         return f"{self.title} reaches {self.reach:,} tokens with these settings, and this input has {length:,}."
 
     # What the methods share
+
+    def _with(self, **values: Iterable[Any]) -> list[Method]:
+        """These settings, and all combinations of the values, but for impossible ones."""
+        found: list[Method] = [self]
+        for chosen in itertools.product(*values.values()):
+            with contextlib.suppress(ValueError):
+                found.append(replace(self, **dict(zip(values, chosen, strict=True))))
+        return list(dict.fromkeys(found))
 
     def _whole(self, name: str, least: int, most: int | None = None) -> None:
         """Check a setting that counts something; numpy's integers become Python's."""

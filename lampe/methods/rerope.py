@@ -36,6 +36,9 @@ class ReRope(Method):
     def for_window(cls, window: int) -> Self:
         return cls(window, max(1, min(512, window // 2)))
 
+    def candidates(self) -> list[Method]:
+        return self._with(near=[self.window // part for part in (32, 16, 8, 4, 2)])
+
     def position_map(self, length: int, end: int | None = None) -> PositionMap:
         near = self.near
         return mapped(
@@ -89,6 +92,9 @@ class LeakyReRope(Method):
         if self.slowdown is not None:
             return self.slowdown
         return max(1.0, (length - 1 - self.near) / (self.window - 1 - self.near))
+
+    def candidates(self) -> list[Method]:
+        return self._with(near=[self.window // part for part in (32, 16, 8, 4, 2)])
 
     def position_map(self, length: int, end: int | None = None) -> PositionMap:
         near, slowdown = self.near, self.slowdown_of(length)

@@ -55,6 +55,9 @@ class SelfExtend(Method):
             return 1
         return -(-(length - self.near) // (2 * self.window // 3 - self.near))
 
+    def candidates(self) -> list[Method]:
+        return self._with(near=(512, 1024, 1536), group=(None, 2, 4))
+
     def position_map(self, length: int, end: int | None = None) -> PositionMap:
         near, group = self.near, self.group_of(length)
         shift = near - near // group

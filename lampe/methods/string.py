@@ -52,6 +52,9 @@ class String(Method):
         least = max(1, self.near, self.window // 3)
         return least if length <= self.window else max(least, (length + self.near + 1) // 2)
 
+    def candidates(self) -> list[Method]:
+        return self._with(near=(32, 128, 512), shift=(None, self.window // 3, self.window))
+
     def position_map(self, length: int, end: int | None = None) -> PositionMap:
         shift = self.shift_of(length)
         return mapped(

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from lampe.methods import METHODS
+from lampe.methods import MethodError, method_class
 from lampe.needle.haystacks import Straw
 from lampe.needle.tasks import TASKS, NeedleError, Needles
 from lampe.prompt import around, encode_all
@@ -41,8 +41,10 @@ class Cell:
         object.__setattr__(self, "depth", float(self.depth))  # 1 and 1.0 draw the same needle
         if self.task not in TASKS:
             raise NeedleError(f"The task must be one of {', '.join(TASKS)}, not {self.task!r}.")
-        if self.method not in METHODS:
-            raise NeedleError(f"The method must be one of {', '.join(METHODS)}, not {self.method!r}.")
+        try:
+            method_class(self.method)
+        except MethodError as error:
+            raise NeedleError(str(error)) from None
         if not 0 <= self.depth <= 1:  # not a number neither
             raise NeedleError(f"A depth is from 0 (the text's start) to 1 (its end), not {self.depth}.")
         if self.length < 1:

@@ -9,6 +9,7 @@ from gradio_client.exceptions import AppError
 
 import lampe
 from app.examples import EXAMPLES
+from lampe.methods import METHODS
 from tests.app.samples import pdf
 from tests.app.test_session import QUESTION, TEXT
 
@@ -20,7 +21,7 @@ def client(server):
 
 def test_only_these_endpoints_are_public(client):
     assert set(client.view_api(return_format="dict")["named_endpoints"]) == {
-        "/ask", "/document", "/cut", "/position_map", "/needle", "/needle_grid",
+        "/ask", "/document", "/cut", "/position_map", "/methods", "/needle", "/needle_grid",
     }  # fmt: skip
 
 
@@ -34,7 +35,7 @@ def test_ask_answers_with_its_figures(client):
     assert figures["prefill_seconds"] > 0
     plain, figures = client.predict(TEXT, QUESTION, "rope", 8, api_name="/ask")
     assert plain == answer
-    assert figures["regions"] == [{"name": "All", "keys": figures["input_length"], "share": None}]
+    assert figures["regions"] == [{"name": "All", "role": "near", "keys": figures["input_length"], "share": None}]
 
 
 def test_ten_callers_at_once_each_get_their_own_answer(server):
@@ -74,10 +75,22 @@ def test_a_conversation_has_a_longest_length_and_two_sides(client):
 
 def test_another_precision_and_the_cut_text(client):
     answer, figures = client.predict(
-        TEXT, QUESTION, "cut", 8, 0.0, 1.0, 0, [], 0, "SmolLM2-135M-Instruct", 16, api_name="/ask"
+        TEXT, QUESTION, "rope", 8, 0.0, 1.0, 0, [], 0, "SmolLM2-135M-Instruct", 16, True, api_name="/ask"
     )
     assert "Heron" in answer
-    assert (figures["method"], figures["bits"], figures["left_out"]) == ("cut", 16, 0)
+    assert (figures["method"], figures["cut"], figures["bits"], figures["left_out"]) == ("rope", True, 16, 0)
+
+
+def test_the_methods_are_listed_and_each_key_can_be_asked(client):
+    listed = client.predict(api_name="/methods")
+    assert [one["key"] for one in listed] == list(METHODS)
+    for one in listed:
+        assert METHODS[one["key"]].from_settings(one["settings"]).title == one["title"]
+    answer, figures = client.predict(TEXT, QUESTION, "selfextend", 8, api_name="/ask")
+    assert "Heron" in answer
+    assert figures["method"] == "selfextend"
+    with pytest.raises(AppError, match="There is no method 'alibi'; the methods are rope, lampe, "):
+        client.predict(TEXT, QUESTION, "alibi", 8, api_name="/ask")
 
 
 def test_what_is_drawn_comes_again_with_its_seed(client):
@@ -135,7 +148,7 @@ def test_a_model_that_isnt_offered_is_refused(client):
     [
         (("", QUESTION, "lampe", 8), "There is no text"),
         ((TEXT, "", "lampe", 8), "There is no question"),
-        ((TEXT, QUESTION, "magic", 8), "must be one of"),
+        ((TEXT, QUESTION, "magic", 8), "There is no method 'magic'; the methods are rope, "),
         ((TEXT, QUESTION, "lampe", 0), "1 to 512"),
         ((TEXT, QUESTION, "lampe", "many"), "whole number"),
         ((TEXT, QUESTION, "lampe", 3.5), "whole number"),
@@ -215,7 +228,7 @@ def test_a_grid_streams_its_rows(client):
     [
         (([600], [1.5], 1, 0, "single", ["rope"], None), "from 0"),
         (([600], [0.5], 1, 0, "magic", ["rope"], None), "task must be one of"),
-        (([600], [0.5], 1, 0, "single", ["magic"], None), "method must be one of"),
+        (([600], [0.5], 1, 0, "single", ["magic"], None), "There is no method 'magic'"),
         (([600], [], 1, 0, "single", ["rope"], None), "no cells"),
         (([25_000], [0.5], 1, 0, "single", ["rope"], None), "limit here is 20,000"),
         (([40], [0.5], 1, 0, "single", ["rope"], None), "can't hold them"),

@@ -234,7 +234,7 @@ def test_a_row_has_every_key_of_its_query(query):
 def test_measured_shares_are_drawn_as_they_are():
     shares = torch.rand(2, 4, 5, 3, generator=torch.Generator().manual_seed(0)).softmax(-1)
     layers = (0, 1, 5, 7)  # those between aren't mapped
-    figure = shares_figure(["Head", "Middle", "Tail"], layers, shares[1].numpy())
+    figure = shares_figure(SMOL.position_map(12_000).regions, layers, shares[1].numpy())
     traces = {trace.name: trace for trace in figure.data}
     assert traces["Middle"].x == layers
     assert traces["Middle"].y == pytest.approx(shares[1, :, :, 1].mean(1).tolist())
@@ -292,11 +292,10 @@ def test_the_readout_tells_window_and_limit_apart():
 def test_a_curve_nobody_calibrated_is_named_wherever_it_is_shown():
     doubt = "not calibrated for this model"
     report = RunReport(
-        "lampe", "a/b", 4, 9000, 9216, 0, 0, 8192, 2048, doubt, [], [], 1.0, 1.0, 0, 0.0, 1.0, 0, True, False
+        "lampe", False, "a/b", 4, 9000, 9216, 0, 0, 8192, 2048, doubt, [], [], 1.0, 1.0, 0, 0.0, 1.0, 0, True, False
     )  # fmt: skip
     assert "2,048 positions, planned for 9,216 tokens, not calibrated for this model" in run_report([report])
     assert "not calibrated" not in run_report([replace(report, doubt="")])
-    assert "not calibrated" not in run_report([replace(report, method="rope")])
 
 
 def test_messages_are_escaped():

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import torch
 
+from app.asking import Way
 from app.kept import LONGEST, Kept, cache_size
 
 
@@ -55,11 +56,11 @@ def test_what_ran_beside_lampe_goes_before_it():
     kept = Kept(60)
     kept.come("a")
     for _ in range(2):
-        for kind in ("lampe", "rope"):
+        for kind in (Way("lampe"), Way("rope")):
             kept.take("a", kind, 1)
             kept.put("a", kind, 1, reader(10))
-    assert kept.take("a", "rope", 1) is None
-    assert kept.take("a", "lampe", 1)
+    assert kept.take("a", Way("rope"), 1) is None
+    assert kept.take("a", Way("lampe"), 1)
 
 
 def test_what_is_old_goes_where_nobody_asks(monkeypatch):

@@ -14,7 +14,7 @@ from torch.nn.modules.module import register_module_forward_hook
 import app.session
 import lampe
 from app.ask_views import done
-from app.asking import MAX_TURNS, Chosen, Request, Sampling, planned_length
+from app.asking import MAX_TURNS, Chosen, Request, Sampling, Way, planned_length
 from app.checks import AskError
 from app.computing import with_progress
 from app.examples import EXAMPLES
@@ -22,8 +22,10 @@ from app.reports import Update
 from app.session import Session
 from app.settings import Settings
 from lampe.load import Progress
+from lampe.methods import METHODS
 from lampe.needle import HAYSTACKS, Cell, Result
 from lampe.prompt import ANSWER_PREFIX
+from lampe.reading import CHUNK
 
 OWN = Settings(None, 4, 64).own
 MAPPED = Chosen(OWN, lampe.LampeConfig(8192, 128, 64, 500))  # compresses what the model's own settings leave alone
@@ -165,7 +167,7 @@ def test_two_at_once_wait_for_each_other_and_get_their_own(session):
         ({"text": "  \n"}, "There is no text"),
         ({"question": " "}, "There is no question"),
         ({"text": "word " * 21_000}, r"have 21,\d+ tokens; the limit here is 20,000"),
-        ({"method": "magic"}, "must be one of lampe, rope, cut"),
+        ({"method": "magic"}, "There is no method 'magic'; the methods are rope, lampe, "),
         ({"max_new_tokens": 0}, "1 to 512"),
         ({"max_new_tokens": 9999}, "1 to 512"),
         ({"earlier": (("q", "a"),) * (MAX_TURNS + 1)}, "41 turns; at most 40"),
@@ -262,12 +264,12 @@ def test_a_visitors_own_settings_are_what_runs(session):
     config = lampe.LampeConfig(8192, 16, 8, 40)
     update = last(session.ask(Request(TEXT, QUESTION, "lampe", 4, chosen=Chosen(OWN, config))))
     assert update.report.mapping_length == 40
-    assert update.attention.config == config
+    assert update.attention.method == config
     cell = Cell("single", 600, 0.5, "lampe")
     (result,) = [
         e for e in session.needles(HAYSTACKS["filler"](), [cell], chosen=Chosen(OWN, config)) if isinstance(e, Result)
     ]
-    assert result.ran_by(config)
+    assert result.ran_by({"lampe": config})
     assert last(session.ask(Request(TEXT, QUESTION, "lampe", 4))).report.mapping_length != 40, "nobody else has them"
 
 
@@ -323,7 +325,7 @@ def test_a_follow_up_goes_on_until_its_plan_ends_then_all_is_read_again(session)
 
 def test_a_text_is_cut_to_the_window_where_it_is_longer(session):
     config = lampe.LampeConfig(600, 64, 32, 256)
-    cut = Request(DOCUMENT, QUESTION, "cut", 8, chosen=Chosen(OWN, config))
+    cut = Request(DOCUMENT, QUESTION, "rope", 8, chosen=Chosen(OWN, config), cut=True)
     prompt, whole = (
         session.prompt(cut),
         session.prompt(Request(DOCUMENT, QUESTION, "rope", 8, chosen=Chosen(OWN, config))),
@@ -335,14 +337,32 @@ def test_a_text_is_cut_to_the_window_where_it_is_longer(session):
     assert prompt.left_out == len(whole.ids) - len(prompt.ids) > 50
     report = last(session.ask(cut, visitor="dora")).report
     assert report.left_out == prompt.left_out
-    assert report.method == "cut"
-    for method in ("rope", "cut"):
-        again = last(session.ask(Request(DOCUMENT, QUESTION, method, 8, chosen=Chosen(OWN, config)), visitor="dora"))
-        assert again.report.kept == (512 if method == "cut" else 0), "neither takes the other's"
+    assert report.way == cut.way == Way("rope", cut=True)
+    for way in (False, True):
+        again = last(session.ask(replace(cut, cut=way), visitor="dora"))
+        assert again.report.kept == (512 if way else 0), "neither takes the other's"
     session.forget("dora")
-    short = session.prompt(Request(TEXT, QUESTION, "cut", 8))
+    short = session.prompt(Request(TEXT, QUESTION, "rope", 8, cut=True))
     assert short.left_out == 0
     assert short.ids == session.prompt(Request(TEXT, QUESTION, "rope", 8)).ids
+
+
+@pytest.mark.parametrize("key", ["lampe-paper", "selfextend", "dca", "yarn"])
+def test_any_method_answers_and_is_asked_again_from_what_it_has_read(session, key, monkeypatch):
+    """With a window so short that each of them changes something."""
+    small = METHODS[key].for_window(512)
+    monkeypatch.setattr(session._models, "method", lambda key, choice: small)
+    asked = Request(DOCUMENT, QUESTION, key, 6)
+    first = last(session.ask(asked, visitor="emil"))
+    assert (first.report.method, first.report.window, first.report.kept) == (key, 512, 0)
+    assert first.report.input_length > 512
+    assert first.attention.method == small
+    again = last(session.ask(asked, visitor="emil"))
+    assert again.answer == first.answer
+    assert again.report.kept >= first.report.input_length - 2 * CHUNK - small.position_map(2048).tail
+    *_, evidence = session.evidence(again.attention, visitor="emil")
+    assert evidence.position_map.regions == again.attention.position_map.regions
+    session.forget("emil")
 
 
 def test_what_is_drawn_is_drawn_again_with_its_seed(session):

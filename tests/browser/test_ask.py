@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 import lampe
 from app.examples import EXAMPLES
 from tests.app.samples import docx, encrypted, paragraph, pdf, without_text
-from tests.browser.visits import DONE, ask_about_the_boat, brief, counted, expect_drawn, positions_in_all
+from tests.browser.visits import DONE, ask_about_the_boat, beside, brief, counted, expect_drawn, positions_in_all
 
 SMOL = lampe.PRESETS["smollm2"]
 
@@ -70,7 +70,7 @@ def test_two_visitors_wait_in_line_and_stop_works_there(page, browser, server):
     other.goto(server)
     brief(other)
     for one in (page, other):
-        one.locator("#beside").get_by_label("Plain RoPE", exact=True).uncheck()
+        beside(one)
     page.get_by_role("button", name=EXAMPLES[0].label).click()
     expect(page.locator("#length")).to_contain_text("of the window of 8,192")
     page.get_by_role("button", name="Ask", exact=True).click()
@@ -89,16 +89,31 @@ def test_two_visitors_wait_in_line_and_stop_works_there(page, browser, server):
     assert EXAMPLES[0].answer in page.locator("#lampe-answer").inner_text()
 
 
+def test_other_methods_answer_beside_lampe(page):
+    brief(page, 6)
+    beside(page, "SelfExtend", "LaMPE, as published", "YaRN", "LaMPE + YaRN")
+    page.get_by_label("Document", exact=True).fill("The boat is called Heron. The lamp is green.")
+    page.get_by_label("Question").fill("What is the boat called?")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.locator("#status")).to_contain_text(DONE, timeout=120_000)
+    for method in ("lampe", "selfextend", "lampe-paper", "yarn", "lampe-yarn"):
+        expect(page.locator(f"#{method}-answer")).to_contain_text("Heron")
+    columns = page.locator("#report thead th").all_inner_texts()
+    assert columns == ["LaMPE", "SelfExtend", "LaMPE, as published", "YaRN", "LaMPE + YaRN"]
+    beside(page)
+    expect(page.locator("#beside input")).to_be_visible()
+
+
 def test_without_the_switch_only_lampe_runs(page):
     brief(page)
-    page.locator("#beside").get_by_label("Plain RoPE", exact=True).uncheck()
+    beside(page)
     page.get_by_label("Document").fill("The boat is called Heron.")
     page.get_by_label("Question").fill("What is the boat called?")
     page.get_by_label("Question").press("Enter")
     expect(page.locator("#status")).to_contain_text(DONE, timeout=120_000)
     assert "Heron" in page.locator("#lampe-answer").inner_text()
     expect(page.locator("#report")).not_to_contain_text("not measured")
-    expect(page.locator("#rope-answer section")).to_have_count(0)
+    expect(page.locator("#rope-answer")).to_have_count(0)
 
 
 def test_a_follow_up_goes_on_with_what_was_read(page):
@@ -109,7 +124,7 @@ def test_a_follow_up_goes_on_with_what_was_read(page):
     page.get_by_role("button", name="Ask", exact=True).click()
     expect(page.locator("#status")).to_contain_text(DONE, timeout=120_000)
     page.get_by_label("Question").fill("What colour is the lamp?")
-    page.locator("#beside").get_by_label("Plain RoPE on what fits its window").check()
+    page.get_by_label("And plain RoPE on what fits its window").check()
     page.get_by_role("button", name="Follow up").click()
     expect(page.locator("#status")).to_contain_text("tokens were read before", timeout=120_000)
     expect(page.locator("#status")).to_contain_text("not asked, for it hasn't answered every turn before")
@@ -137,10 +152,10 @@ def test_three_methods_side_by_side_and_the_passages_behind_an_answer(page):
     brief(page)
     page.get_by_label("Document").fill("The boat is called Heron. Nobody knows who painted the door. " * 20)
     page.get_by_label("Question").fill("What is the boat called?")
-    page.locator("#beside").get_by_label("Plain RoPE on what fits its window").check()
+    page.get_by_label("And plain RoPE on what fits its window").check()
     page.get_by_role("button", name="Ask", exact=True).click()
     expect(page.locator("#status")).to_contain_text(DONE, timeout=120_000)
-    for method in ("lampe", "rope", "cut"):
+    for method in ("lampe", "rope", "rope-cut"):
         assert "Heron" in page.locator(f"#{method}-answer").inner_text()
     page.get_by_role("button", name="Which passages").click()
     evidence = page.locator("#evidence")

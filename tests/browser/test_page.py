@@ -111,11 +111,29 @@ def test_a_preset_file_is_opened_used_and_left_again(page, tmp_path):
     page.get_by_role("tab", name="Position map").click()
     expect(page.locator("#map-own-curve textarea, #map-own-curve input")).to_have_value(curve_text(preset.curve))
     page.get_by_role("tab", name="Calibration").click()
-    page.get_by_role("button", name="Back to the model's own preset").click()
+    page.get_by_role("button", name="Back to this model's own mapping").click()
     expect(page.locator("#preset-in-use .status")).to_have_count(0)
     page.get_by_role("tab", name="Ask a document").click()
     own = positions_in_all(lampe.PRESETS["smollm2"], tokens)
     expect(page.locator("#sentence")).to_contain_text(f"{own:,} positions in all")
+
+
+def test_the_published_mapping_is_one_press_away_in_all_tabs(page):
+    published = lampe.LampeConfig.for_window(8192)
+    page.get_by_role("button", name="LaMPE as published").click()
+    expect(page.locator("#preset-in-use")).to_contain_text("as published in all tabs")
+    expect(page.locator("#preset-in-use")).to_contain_text("not calibrated for this model")
+    page.locator("#document textarea").fill(max((example.text for example in EXAMPLES), key=len))
+    tokens = counted(page)
+    expect(page.locator("#sentence")).to_contain_text(f"{positions_in_all(published, tokens):,} positions in all")
+    page.get_by_role("tab", name="Position map").click()
+    expect(page.locator("#map-sentence")).to_contain_text(f"{positions_in_all(published, tokens):,} positions in all")
+    page.get_by_role("button", name="Back to this model's own mapping").click()
+    expect(page.locator("#preset-in-use .status")).to_have_count(0)
+    own = positions_in_all(lampe.PRESETS["smollm2"], tokens)
+    page.get_by_role("tab", name="Ask a document").click()
+    expect(page.locator("#sentence")).to_contain_text(f"{own:,} positions in all")
+    expect(page.get_by_role("button", name="Back to this model's own mapping")).to_be_hidden()
 
 
 PHONE, PROJECTOR = {"width": 390, "height": 844}, {"width": 1920, "height": 1080}

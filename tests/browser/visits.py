@@ -37,6 +37,16 @@ def brief(page: Page, tokens: int = 10) -> None:
     page.locator("#budget input[type=number]").press("Tab")
 
 
+def beside(page: Page, *titles: str) -> None:
+    """Have these methods answer beside LaMPE, and no others."""
+    removals = page.locator("#beside .token-remove:visible")
+    while removals.count():
+        removals.first.click()
+    for title in titles:
+        page.locator("#beside input").fill(title)
+        page.get_by_role("option", name=title, exact=True).click()
+
+
 def ask_about_the_boat(page: Page, text: str = "The boat is called Heron. The lamp is green.") -> None:
     """A question whose answer is Heron, and both answers to it; a short one, if `brief` was called."""
     page.get_by_label("Document", exact=True).fill(text)

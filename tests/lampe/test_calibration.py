@@ -35,6 +35,10 @@ BASE = LampeConfig(256, 16, 8, 128)
 TEXT = " ".join(f"On day {day} the tide came at {day * 37 % 24} and the boats went out." for day in range(200))
 
 
+def text_of(straw, one):
+    return measure.text_of(straw, one.length, one.text_window, one.hidden, one.seed)
+
+
 @pytest.fixture(scope="module")
 def tokenizer(default_folder):
     return load_tokenizer()
@@ -64,7 +68,7 @@ def test_the_figures_are_those_of_whole_forwards(model, straw, objective):
     rows = list(sweep(straw, base=base, lengths=(300,), refine=0, objective=objective).run(model, straw))
     assert {row.mapping_length for row in rows} == {64, 181, 300}
     for row in rows:
-        text = measure.text_of(straw, row.evaluation.reading)
+        text = text_of(straw, row.evaluation)
         ids = text.prompts[row.asked or 0].ids
         assert len(ids) == 300
         scored, given = text.scored, ids
@@ -132,7 +136,7 @@ def test_a_text_begins_as_the_tokenizer_begins_it(straw):
     begun = copy.copy(straw)
     begun.tokenizer = Begins()
     stop = window_end(1, len(straw.ids))
-    text = measure.text_of(begun, Evaluation(40, 40, 0, 0, text_window=1))
+    text = text_of(begun, Evaluation(40, 40, 0, 0, text_window=1))
     assert text.prompts[0].ids == [7, 9, *straw.ids[stop - 38 : stop]]
     assert text.scored == list(range(20, 40))
 
@@ -181,7 +185,7 @@ def test_work_counts_what_is_read():
 
 def test_needles_are_hidden_together_and_each_is_asked_for(straw):
     reading = Evaluation(400, 400, 16, 8, text_window=1, hidden=3, seed=5)
-    text = measure.text_of(straw, reading)
+    text = text_of(straw, reading)
     prompts = text.prompts
     assert {len(prompt.ids) for prompt in prompts} == {400}, "all end at the same token"
     texts = [straw.tokenizer.decode(prompt.ids) for prompt in prompts]
@@ -196,13 +200,10 @@ def test_needles_are_hidden_together_and_each_is_asked_for(straw):
     )
     assert same > prompts[2].spans[0][1], "they differ in the question alone"
     assert len({prompt.needles.expected for prompt in prompts}) == 3
-    assert measure.text_of(straw, reading) == text
-    assert measure.text_of(straw, replace(reading, seed=6)) != text
+    assert text_of(straw, reading) == text
+    assert text_of(straw, replace(reading, seed=6)) != text
     start = len(around(straw.tokenizer, "")[0])
-    assert (
-        prompts[0].ids[start:][:30]
-        != measure.text_of(straw, replace(reading, text_window=0)).prompts[0].ids[start:][:30]
-    )
+    assert prompts[0].ids[start:][:30] != text_of(straw, replace(reading, text_window=0)).prompts[0].ids[start:][:30]
     # The loss is that of the text's last tokens, which a question and needles aren't.
     question = straw.tokenizer.decode(prompts[0].ids).index("Question:")
     assert len(straw.tokenizer.decode(prompts[0].ids[: text.scored[-1] + 1])) <= question
@@ -270,7 +271,7 @@ def test_an_interrupted_sweep_goes_on_to_the_same_file(calls, tmp_path, monkeypa
     assert without_seconds(path) == whole
     assert capsys.readouterr().out == shown
     assert len({json.dumps(row) for row in whole}) == len(whole)
-    monkeypatch.setattr(measure, "patch", None)  # a finished sweep measures nothing
+    monkeypatch.setattr(measure, "applied", None)  # a finished sweep measures nothing
     assert cli.main(arguments) == 0
 
 
@@ -377,7 +378,7 @@ def test_calibrate_gives_what_its_file_says(model, straw, tmp_path, monkeypatch)
     assert reports[0][:2] == (None, 0)
     assert reports[-1][2] == 0
     assert [done for _, done, _ in reports] == sorted(done for _, done, _ in reports)
-    monkeypatch.setattr(measure, "patch", None)  # all is in the file
+    monkeypatch.setattr(measure, "applied", None)  # all is in the file
     assert again() == config
     assert replace(read_preset(out), made=preset.made) == preset
 

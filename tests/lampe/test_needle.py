@@ -14,7 +14,7 @@ from transformers import DynamicCache
 import lampe
 from lampe import __main__ as cli
 from lampe.commands import needle as needle_command
-from lampe.methods import LampeConfig
+from lampe.methods import METHODS, LampeConfig, ScaledSigmoid
 from lampe.needle import (
     HAYSTACKS,
     TASKS,
@@ -25,6 +25,8 @@ from lampe.needle import (
     Straw,
     grid,
     hide,
+    mcnemar,
+    paired_rows,
     prompt_of,
     read_results,
     run,
@@ -206,14 +208,15 @@ def test_shared_work_changes_no_result(loaded, reference, method):
     """Oracle: each cell of a grid against the cell run alone."""
     model = loaded[0]
     config, length = lampe.LampeConfig(8192, 128, 64, 600), 1100
+    methods = {"lampe": config}
     cells = [Cell("single", length, depth, method, trial) for depth in (0.2, 0.8) for trial in (0, 1)]
-    together = list(run(model, reference, cells, config))
+    together = list(run(model, reference, cells, methods))
     assert [r.depth for r in together] == [0.8, 0.8, 0.2, 0.2]
     assert [length - r.read_tokens for r in together] == [0, CHUNK, 0, 0], "the text before a needle isn't read again"
     position_map = lampe.position_map(config, length)
     for result in together:
         cell = next(c for c in cells if (c.depth, c.trial) == (result.depth, result.trial))
-        (alone,) = run(model, reference, [cell], config)
+        (alone,) = run(model, reference, [cell], methods)
         assert replace(result, seconds=0, read_tokens=0) == replace(alone, seconds=0, read_tokens=0)
         assert f"is {result.expected[0]}." in result.excerpt
         if method == "lampe":
@@ -242,6 +245,32 @@ def test_the_wilson_interval_is_the_published_one():
     assert wilson(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-3)
 
 
+def test_mcnemars_exact_test():
+    assert mcnemar(0, 0) == 1
+    assert mcnemar(5, 5) == 1
+    assert mcnemar(0, 5) == mcnemar(5, 0) == pytest.approx(2 / 2**5)
+    assert mcnemar(1, 9) == pytest.approx(2 * (1 + 10) / 2**10)  # Siegel & Castellan's binomial table
+
+
+def test_methods_are_compared_on_the_tests_that_both_have_done(loaded, straw):
+    cells = grid("single", [600], [0.1, 0.9], ["lampe", "selfextend"], 1, 0)
+    one, *others = run(loaded[0], straw, cells)
+    scored = [replace(result, score=float(result.method == "lampe" or result.depth > 0.5)) for result in [one, *others]]
+    assert paired_rows(scored) == [(600, "selfextend", 0, 1, 2, 1.0)]
+    assert paired_rows(scored[1:]) == [(600, "selfextend", 0, 1, 1, 1.0)]
+    assert paired_rows(scored, base="selfextend") == [(600, "lampe", 1, 0, 2, 1.0)]
+    assert "selfextend  found alone 0, LaMPE alone 1, of 2 tests of both" in summary(scored)
+
+
+def test_the_command_lists_and_refuses_methods(default_folder, tmp_path, capsys):
+    assert cli.main(["methods"]) == 0
+    told = capsys.readouterr().out
+    assert all(f"{key}: {method.title}\n" in told for key, method in METHODS.items())
+    command = ["needle", "--lengths", "600", "--methods", "lampe,alibi", "--out", str(tmp_path / "needle.jsonl")]
+    assert cli.main(command) == 2
+    assert "There is no method 'alibi'; the methods are rope, lampe, " in capsys.readouterr().err
+
+
 def test_the_command_appends_resumes_and_survives_an_interrupt(default_folder, tmp_path, monkeypatch, capsys):
     out = tmp_path / "rows" / "needle.jsonl"
     command = [
@@ -267,7 +296,7 @@ def test_the_command_appends_resumes_and_survives_an_interrupt(default_folder, t
     assert table.count("lampe") == 2
     monkeypatch.setattr(needle_command, "load", None)  # a finished grid needs no model
     assert cli.main(command) == 0
-    assert all(row.ran_by(lampe.PRESETS["smollm2"]) for row in rows)
+    assert all(row.ran_by({"lampe": lampe.PRESETS["smollm2"]}) for row in rows)
     out.write_text("not a row\n", encoding="utf-8")
     assert cli.main(command) == 2
     assert "Line 1 of needle.jsonl is no result" in capsys.readouterr().err
@@ -277,12 +306,18 @@ def test_the_command_appends_resumes_and_survives_an_interrupt(default_folder, t
 def test_other_settings_are_run_again(loaded, straw):
     cells = grid("single", [600], [0.5], ["rope", "lampe"], 1, 0)
     config = LampeConfig(512, 32, 16, 300, 1.1)
-    plain, mapped = run(loaded[0], straw, cells, config)
+    plain, mapped = run(loaded[0], straw, cells, {"lampe": config})
     assert (mapped.mapping_length, mapped.head, mapped.tail, mapped.attention_scale) == (300, 32, 16, 1.1)
-    assert mapped.ran_by(config)
+    assert mapped.ran_by({"lampe": config})
+    assert (mapped.settings, plain.settings) == (config.settings(), {"window": 8192})
+    curve = ScaledSigmoid(300, 1, 100)
+    assert mapped.ran_by({"lampe": replace(config, mapping=curve)}), "at this length a curve gives the same map"
+    older = replace(mapped, settings=None)
     for change in ({"mapping": 301}, {"head": 33}, {"tail": 17}, {"attention_scale": 1.0}):
-        assert not mapped.ran_by(replace(config, **change))
-        assert plain.ran_by(replace(config, **change)), "it ran unpatched"
+        other = {"lampe": replace(config, **change)}
+        assert not mapped.ran_by(other)
+        assert not older.ran_by(other)
+        assert plain.ran_by(other), "it ran unpatched"
 
 
 def test_the_command_takes_a_preset(default_folder, tmp_path, monkeypatch, capsys):

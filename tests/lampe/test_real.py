@@ -10,7 +10,6 @@ from bitsandbytes.nn import Linear4bit
 
 import lampe
 from app.examples import EXAMPLES
-from benchmarks.first_look import language_reference, last_loss
 from lampe.prompt import build_prompt
 
 WINDOW = 8192
@@ -19,11 +18,6 @@ WINDOW = 8192
 @pytest.fixture(scope="module")
 def loaded(default_folder):
     return lampe.load(bits=4)
-
-
-@pytest.fixture(scope="module")
-def prose(loaded):
-    return language_reference(loaded[1])
 
 
 def test_the_default_is_what_it_should_be(loaded):
@@ -38,27 +32,14 @@ def test_the_default_is_what_it_should_be(loaded):
     assert tokenizer.chat_template
 
 
-def test_past_the_window_the_loss_falls_by_at_least_0_7(loaded, prose):
-    """Oracle: 12,288 tokens, mean loss of the last 512, plain against patched."""
-    model, _ = loaded
-    ids = prose[:, : WINDOW * 3 // 2]
-    plain = last_loss(model, ids)
-    with lampe.patch(model) as patched:
-        patched.plan(ids.shape[1])
-        mapped = last_loss(model, ids)
-        shares = patched.region_shares
-    print(f"loss {plain:.3f} plain, {mapped:.3f} LaMPE")
-    assert mapped <= plain - 0.7
-    assert shares.shape == (30, 3)
-    torch.testing.assert_close(shares.sum(-1), torch.ones(30))
-    assert (shares > 0).all()
+def test_a_number_in_4000_tokens_is_found_in_mapped_positions(loaded):
+    """Oracle: a 7-digit number in our own sample text, which is the same on every Python; greedy, m = 2,048.
 
-
-@pytest.mark.parametrize("depth", [0.25, 0.5, 0.8])
-def test_a_number_in_4000_tokens_is_found_in_mapped_positions(loaded, depth):
-    """Oracle: a 7-digit number in our own sample text, which is the same on every Python; greedy, m = 2,048."""
+    What 12,000 tokens come to beside plain RoPE is in tests/browser; the losses past the window are those of
+    `python -m benchmarks.first_look`.
+    """
     model, tokenizer = loaded
-    example = replace(EXAMPLES[0], depth=depth)
+    example = replace(EXAMPLES[0], depth=0.5)
     ids = torch.tensor([build_prompt(tokenizer, example.text, example.question)])
     assert 3900 < ids.shape[1] < 4100
     with lampe.patch(model, lampe.LampeConfig(8192, 512, 200, 2048)) as patched, torch.inference_mode():

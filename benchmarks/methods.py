@@ -1,0 +1,178 @@
+"""Every method on the same text and the same needles, by its authors' rule and tuned.
+
+    python -m benchmarks.methods [--quick] [--fresh] [--windows 2] [--methods rope,lampe,…] [--lengths 4096,…] [--tune]
+
+The default model in 4 bits. In each window of Python's language reference eight numbers are hidden and asked for as the
+page asks; the loss is that of its last 512 tokens. The methods see the same windows and needles, so differences are
+paired. First comes each method as its authors' rule has it (LaMPE as it is shipped). With --tune, each method's
+candidates are measured on the docstrings of Python's library at 8k and 12k tokens, as many windows and needles as
+LaMPE's own sweep takes, and the best one is then read like the others. A row for each loss and needle is kept in
+methods.jsonl beside this file (tuning's in methods-tuning.jsonl), and the command goes on where it stopped, window by
+window. Then it prints the tables and draws the figure into assets/screenshots (Chromium draws it).
+Many hours on two cores: a window of 4k, 8k, 12k and 16k tokens takes about ten minutes for each method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import plotly.graph_objects as go
+
+import lampe
+from app.sheet import GREY
+from benchmarks.measure import arguments, machine
+from benchmarks.screenshots import picture
+from lampe.calibration import TrialRow, compare, library_docstrings, read_trials, run_trials, source_of, trials, tuned
+from lampe.calibration.comparing import write_trial
+from lampe.commands.arguments import list_of
+from lampe.load import DEFAULT_MODEL_NAME
+from lampe.methods import METHODS, Method, methods_for
+from lampe.needle import HAYSTACKS, Straw, mcnemar, wilson
+
+LENGTHS = [4096, 8192, 12_288, 16_384]
+NEEDLES, SEED = 8, 11
+TUNED_AT, TUNING_WINDOWS, TUNING_SEED = [8192, 12_288], 1, 1000
+BASE = "lampe"
+
+Ways = Mapping[str, Method]
+"""What is compared, by its name."""
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--windows", type=int, default=2, help="windows of text for each length (default: 2)")
+    parser.add_argument("--lengths", type=list_of(int), default=LENGTHS, help="tokens, as 4096,8192")
+    parser.add_argument("--methods", type=list_of(str), default=list(METHODS), help=f"of {', '.join(METHODS)}")
+    parser.add_argument("--tune", action="store_true", help="tune each method, and read with the tuned settings too")
+    given = parser.parse_args()
+    print(machine(), flush=True)
+    lengths, windows, needles = ([900], 1, 2) if given.quick else (given.lengths, given.windows, NEEDLES)
+    keys = ["rope", "lampe", "yarn", "dca"] if given.quick else given.methods
+    model, tokenizer = lampe.load(bits=4)
+    ways = {METHODS[key].title: method for key, method in methods_for([BASE, *keys], model).items()}
+    if given.tune:
+        ways |= tuned_ways(model, tokenizer, ways, None if given.quick else _file("methods-tuning", given.fresh))
+    straw = Straw(HAYSTACKS["reference"](), tokenizer)
+    wanted = [one for way in ways.values() for one in trials(way, lengths, windows, needles, SEED)]
+    rows = measured(model, straw, wanted, None if given.quick else _file("methods", given.fresh))
+    print(table(ways, lengths, rows))
+    print(differences(ways, lengths, rows))
+    if not given.quick:
+        picture(figure(ways, lengths, rows), Path("assets/screenshots/methods.png"), height=600)
+
+
+def _file(name: str, fresh: bool) -> Path:
+    file = Path(__file__).with_name(f"{name}.jsonl")
+    if fresh:
+        file.unlink(missing_ok=True)
+    return file
+
+
+def measured(model: Any, straw: Straw, wanted: Sequence[Any], file: Path | None) -> list[TrialRow]:
+    """The rows of some trials: those that are kept in the file, and the others, measured now and kept there."""
+    source = asdict(source_of(model, straw, DEFAULT_MODEL_NAME))
+    rows = {row.trial: row for row in (read_trials(file, source) if file else ())}
+    for row in run_trials(model, straw, wanted, rows.values()):
+        rows[row.trial] = row
+        came = f"loss {row.loss:.3f}" if row.loss is not None else "found" if row.found else "missed"
+        print(f"{row.method.title}, {row.length:,} tokens: {came} ({row.seconds:.0f} s)", flush=True)
+        if file:
+            write_trial(file, row, source)
+    return [rows[one] for one in dict.fromkeys(wanted)]
+
+
+def tuned_ways(model: Any, tokenizer: Any, ways: Ways, file: Path | None) -> Ways:
+    """The methods whose best candidate isn't what the authors' rule says; LaMPE's calibration is its tuning."""
+    straw = Straw(library_docstrings(), tokenizer)
+    found = {}
+    for title, method in ways.items():
+        if isinstance(method, lampe.LampeConfig) or len(candidates := method.candidates()) < 2:
+            continue
+        wanted = [one for way in candidates for one in trials(way, TUNED_AT, TUNING_WINDOWS, NEEDLES, TUNING_SEED)]
+        best = tuned(method, measured(model, straw, wanted, file))
+        if best != method:
+            found[f"{title}, tuned"] = best
+    return found
+
+
+def of(rows: Sequence[TrialRow], way: Method, length: int) -> list[TrialRow]:
+    """A method's rows at a length."""
+    return [row for row in rows if (row.method, row.length) == (way, length)]
+
+
+def table(ways: Ways, lengths: Sequence[int], rows: Sequence[TrialRow]) -> str:
+    """For each way and length: needles found with their interval, the likelihood of the answers, the loss; Markdown."""
+    lines = [
+        "| found (95 %), log-likelihood, loss | " + " | ".join(f"{length:,} tokens" for length in lengths) + " |",
+        "|---" * (len(lengths) + 1) + "|",
+    ]
+    for name, way in ways.items():
+        cells = []
+        for length in lengths:
+            some = of(rows, way, length)
+            needles = [row for row in some if row.log_likelihood is not None]
+            hits = sum(bool(row.found) for row in needles)
+            low, high = wilson(hits, len(needles))
+            likelihood = fmean(row.log_likelihood or 0.0 for row in needles)
+            loss = fmean(row.loss for row in some if row.loss is not None)
+            cells.append(f"{hits} of {len(needles)} ({low:.0%}–{high:.0%}), {likelihood:.3f}, {loss:.3f}")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def differences(ways: Ways, lengths: Sequence[int], rows: Sequence[TrialRow]) -> str:
+    """Each way less LaMPE on the same texts, with 95 % intervals, and how many needles only one of both has found."""
+    base = METHODS[BASE].title
+    lines = [
+        f"| less {base} | tokens | found by it alone, by {base} alone (McNemar's p) | log-likelihood | loss |",
+        "|---|---|---|---|---|",
+    ]
+    for name, way in ways.items():
+        for length in lengths:
+            ours, theirs = of(rows, way, length), of(rows, ways[base], length)
+            if way == ways[base] or not ours:
+                continue
+            found = {(row.text_window, row.asked): bool(row.found) for row in theirs if row.asked is not None}
+            pairs = [(bool(r.found), found[r.text_window, r.asked]) for r in ours if r.asked is not None]
+            alone, base_alone = pairs.count((True, False)), pairs.count((False, True))
+            lines.append(
+                f"| {name} | {length:,} | {alone}, {base_alone} ({mcnemar(alone, base_alone):.2g}) | "
+                f"{compare(ours, theirs, 'log_likelihood')} | {compare(ours, theirs, 'loss')} |"
+            )
+    return "\n".join(lines)
+
+
+def figure(ways: Ways, lengths: Sequence[int], rows: Sequence[TrialRow]) -> go.Figure:
+    """The answers' log-likelihood less LaMPE's, with its interval: a row for each way, a panel for each length."""
+    base = ways[METHODS[BASE].title]
+    drawn = go.Figure()
+    names = [name for name, way in ways.items() if way != base]
+    for number, length in enumerate(lengths):
+        less = [compare(of(rows, ways[name], length), of(rows, base, length), "log_likelihood") for name in names]
+        axis = "" if not number else str(number + 1)
+        drawn.add_scatter(
+            x=[one.mean for one in less], y=names, mode="markers", xaxis=f"x{axis}", showlegend=False,
+            error_x={
+                "array": [one.high - one.mean for one in less], "arrayminus": [one.mean - one.low for one in less],
+            },
+            marker={"size": 9, "color": "#0072B2"},
+        )  # fmt: skip
+        width = 1 / len(lengths)
+        drawn.layout[f"xaxis{axis}"] = {
+            "domain": [number * width, (number + 1) * width - 0.03], "title": {"text": f"{length:,} tokens"},
+            "zeroline": True, "zerolinewidth": 2,
+        }  # fmt: skip
+    drawn.update_layout(
+        template="none", height=600, margin={"l": 190, "r": 20, "t": 50, "b": 60}, yaxis={"autorange": "reversed"},
+        title={"text": "Log-likelihood of the answers, less LaMPE's (right of 0: likelier than under LaMPE)"},
+        font={"family": "system-ui, sans-serif", "size": 13, "color": GREY},
+    )  # fmt: skip
+    return drawn
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""Any methods on the same windows of text and the same needles: rows to compare, and the best settings of one.
+
+A sweep fits LaMPE's curve; here each method is taken with settings as they are. What is read, hidden and asked is the
+same as in a sweep, so that a method costs as many reads here as LaMPE does there.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from lampe.calibration.measure import Outcome, read_window, text_of
+from lampe.calibration.points import CalibrationError
+from lampe.methods import Method, method_class
+from lampe.needle import Straw
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One thing to be measured: a window's loss, or one of the needles hidden in it, read by a method.
+
+    Parameters
+    ----------
+    method : Method
+    length : int
+        In tokens.
+    text_window : int
+        The number of the window, from 0: see `lampe.calibration.points.window_end`.
+    hidden : int
+        Needles hidden together in it; 0 for the text alone.
+    asked : int or None
+        The number of the needle that is asked for, from 0; None for the loss.
+    seed : int
+        Of the needles.
+    """
+
+    method: Method
+    length: int
+    text_window: int
+    hidden: int
+    asked: int | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class TrialRow(Outcome, Trial):
+    """What came of a trial; its fields are those of `Trial` and of `Outcome`."""
+
+    @property
+    def trial(self) -> Trial:
+        """What it came of."""
+        return Trial(**{field.name: getattr(self, field.name) for field in fields(Trial)})
+
+
+def trials(method: Method, lengths: Iterable[int], windows: int, needles: int, seed: int) -> list[Trial]:
+    """All that is measured of a method: each window at each length for its loss and its needles, and read once.
+
+    Parameters
+    ----------
+    method : Method
+    lengths : iterable of int
+        In tokens.
+    windows, needles : int
+        Windows of the text at each length, and needles in each.
+    seed : int
+    """
+    return [
+        Trial(method, length, window, needles, asked, seed)
+        for window in range(windows)
+        for length in lengths
+        for asked in (None, *range(needles))
+    ]
+
+
+def run_trials(model: Any, straw: Straw, wanted: Sequence[Trial], kept: Iterable[TrialRow] = ()) -> Iterator[TrialRow]:
+    """Measure what isn't kept; the first windows of all methods come before their second ones.
+
+    Methods that map a length alike, as many do within the window, share what was measured of one of them.
+
+    Parameters
+    ----------
+    model : transformers model
+        Not patched.
+    straw : Straw
+        The text.
+    wanted : sequence of Trial
+    kept : iterable of TrialRow
+    """
+    kept = list(kept)
+    done, known = {row.trial for row in kept}, {_runs_as(row): row for row in kept}
+    missing = sorted((one for one in wanted if one not in done), key=lambda one: (one.text_window, one.length))
+    for (method, length, window, hidden, seed), group in itertools.groupby(
+        missing, key=lambda one: (one.method, one.length, one.text_window, one.hidden, one.seed)
+    ):
+        some = list(dict.fromkeys(group))
+        yield from [replace(known[_runs_as(one)], method=method) for one in some if _runs_as(one) in known]
+        some = [one for one in some if _runs_as(one) not in known]
+        if not some:
+            continue
+        text = text_of(straw, length, window, hidden, seed)
+        outcomes = read_window(model, straw.tokenizer, method, text, [one.asked for one in some])
+        for trial, outcome in zip(some, outcomes, strict=True):
+            row = TrialRow(**{name: getattr(trial, name) for name in _TRIAL}, **asdict(outcome))
+            known[_runs_as(trial)] = row
+            yield row
+
+
+def _runs_as(trial: Trial) -> tuple[Any, ...]:
+    """Equal for trials that compute the same."""
+    method, length = trial.method, trial.length
+    how = method.position_map(length).regions, method.frequencies(length), method.attention_scale
+    return (*how, length, trial.text_window, trial.hidden, trial.asked, trial.seed)
+
+
+def cost(rows: Iterable[TrialRow]) -> float:
+    """What tuning makes as small as can be: as `Measured.cost` for "both", with equal weights, the mean over lengths.
+
+    Raises
+    ------
+    CalibrationError
+        If a length has no loss or no needles.
+    """
+    lengths: dict[int, list[TrialRow]] = {}
+    for row in rows:
+        lengths.setdefault(row.length, []).append(row)
+    costs = []
+    for length, some in lengths.items():
+        losses = [row.loss for row in some if row.loss is not None]
+        needles = [row for row in some if row.log_likelihood is not None]
+        if not losses or not needles:
+            raise CalibrationError(f"At {length:,} tokens there is no loss, or no needle, to tune a method by.")
+        surprise = -fmean(row.log_likelihood or 0.0 for row in needles)
+        missed = 1 - fmean(bool(row.found) for row in needles)
+        costs.append((fmean(losses) + missed + surprise / (1 + surprise) / len(needles)) / 2)
+    if not costs:
+        raise CalibrationError("There are no rows to tune a method by.")
+    return fmean(costs)
+
+
+def tuned(method: Method, rows: Iterable[TrialRow]) -> Method:
+    """Those of a method's `candidates` that cost least.
+
+    Raises
+    ------
+    CalibrationError
+        If nothing was measured of one of them.
+    """
+    of: dict[Method, list[TrialRow]] = {one: [] for one in method.candidates()}
+    for row in rows:
+        if row.method in of:
+            of[row.method].append(row)
+    return min(of, key=lambda one: cost(of[one]))
+
+
+def write_trial(path: Path, row: TrialRow, source: dict[str, Any]) -> None:
+    """Append a row to a file of JSON lines, and what it was measured on."""
+    values = {name: getattr(row, name) for name in (*_TRIAL, *_OUTCOME)}
+    given = {**values, "method": row.method.key, "settings": row.method.settings(), **source}
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(given) + "\n")
+
+
+def read_trials(path: Path, source: dict[str, Any]) -> list[TrialRow]:
+    """The rows of such a file that were measured on this model, weights and text; none where there is no file.
+
+    Raises
+    ------
+    CalibrationError
+        If a line is no row, or of a method that isn't known; the message names the line, and the file stays as it is.
+    """
+    if not path.exists():
+        return []
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            given = json.loads(line)
+            method = method_class(given["method"]).from_settings(given["settings"])
+            values = {name: given[name] for name in (*_TRIAL[1:], *_OUTCOME)}
+            row = TrialRow(method, **values)
+            if any(not isinstance(values[name], int) for name in ("length", "text_window", "hidden", "seed", "tokens")):
+                raise TypeError("a count is no whole number")
+            if (row.asked is None) != (row.loss is not None) or (row.asked is None) == (row.log_likelihood is not None):
+                raise ValueError("a row holds a loss, or whether a needle was found and its log-likelihood")
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise CalibrationError(
+                f"Line {number} of {path.name} is no row of a comparison ({error!r:.120}). Remove that line, or name "
+                "another file; the other lines are used as they are."
+            ) from error
+        if source.items() <= given.items():
+            found.append(row)
+    return found
+
+
+_TRIAL = tuple(field.name for field in fields(Trial))
+_OUTCOME = tuple(field.name for field in fields(Outcome))
