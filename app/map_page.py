@@ -15,7 +15,7 @@ import gradio as gr
 import plotly.graph_objects as go
 
 import lampe
-from app import figures, map_figures, views
+from app import figures, map_figures, method_figures, views
 from app.asking import REFUSALS, Chosen
 from app.checks import AskError
 from app.computing import with_progress
@@ -23,6 +23,7 @@ from app.downloads import QUIET, saves
 from app.map_view import (
     CUSTOM,
     KINDS,
+    MOST_BESIDE,
     POINTS,
     SENTENCE,
     MapView,
@@ -34,7 +35,7 @@ from app.map_view import (
 from app.reports import Attention
 from app.session import Session
 from app.sheet import COLOURS, as_plot
-from lampe.methods import LampeConfig
+from lampe.methods import METHODS, LampeConfig
 from lampe.prompt import pieces
 
 MODELS = {
@@ -240,6 +241,19 @@ def build_map_tab(
                 placeholder=f"Paste up to {_SHORT_TEXT_TOKENS} tokens: their number becomes the input length.",
             )  # fmt: skip
             strip = gr.HTML(elem_id="map-strip")
+            gr.HTML("<h2>Methods compared</h2>")
+            beside = gr.Dropdown(
+                [(method.title, key) for key, method in METHODS.items() if key != LampeConfig.key],
+                value=[],
+                multiselect=True,
+                max_choices=MOST_BESIDE,
+                label=f"Beside these settings, by their authors' rule for the window (up to {MOST_BESIDE})",
+                elem_id="map-beside",
+            )
+            with gr.Column(visible=False) as compared:
+                together = gr.Plot(show_label=False, label="Several methods' positions", elem_id="plot-methods")
+                apart = gr.Plot(show_label=False, label="Several methods' attention regions", elem_id="plot-planes")
+                formulas = gr.HTML(elem_id="map-formulas")
             gr.HTML("<h2>Every number</h2>")
             numbers = gr.HTML(elem_id="map-numbers")
             with gr.Column(visible=False) as measured:
@@ -254,7 +268,7 @@ def build_map_tab(
     controls: dict[str, Any] = {
         "model": model, "length": length, "planned": planned, "window": window, "head": head, "tail": tail,
         "mapping": mapping, "curve": own_curve, "scale": scale, "kind": kind, "query": query, "across": across,
-        "at_query": at_query, "at_key": at_key, "big": big,
+        "at_query": at_query, "at_key": at_key, "big": big, "beside": beside,
     }  # fmt: skip
 
     # Handlers
@@ -274,16 +288,28 @@ def build_map_tab(
             "", drawn.sentence, plots["distance"], drawn.captions["distance"], *shown, drawn.captions["regions"],
             plots["matrix"], drawn.captions["matrix"], plots["curve"], drawn.captions["curve"], plots["row"],
             drawn.row, drawn.numbers, views.map_link(view), gr.Number(visible=view.model == CUSTOM),
-            gr.Textbox(visible=view.model == CUSTOM),
+            gr.Textbox(visible=view.model == CUSTOM), *compare(view),
+        ]  # fmt: skip
+
+    def compare(view: MapView) -> list[Any]:
+        """Other methods beside these settings, where some are chosen."""
+        if not view.beside:
+            return [gr.Column(visible=False), gr.skip(), gr.skip(), gr.skip()]
+        given = view.methods, view.length
+        return [
+            gr.Column(visible=True), as_plot(method_figures.curves_figure(*given, view.big), "lampe-methods"),
+            as_plot(method_figures.planes_figure(*given, view.big), "lampe-planes"),
+            method_figures.formulas_table(*given),
         ]  # fmt: skip
 
     drawn_in = [
         message, sentence, distance, distance_caption, *(part for plane in planes for part in plane), regions_caption,
         heat, matrix_caption, curve, curve_caption, row, row_table, numbers, link, window, own_curve,
+        compared, together, apart, formulas,
     ]  # fmt: skip
 
     def set_controls(view: MapView) -> list[Any]:
-        return [_slider(view.length), *(getattr(view, name) for name in controls)]
+        return [_slider(view.length), *(_shown(getattr(view, name)) for name in controls)]
 
     def choose_model(name: str) -> list[Any]:
         if name == CUSTOM:  # goes on from what is there
@@ -440,6 +466,11 @@ def build_map_tab(
     pair.change(show_pair, [pair, big], [*set_by, follow, tabs, pair], **QUIET)
     open_run.click(run_settings, [attention, big], [*set_by, follow], **QUIET)
     chosen.change(use, [chosen, length, planned, big], set_by, **QUIET)
+
+
+def _shown(value: Any) -> Any:
+    """A setting as its control has it."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 _LARGE_FILES_AN_HOUR = 60  # each is 6 MB, and gradio keeps its copy for an hour

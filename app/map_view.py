@@ -13,11 +13,12 @@ from urllib.parse import urlencode
 import lampe
 from app.checks import AskError, whole_number
 from app.figures import Frame, curves, formula
-from lampe.methods import LampeConfig, ScaledSigmoid
+from lampe.methods import METHODS, LampeConfig, Method, MethodError, ScaledSigmoid, method_class
 from lampe.positions import PositionMap, plain_map
 from lampe.presets import rescaled
 
 MAX_MAP_LENGTH = 1_048_576
+MOST_BESIDE = 5
 CUSTOM = "custom"
 """The model of nobody: a window of one's own, with Llama-3's curve rescaled to it."""
 
@@ -61,6 +62,8 @@ class MapView:
         Presentation size.
     planned : int or None
         The length that the input is planned for, with an answer and further questions; None is its own.
+    beside : tuple of str
+        The keys of further methods that are drawn beside LaMPE, by their authors' rule for the window.
     """
 
     model: str = "smollm2"
@@ -78,6 +81,7 @@ class MapView:
     at_key: int = 0
     big: bool = False
     planned: int | None = None
+    beside: tuple[str, ...] = ()
 
     @classmethod
     def checked(cls, **given: Any) -> MapView:
@@ -130,6 +134,8 @@ class MapView:
         default = MapView() if self.model == CUSTOM else replace(MapView.of(self.model), window=self.window)
         values = asdict(self)
         given = {name: value for name, value in values.items() if value != getattr(default, name)}
+        if self.beside:
+            given["beside"] = ",".join(self.beside)
         return "?" + urlencode({"model": self.model} | {k: int(v) if v is True else v for k, v in given.items()})
 
     @property
@@ -142,6 +148,11 @@ class MapView:
         mapping = base.mapping if self.mapping is None else self.mapping
         basis = base.basis if self.mapping is None else "given"
         return LampeConfig(base.window, head, tail, mapping, self.scale, basis=basis)
+
+    @property
+    def methods(self) -> list[Method]:
+        """These settings, and the methods beside them."""
+        return [self.config, *(METHODS[key].for_window(self.config.window) for key in self.beside)]
 
     @property
     def position_map(self) -> PositionMap:
@@ -190,6 +201,8 @@ def _value(name: str, value: Any) -> Any:
         if value not in (True, False, "0", "1"):
             raise AskError(f"Presentation size is 1 or 0, not {value!r:.60}.")
         return value in (True, "1")
+    if name == "beside":
+        return _keys(value)
     if value in (None, ""):
         if name in _OPTIONAL:
             return None
@@ -211,6 +224,17 @@ def _value(name: str, value: Any) -> Any:
     if not least <= number <= most:
         raise AskError(f"{title} must be {least:,} to {most:,}{unit and ' '}{unit}, not {f'{number:,}':.40}.")
     return number
+
+
+def _keys(value: Any) -> tuple[str, ...]:
+    """Keys of methods, as a page (a list) or a link (between commas) gives them."""
+    given = [part for part in value.split(",") if part] if isinstance(value, str) else value or []
+    if not isinstance(given, list | tuple) or len(given) > MOST_BESIDE or len(set(given)) < len(given):
+        raise AskError(f"At most {MOST_BESIDE} different methods are drawn beside LaMPE, not {value!r:.80}.")
+    try:
+        return tuple(method_class(key).key for key in given)
+    except MethodError as error:
+        raise AskError(str(error)) from None
 
 
 def curve_text(curve: ScaledSigmoid) -> str:

@@ -1,4 +1,4 @@
-"""The library at the command line: `python -m lampe needle --help`."""
+"""The library at the command line: `lampe needle --help`, or `python -m lampe needle --help`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lampe.probe import UnsupportedModelError
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; its exit status. 130 is Ctrl-C, 2 a request that can't be done."""
-    parser = argparse.ArgumentParser(prog="python -m lampe", description=__doc__)
+    parser = argparse.ArgumentParser(prog="lampe", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
     needle.add(commands.add_parser("needle", help="hide facts in long texts, ask for them, and score the answers"))
     calibrate.add(commands.add_parser("calibrate", help="find the mapping lengths that suit a model"))

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from lampe.calibration.points import check_lengths
+from lampe.calibration.points import CalibrationError, check_lengths
 from lampe.methods import LampeConfig, ScaledSigmoid
 
 
@@ -107,7 +107,10 @@ def fit_curve(points: Sequence[Best], window: int, least: int) -> ScaledSigmoid:
     CalibrationError
         If there are fewer than three lengths.
     """
-    from scipy.optimize import OptimizeWarning, curve_fit  # heavy, and needed nowhere else
+    try:
+        from scipy.optimize import OptimizeWarning, curve_fit  # heavy, and needed nowhere else
+    except ImportError as error:
+        raise CalibrationError("Fitting a curve needs scipy: pip install 'lampe-lab[calibrate]'.") from error
 
     check_lengths(point.length for point in points)
     lengths = np.array([point.length for point in points], dtype=float)

@@ -5,13 +5,30 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 import lampe
+from lampe.calibration.fit import Best, fit_curve
 
 LIBRARY = Path(lampe.__file__).parent
+
+
+def test_what_installing_brings_is_what_the_requirements_say():
+    project = tomllib.loads((LIBRARY.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    lines = (LIBRARY.parent / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    stated = sorted(line for line in lines if line and not line.startswith("#"))
+    assert sorted([*project["dependencies"], *extras["4bit"], *extras["calibrate"], *extras["app"]]) == stated
+
+
+def test_a_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "scipy.optimize", None)
+    points = [Best(length, length // 2, 1.0, 0.1, False) for length in (1000, 2000, 4000)]
+    with pytest.raises(lampe.CalibrationError, match=r"pip install 'lampe-lab\[calibrate\]'"):
+        fit_curve(points, 4096, 64)
 
 
 @pytest.mark.parametrize("file", sorted(LIBRARY.rglob("*.py")), ids=lambda f: f.name)
