@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from lampe.calibration import CalibrationError
-from lampe.commands import calibrate, doctor, methods, needle
+from lampe.commands import calibrate, doctor, methods, needle, tune
 from lampe.load import LoadError
 from lampe.methods import MethodError
 from lampe.needle import NeedleError
@@ -22,6 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     methods.add(
         commands.add_parser("methods", help="the methods that can be compared, with their settings for a model")
     )
+    tune.add(commands.add_parser("tune", help="find the settings of any method that suit a model"))
     doctor.add(commands.add_parser("doctor", help="what LaMPE makes of a model, and what to do next"))
     given = parser.parse_args(arguments)
     try:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lampe.methods import Method, MethodError, method_class
 from lampe.needle import HAYSTACKS, Haystack, NeedleError
 
 
@@ -27,6 +29,23 @@ def list_of(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
 
     parse.__name__ = f"list of {getattr(kind, '__name__', 'values')}"
     return parse
+
+
+def read_settings(path: Path) -> Method:
+    """A method with the settings that a file has, as JSON with `method` and `settings`.
+
+    Raises
+    ------
+    MethodError
+        If the file has none.
+    """
+    try:
+        given = json.loads(path.read_text(encoding="utf-8"))
+        return method_class(given["method"]).from_settings(given["settings"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise MethodError(
+            f"{path.name} has no settings of a method ({error!s:.200}). `lampe tune` writes such files."
+        ) from error
 
 
 def text_named(name: str, known: dict[str, Callable[[], Haystack]] = HAYSTACKS) -> Haystack:

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from lampe import needle
 from lampe.calibration import load_preset
-from lampe.commands.arguments import add_model, list_of, text_named
+from lampe.commands.arguments import add_model, list_of, read_settings, text_named
 from lampe.load import DEFAULT_MODEL_NAME, load, load_config
 from lampe.methods import METHODS, Method, methods_for
 from lampe.needle import HAYSTACKS, TASKS, Straw, grid, read_rows, row_of, summary
@@ -31,6 +31,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--trials", type=int, default=1, help="needles for each length and depth")
     parser.add_argument("--preset", type=Path, help="a preset file for LaMPE (default: the model's own preset)")
+    parser.add_argument(
+        "--settings", type=Path, action="append", default=[], help="a method's settings, as `lampe tune` writes them"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("needle.jsonl"))
     parser.set_defaults(run=run)
@@ -42,6 +45,7 @@ def run(given: argparse.Namespace) -> int:
     haystack = text_named(given.haystack)
     ran_with = {"model": given.model or DEFAULT_MODEL_NAME, "bits": given.bits}
     preset: dict[str, Method] = {"lampe": load_preset(given.preset)} if given.preset else {}
+    preset |= {method.key: method for method in map(read_settings, given.settings)}
     methods = methods_for(given.methods, load_config(given.model), preset)
     kept = [
         result

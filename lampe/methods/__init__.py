@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from lampe.methods.ablations import FixedLampe, HeadlessLampe, TaillessLampe, UniformLampe
 from lampe.methods.compositions import LampeNtk, LampeYarn
 from lampe.methods.dca import DualChunk
 from lampe.methods.frequencies import DynamicNtk, Ntk, PositionInterpolation, Yarn
@@ -26,6 +27,10 @@ _CLASSES: tuple[type[Method], ...] = (
     LampeConfig,
     PaperLampe,
     ReleasedLampe,
+    FixedLampe,
+    UniformLampe,
+    HeadlessLampe,
+    TaillessLampe,
     SelfExtend,
     JetLong,
     ReRope,
@@ -40,7 +45,28 @@ _CLASSES: tuple[type[Method], ...] = (
     LampeNtk,
 )
 
-METHODS: dict[str, type[Method]] = {method.key: method for method in _CLASSES}
+
+def registry(classes: Iterable[type[Method]]) -> dict[str, type[Method]]:
+    """Methods by their keys.
+
+    Raises
+    ------
+    MethodError
+        If two have one key or one title.
+    """
+    found: dict[str, type[Method]] = {}
+    for method in classes:
+        for other in found.values():
+            if other.key == method.key or other.title == method.title:
+                raise MethodError(
+                    f"{other.__name__} and {method.__name__} have the same key or title ({method.key!r}, "
+                    f"{method.title!r}): rows and pages couldn't tell them apart. Give one of them another."
+                )
+        found[method.key] = method
+    return found
+
+
+METHODS = registry(_CLASSES)
 """Each method's class by its key, in the order in which they are listed."""
 
 
@@ -96,4 +122,5 @@ __all__ = [
     "method_class",
     "methods_for",
     "position_map",
+    "registry",
 ]

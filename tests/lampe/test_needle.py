@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import replace
 
@@ -269,6 +270,30 @@ def test_the_command_lists_and_refuses_methods(default_folder, tmp_path, capsys)
     command = ["needle", "--lengths", "600", "--methods", "lampe,alibi", "--out", str(tmp_path / "needle.jsonl")]
     assert cli.main(command) == 2
     assert "There is no method 'alibi'; the methods are rope, lampe, " in capsys.readouterr().err
+
+
+def test_tuned_settings_are_found_written_and_run_with(default_folder, tmp_path, capsys, monkeypatch):
+    out, small = tmp_path / "tuned.json", METHODS["rerope"]
+    monkeypatch.setattr(small, "candidates", lambda self: [self, replace(self, near=64)])
+    tune = ["tune", "rerope", "--lengths", "700", "--needles", "2", "--out", str(out)]
+    assert cli.main(tune) == 0
+    told = capsys.readouterr().out
+    assert "(authors' rule)" in told
+    assert "(best)" in told
+    best = json.loads(out.read_text(encoding="utf-8"))
+    assert best["method"] == "rerope"
+    rows = (tmp_path / "tuned.jsonl").read_text(encoding="utf-8")
+    assert rows.count("\n") == 6
+    assert cli.main(tune) == 0
+    assert capsys.readouterr().out == told
+    assert (tmp_path / "tuned.jsonl").read_text(encoding="utf-8") == rows, "nothing is measured again"
+    needles = tmp_path / "needle.jsonl"
+    command = ["needle", "--lengths", "700", "--depths", "0.5", "--methods", "rerope", "--out", str(needles)]
+    assert cli.main([*command, "--settings", str(out)]) == 0
+    assert [row.settings for row in read_results(needles)] == [best["settings"]]
+    out.write_text('{"method": "rerope"}', encoding="utf-8")
+    assert cli.main([*command, "--settings", str(out)]) == 2
+    assert "tuned.json has no settings of a method" in capsys.readouterr().err
 
 
 def test_the_command_appends_resumes_and_survives_an_interrupt(default_folder, tmp_path, monkeypatch, capsys):
