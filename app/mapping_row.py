@@ -47,6 +47,6 @@ def build_mapping_row(session: Session, model: gr.State, chosen: gr.State) -> tu
 
     shown = [chosen, back, in_use]
     published.click(publish, chosen, shown, **QUIET)
-    back.click(leave, chosen, shown, queue=False, **QUIET)
+    back.click(leave, chosen, shown, **QUIET)  # queued: else nothing hears that the state has changed
     model.change(lambda: [gr.Button(visible=False), ""], None, [back, in_use], queue=False, **QUIET)
     return in_use, back

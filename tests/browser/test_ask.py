@@ -90,7 +90,7 @@ def test_two_visitors_wait_in_line_and_stop_works_there(page, browser, server):
 
 
 def test_other_methods_answer_beside_lampe(page):
-    brief(page, 6)
+    brief(page)
     beside(page, "SelfExtend", "LaMPE, as published", "YaRN", "LaMPE + YaRN")
     page.get_by_label("Document", exact=True).fill("The boat is called Heron. The lamp is green.")
     page.get_by_label("Question").fill("What is the boat called?")

@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from playwright.sync_api import expect
 
 import lampe
 from app.asking import planned_length
+from lampe.methods import METHODS
 from tests.browser.visits import ask_about_the_boat, brief, counted, open_map, trace
 
 SMOL = lampe.PRESETS["smollm2"]
+
+
+def test_methods_are_drawn_beside_lampe_and_a_link_brings_them_back(page):
+    open_map(page)
+    expect(page.locator("#plot-methods")).to_be_hidden()
+    for title in ("SelfExtend", "Dual Chunk Attention"):
+        page.locator("#map-beside input").fill(title)
+        page.get_by_role("option", name=title, exact=True).click()
+    expect(page.locator("#map-formulas")).to_contain_text("⌊i·1/3⌋ + 683 − ⌊j·1/3⌋")
+    expect(page.locator("#map-formulas")).to_contain_text("min(i mod 5,120 + 5,120, 6,144)")
+    position_map = METHODS["selfextend"].for_window(8192).position_map(12_000)
+    drawn = trace(page, "plot-methods", "SelfExtend")
+    assert drawn["y"] == [position_map.relative(11_999, 11_999 - distance) for distance in drawn["x"]]
+    address, link = page.url.partition("?")[0], page.locator("#map-link a")
+    expect(link).to_have_attribute("href", re.compile("beside=selfextend%2Cdca"))
+    page.goto(f"{address}{link.get_attribute('href')}")
+    expect(page.locator("#map-formulas")).to_contain_text("Dual Chunk Attention")
 
 
 def test_moving_the_slider_redraws_every_figure(page):
