@@ -290,11 +290,15 @@ def build_ask_tab(
         ways = [FIRST, *map(Way, beside or []), *[CUT] * bool(cut_too)]
         earlier = conversation.turns if following and conversation else {}
         answers: dict[Way, str] = {}
+        notes: dict[Way, str] = {}
         reports: list[RunReport] = []
         measured: Attention | None = None
 
         def shown(words: str) -> list[Any]:
-            threads = [ask_views.thread(way, earlier.get(way, ()), question, answers.get(way, "")) for way in ways]
+            threads = [
+                ask_views.thread(way, earlier.get(way, ()), question, answers.get(way, ""), notes.get(way, ""))
+                for way in ways
+            ]
             held = views.side_by_side(threads if answers or reports else [])
             return [words, held, views.run_report(reports), *[gr.skip()] * 6]
 
@@ -328,7 +332,7 @@ def build_ask_tab(
                     asked = Request(text, question, way.method, longest, turns, sampling, chosen, way.cut)
                     answers[way] = ""
                     for update in session.ask(asked, stop, request.session_hash):
-                        answers[way] = update.answer
+                        answers[way], notes[way] = update.answer, update.note or notes.get(way, "")
                         stage = f"{way.title}: {update.stage}"
                         if update.report:
                             reports.append(update.report)

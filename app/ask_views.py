@@ -57,16 +57,17 @@ def about(document: Document) -> str:
     return f'{told}<details class="parts"><summary>Its parts</summary><ol>{names}</ol></details>'
 
 
-def thread(way: Way, earlier: Sequence[tuple[str, str]], question: str, answer: str) -> str:
-    """One method's answer as it grows, after the turns before it."""
+def thread(way: Way, earlier: Sequence[tuple[str, str]], question: str, answer: str, note: str = "") -> str:
+    """One method's answer as it grows, after the turns before it, and what is to be known about it."""
     name = way.title + (", the same model unpatched" if way.method == Rope.key else "")
     turns = "".join(
         f'<p class="turn"><b>{escape(asked)}</b><br>{_said(said) or "(no answer)"}</p>' for asked, said in earlier
     )
     asked = f'<p class="turn"><b>{escape(question)}</b></p>' if earlier else ""
+    told = f"<small>{escape(note)}</small>" if note else ""
     return (
         f'<section class="answer {way.slug}" id="{way.slug}-answer" aria-label="Answer of {name}" tabindex="0">'
-        f"<h3>{name}</h3>{turns}{asked}<p>{_said(answer)}</p></section>"
+        f"<h3>{name}</h3>{turns}{asked}<p>{_said(answer)}</p>{told}</section>"
     )
 
 

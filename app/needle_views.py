@@ -38,8 +38,15 @@ def card(result: Result) -> str:
         f'<section class="answer {slug}" id="needle-answer-{slug}" aria-label="Answer of {name}" tabindex="0">'
         f"<h3>{name}</h3><p>{escape(result.answer) or '(no answer)'}</p>"
         f'<p class="verdict"><b>{_mark(result.score)} {escape(verdict(result))}</b></p>'
-        f"<small>{escape(result.question)} {_read(result)}</small></section>"
+        f"<small>{escape(result.question)} {_read(result)} {escape(_beyond(result))}</small></section>"
     )
+
+
+def _beyond(result: Result) -> str:
+    """That the prompt is longer than the method reaches, if it is."""
+    if result.settings is None:  # an older row
+        return ""
+    return METHODS[result.method].from_settings(result.settings).beyond(result.length)
 
 
 def _read(result: Result) -> str:

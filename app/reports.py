@@ -134,4 +134,5 @@ class Update:
     answer: str = ""
     report: RunReport | None = None
     attention: Attention | None = None
+    note: str = ""  # what is to be known of it before there is an answer
     seconds_left: float | None = None

@@ -238,7 +238,7 @@ class Session:
                     self._speeds.get(loaded.choice),
                 ):  # fmt: skip
                     report = update.report and replace(update.report, outgrown=outgrown)
-                    yield replace(update, report=report)
+                    yield replace(update, report=report, note=method.beyond(len(prompt.ids)))
             except Exception:
                 sound = False  # it may have failed between two layers
                 raise

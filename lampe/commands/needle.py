@@ -52,6 +52,9 @@ def run(given: argparse.Namespace) -> int:
         for result, with_ in (read_rows(given.out) if given.out.exists() else ())
         if result.haystack == haystack.name and with_ == ran_with and result.ran_by(methods)
     ]
+    for method in methods.values():
+        if told := method.beyond(max(given.lengths)):
+            print(told, file=sys.stderr)
     done = {result.cell for result in kept}
     missing = [cell for cell in cells if cell not in done]
     if missing:
