@@ -103,7 +103,7 @@ class _Panel(NamedTuple):
     points: list[list[str]]
 
 
-_COLUMNS = 3
+_COLUMNS = 2  # as many as a phone has room for
 
 
 def heat(results: Sequence[Result], cells: Sequence[Cell], big: bool = False) -> go.Figure:
@@ -116,7 +116,7 @@ def heat(results: Sequence[Result], cells: Sequence[Cell], big: bool = False) ->
         values = [[found.get(point) for point in row] for row in points]
         panels.append(_Panel(METHODS[method].title, values, [list(map(str, row)) for row in points]))
     colours = {"zmin": 0, "zmax": 1, "colorscale": "Cividis"}
-    return _heat_maps(panels, lengths, depths, ".0%", "found %{z:.0%}", colours, big)
+    return _heat_maps(panels, lengths, depths, ".0f", "found %{z:.0%}", colours, big)
 
 
 def differences(results: Sequence[Result], base: str = "lampe", big: bool = False) -> go.Figure | None:
@@ -140,7 +140,7 @@ def differences(results: Sequence[Result], base: str = "lampe", big: bool = Fals
     if not panels:
         return None
     colours = {"zmin": -1, "zmax": 1, "colorscale": "RdBu"}
-    return _heat_maps(panels, lengths, depths, "+.0%", "%{z:+.0%} of the same tests", colours, big)
+    return _heat_maps(panels, lengths, depths, "+.0f", "%{z:+.0%} of the same tests", colours, big)
 
 
 def _less(ours: dict[tuple[int, int], float], theirs: dict[tuple[int, int], float]) -> float | None:
@@ -153,7 +153,7 @@ def _heat_maps(
     panels: Sequence[_Panel], lengths: Sequence[int], depths: Sequence[float], shown: str, hover: str,
     colours: dict[str, Any], big: bool,
 ) -> go.Figure:  # fmt: skip
-    """Heat maps on one colour scale, up to three in a row."""
+    """Heat maps on one colour scale, up to two in a row; the numbers in them are per cent."""
     size = 18 if big else 13
     columns = max(1, min(_COLUMNS, len(panels)))
     rows = max(1, -(-len(panels) // columns))
@@ -162,12 +162,12 @@ def _heat_maps(
     for number, panel in enumerate(panels):
         row, column = divmod(number, columns)
         axis = "" if not number else str(number + 1)
-        text = [["" if value is None else format(value, shown) for value in line] for line in panel.values]
+        text = [["" if value is None else format(100 * value, shown) for value in line] for line in panel.values]
         figure.add_heatmap(
             x=[_short(n) for n in lengths], y=[f"{d:g}" for d in depths], z=panel.values, text=text,
             texttemplate="%{text}", hovertext=[[f"{n:,}" for n in lengths]] * len(depths), customdata=panel.points,
             xgap=2, ygap=2, xaxis=f"x{axis}", yaxis=f"y{axis}", name=panel.name, hoverongaps=False,
-            showscale=number == len(panels) - 1, colorbar={"tickformat": shown, "thickness": 12}, **colours,
+            showscale=number == len(panels) - 1, colorbar={"tickformat": ".0%", "thickness": 12}, **colours,
             hovertemplate=f"%{{hovertext}} tokens, depth %{{y}}<br>{hover}<extra>{panel.name}</extra>",
         )  # fmt: skip
         left, right = column / columns + 0.03 * bool(column), (column + 1) / columns - 0.03
@@ -181,7 +181,9 @@ def _heat_maps(
             "domain": [low, high], "anchor": f"x{axis}", "autorange": "reversed", "showticklabels": not column,
             "title": {"text": "" if column else "Depth of the needle"}, **named,
         }  # fmt: skip
-        short = panel.name.removeprefix("Plain ") if columns > 1 else panel.name  # they stand side by side on a phone
+        # They stand side by side on a phone.
+        short = panel.name.removeprefix("Plain ").removeprefix("LaMPE less ") if columns > 1 else panel.name
+        short = f"less {short}" if short != panel.name and panel.name.startswith("LaMPE less ") else short
         layout["annotations"].append(
             {"x": (left + right) / 2, "y": high + 0.01, "xref": "paper", "yref": "paper", "yanchor": "bottom",
              "xanchor": "center", "showarrow": False, "text": f"<b>{short}</b>", "font": {"size": size}}

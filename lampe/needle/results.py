@@ -9,7 +9,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-from lampe.methods import method_class
+from lampe.methods import METHODS, method_class
 from lampe.needle.cells import Cell
 from lampe.needle.running import Result
 from lampe.needle.tasks import NeedleError
@@ -36,8 +36,14 @@ def summary_rows(results: Iterable[Result]) -> list[tuple[int, str, float, float
         cells.setdefault((result.length, result.method), []).append(result.score)
     return [
         (length, method, sum(scores) / len(scores), *wilson(sum(scores), len(scores)), len(scores))
-        for (length, method), scores in sorted(cells.items())
+        for (length, method), scores in sorted(cells.items(), key=_in_order)
     ]
+
+
+def _in_order(cell: tuple[tuple[int, str], Any]) -> tuple[int, int]:
+    """By length, and as the methods are listed."""
+    (length, method), _ = cell
+    return length, list(METHODS).index(method)
 
 
 def summary(results: Iterable[Result]) -> str:
@@ -72,7 +78,7 @@ def paired_rows(results: Iterable[Result], base: str = "lampe") -> list[tuple[in
     for result in results:
         scores.setdefault((result.length, result.method), {})[replace(result.cell, method=base)] = result.score
     rows = []
-    for (length, method), theirs in sorted(scores.items()):
+    for (length, method), theirs in sorted(scores.items(), key=_in_order):
         ours = scores.get((length, base), {})
         both = [(theirs[cell] == 1, ours[cell] == 1) for cell in theirs if cell in ours]
         if method != base and both:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 
@@ -9,12 +10,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import DynamicCache
+from transformers import DynamicCache, Gemma3TextConfig
 
 import lampe
 from lampe.methods import METHODS, LampeConfig, Method, MethodError, ScaledSigmoid, method_class, registry
 from tests.lampe.dense import configured, dense_logits
-from tests.lampe.tiny import FAMILIES, LEFT_ALONE, build, logits, tokens
+from tests.lampe.tiny import FAMILIES, LEFT_ALONE, SHAPE, build, logits, mixed, tokens
 
 WINDOW, LENGTH = 64, 120
 FAMILIES_TRIED = ["llama", "gemma2", "stablelm", "cohere"]  # capped and sliding, rotated in part, interleaved
@@ -147,6 +148,20 @@ def test_changed_frequencies_are_those_of_a_model_that_transformers_configures_s
         # It takes its base from the greatest position that it meets: the α of the first is length/window.
         ids = tokens(max(LENGTH, frequencies.length))
         frequencies = method.frequencies(ids.shape[1])
+    with lampe.patch(model, method):
+        close(logits(model, ids), logits(expected, ids))
+
+
+@pytest.mark.parametrize("key", ["pi", "yarn"])
+def test_of_several_ropes_only_the_full_layers_is_changed(key):
+    """Oracle: transformers configures each type of layers apart."""
+    config = Gemma3TextConfig(**SHAPE, head_dim=16, query_pre_attn_scalar=16, **mixed("default"))
+    method, ids = METHODS[key].for_window(WINDOW), tokens(LENGTH)
+    frequencies, changed = method.frequencies(LENGTH), copy.deepcopy(config)
+    changed.rope_parameters["full_attention"].update(
+        rope_type=frequencies.rope_type, factor=frequencies.factor, original_max_position_embeddings=WINDOW
+    )
+    model, expected = build(config), build(changed)
     with lampe.patch(model, method):
         close(logits(model, ids), logits(expected, ids))
 
