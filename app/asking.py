@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import lampe
 from app.checks import MAX_CHARACTERS, AskError, too_long, whole_number
 from app.settings import ModelChoice
-from lampe.methods import METHODS, LampeConfig, Method, method_class
+from lampe.methods import METHODS, LampeConfig, Method, MethodError, method_class
 from lampe.prompt import around, encode
 
 REFUSALS = (ValueError, lampe.LoadError)
@@ -110,11 +110,14 @@ class Request:
 
         Raises
         ------
-        AskError, lampe.MethodError
+        AskError
         """
         if not (isinstance(self.text, str) and isinstance(self.question, str)):
             raise AskError("The text and the question must both be text.")
-        method_class(self.method)
+        try:
+            method_class(self.method)
+        except MethodError as error:
+            raise AskError(str(error)) from None
         if not isinstance(self.cut, bool):
             raise AskError(f"Whether the text is cut is true or false, not {self.cut!r:.40}.")
         budget = whole_number("The answer's length", self.max_new_tokens)

@@ -348,5 +348,6 @@ def test_no_hub_is_said_quickly():
 
 def test_bitsandbytes_trouble_is_named():
     error = ImportError("Using `bitsandbytes` 4-bit quantization requires bitsandbytes")
-    assert "Try 16 bits" in module._explanation(error, "some/model", 4, torch.device("cpu"))
+    words = module._explanation(error, "some/model", 4, torch.device("cpu"))
+    assert "pip install 'lampe-lab[4bit]'. Try 16 bits" in words
     assert logging.getLogger("bitsandbytes").level != logging.ERROR

@@ -145,7 +145,7 @@ def test_bad_cells_are_a_sentence(straw):
         ({"depth": 1.5}, "from 0"),
         ({"depth": float("nan")}, "from 0"),
         ({"task": "magic"}, "one of single"),
-        ({"method": "magic"}, "one of rope"),
+        ({"method": "magic"}, "There is no method 'magic'; the methods are rope, "),
         ({"length": 0}, "at least 1 token"),
     ):
         with pytest.raises(NeedleError, match=message):
@@ -366,7 +366,7 @@ def test_the_command_says_what_is_wrong(tmp_path, capsys):
     out = ["--out", str(tmp_path / "x.jsonl")]
     for arguments, words in (
         (["--depths", "2"], "from 0"),
-        (["--methods", "magic"], "one of rope"),
+        (["--methods", "magic"], "There is no method 'magic'; the methods are rope, "),
         (["--haystack", str(picture)], "isn't plain text"),
         (["--haystack", str(tmp_path / "none.txt")], "No such file"),
     ):
