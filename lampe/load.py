@@ -281,8 +281,8 @@ def _explanation(error: BaseException, name: str, bits: int | None = None, place
     if says("backend tokenizer"):
         return f"{name} has no tokenizer that transformers can read. Choose a model that comes with a tokenizer.json."
     if caused_by(ImportError) and says("bitsandbytes", "accelerate", "gguf"):
-        otherwise = " Try 16 bits otherwise." if bits == 4 else ""
-        return f"{name} needs packages that aren't here ({first_line(error)}): pip install 'lampe-lab[4bit]'.{otherwise}"
+        words = f"{name} needs packages that aren't here ({first_line(error)}): pip install 'lampe-lab[4bit]'."
+        return f"{words} Try 16 bits otherwise." if bits == 4 else words
     if bits == 4 and says("bitsandbytes", "4bit", "4-bit", "quantiz"):
         return f"bitsandbytes can't load {name} in 4 bits here ({first_line(error)}). Try 16 bits."
     return f"{name} can't be loaded: {first_line(error)}"

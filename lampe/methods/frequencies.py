@@ -20,7 +20,14 @@ class _Slowed(Method):
         W₀ in tokens.
     factor : float or None
         How many times as slow, or as far. None: the planned length in windows, and nothing within the window.
+
+    Attributes
+    ----------
+    rope_type : str
+        Transformers' name for such frequencies.
     """
+
+    rope_type: ClassVar[str]
 
     factor: float | None = None
 
@@ -42,50 +49,35 @@ class _Slowed(Method):
     def position_map(self, length: int, end: int | None = None) -> PositionMap:
         return plain(length, end)
 
+    def frequencies(self, length: int) -> Frequencies | None:
+        stretch = self._stretch(length)
+        return Frequencies(self.rope_type, stretch, self.window, self.window) if stretch > 1 else None
+
     def _stretch(self, length: int) -> float:
         return max(1.0, length / self.window) if self.factor is None else self.factor
 
 
 @dataclass(frozen=True)
 class PositionInterpolation(_Slowed):
-    """All frequencies ÷ `factor`: positions are pressed into the window.
-
-    Parameters
-    ----------
-    window : int
-        W₀ in tokens.
-    factor : float or None
-        None: the planned length in windows, and nothing within the window.
-    """
+    """All frequencies ÷ `factor`: positions are pressed into the window. The fields are `window` and `factor`."""
 
     key: ClassVar[str] = "pi"
     title: ClassVar[str] = "Position interpolation"
     source: ClassVar[str] = "Chen et al. 2023, arXiv 2306.15595"
-
-    def frequencies(self, length: int) -> Frequencies | None:
-        stretch = self._stretch(length)
-        return Frequencies("linear", stretch, self.window, self.window) if stretch > 1 else None
+    rope_type: ClassVar[str] = "linear"
 
 
 @dataclass(frozen=True)
 class Yarn(_Slowed):
     """Fast frequencies stay, slow ones are divided by `factor`, and the logits are sharpened.
 
-    Parameters
-    ----------
-    window : int
-        W₀ in tokens.
-    factor : float or None
-        None: the planned length in windows, and nothing within the window.
+    The fields are `window` and `factor`.
     """
 
     key: ClassVar[str] = "yarn"
     title: ClassVar[str] = "YaRN"
     source: ClassVar[str] = "Peng et al., ICLR 2024, arXiv 2309.00071"
-
-    def frequencies(self, length: int) -> Frequencies | None:
-        stretch = self._stretch(length)
-        return Frequencies("yarn", stretch, self.window, self.window) if stretch > 1 else None
+    rope_type: ClassVar[str] = "yarn"
 
 
 @dataclass(frozen=True)
@@ -103,6 +95,7 @@ class Ntk(_Slowed):
     key: ClassVar[str] = "ntk"
     title: ClassVar[str] = "NTK-aware"
     source: ClassVar[str] = "bloc97, r/LocalLLaMA, June 2023"
+    rope_type: ClassVar[str] = "dynamic"
 
     factor: float | None = 4.0
 
