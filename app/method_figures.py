@@ -21,7 +21,7 @@ _LINES = (
     ("#8a6d00", "longdashdot"), ("#555555", "dash"),
 )  # fmt: skip
 _CHUNKS = 64  # that are drawn apart; of more, the last ones
-_COLUMNS = 3
+_COLUMNS = 2  # as many as a phone has room for
 
 
 def stretch(method: Method, length: int) -> float:
@@ -106,6 +106,7 @@ def planes_figure(methods: Sequence[Method], length: int, big: bool = False) -> 
         }  # fmt: skip
         layout[f"yaxis{axis}"] = {
             "domain": [low, high], "anchor": f"x{axis}", "range": [length - 0.5, -0.5], "scaleanchor": f"x{axis}",
+            "constrain": "domain", "constraintoward": "top",
             **sides,
         }  # fmt: skip
         layout["annotations"].append(
