@@ -229,12 +229,15 @@ def _value(name: str, value: Any) -> Any:
 def _keys(value: Any) -> tuple[str, ...]:
     """Keys of methods, as a page (a list) or a link (between commas) gives them."""
     given = [part for part in value.split(",") if part] if isinstance(value, str) else value or []
-    if not isinstance(given, list | tuple) or len(given) > MOST_BESIDE or len(set(given)) < len(given):
-        raise AskError(f"At most {MOST_BESIDE} different methods are drawn beside LaMPE, not {value!r:.80}.")
+    if not isinstance(given, list | tuple):
+        raise AskError(f"Methods are named by their keys, not by {value!r:.80}.")
     try:
-        return tuple(method_class(key).key for key in given)
+        keys = tuple(method_class(key).key for key in given[: MOST_BESIDE + 1])
     except MethodError as error:
         raise AskError(str(error)) from None
+    if len(keys) > MOST_BESIDE or len(set(keys)) < len(keys):
+        raise AskError(f"At most {MOST_BESIDE} different methods are drawn beside LaMPE, not {value!r:.80}.")
+    return keys
 
 
 def curve_text(curve: ScaledSigmoid) -> str:

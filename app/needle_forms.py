@@ -11,6 +11,7 @@ from typing import Any
 
 from app.checks import MAX_CHARACTERS, AskError, too_long, whole_number
 from app.map_view import MAX_MAP_LENGTH
+from lampe.methods import method_class
 from lampe.needle import HAYSTACKS, Cell, Haystack, Needles, Result, file_needles, grid, read_rows, row_of
 
 SOURCES = {
@@ -82,7 +83,7 @@ def checked_grid(task: str, lengths: Any, depths: Any, methods: Any, trials: Any
 
     Raises
     ------
-    AskError, NeedleError
+    AskError, MethodError, NeedleError
         If it is none, or too large.
     """
     if not (isinstance(lengths, list) and isinstance(depths, list) and isinstance(methods, list)):
@@ -94,8 +95,9 @@ def checked_grid(task: str, lengths: Any, depths: Any, methods: Any, trials: Any
     count = whole_number("The number of trials", trials)
     if max(tokens, default=0) > MAX_MAP_LENGTH:
         raise AskError(f"A prompt length is at most {MAX_MAP_LENGTH:,} tokens.")
-    if len(set(methods)) > MOST_METHODS:
-        raise AskError(f"This grid has {len(set(methods))} methods; at most {MOST_METHODS} are compared at once here.")
+    named = {method_class(method).key for method in methods}
+    if len(named) > MOST_METHODS:
+        raise AskError(f"This grid has {len(named)} methods; at most {MOST_METHODS} are compared at once here.")
     tests = len(set(tokens)) * len(depths) * len(methods) * count
     if tests > MOST_TESTS:
         raise AskError(

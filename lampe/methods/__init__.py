@@ -78,7 +78,7 @@ def method_class(key: str) -> type[Method]:
     MethodError
         If no method has this key.
     """
-    if key not in METHODS:
+    if not isinstance(key, str) or key not in METHODS:  # a program may send anything
         raise MethodError(f"There is no method {key!r:.40}; the methods are {', '.join(METHODS)}.")
     return METHODS[key]
 

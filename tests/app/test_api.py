@@ -228,6 +228,8 @@ def test_a_grid_streams_its_rows(client):
     [
         (([600], [1.5], 1, 0, "single", ["rope"], None), "from 0"),
         (([600], [0.5], 1, 0, "magic", ["rope"], None), "task must be one of"),
+        (([600], [0.5], 1, 0, "single", [["rope"]], None), "There is no method"),
+        (([600], [0.5], 1, 0, "single", list(METHODS), None), "This grid has 20 methods; at most 6"),
         (([600], [0.5], 1, 0, "single", ["magic"], None), "There is no method 'magic'"),
         (([600], [], 1, 0, "single", ["rope"], None), "no cells"),
         (([25_000], [0.5], 1, 0, "single", ["rope"], None), "limit here is 20,000"),
