@@ -93,6 +93,11 @@ class MapView:
             If a setting is none, or all of them together allow no map; the message is for the person.
         """
         view = cls(**{name: _value(name, value) for name, value in given.items()})
+        try:
+            for method in view.methods if view.beside else ():
+                method.position_map(view.length)
+        except ValueError as error:  # a window can be too small for a method
+            raise AskError(str(error)) from error
         if view.kind != "plain":
             check(view.config, view.planned or view.length, chosen=view.mapping is not None)
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -21,9 +22,9 @@ class _Ablation(LampeConfig):
         return cls.like(cls._without(LampeConfig.for_model(model_or_config)))
 
     @classmethod
+    @abstractmethod
     def _without(cls, config: LampeConfig) -> LampeConfig:
         """The settings without the part."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from app.checks import AskError
 from app.map_view import MapView
 from app.method_figures import curves_figure, formulas_table, outline, planes_figure, stretch
 from lampe.methods import METHODS
@@ -80,6 +81,11 @@ def test_the_table_has_each_regions_formula_and_reach():
     ):  # fmt: skip
         assert part in table
     assert "<script" not in table
+
+
+def test_a_window_too_small_for_a_method_is_a_sentence():
+    with pytest.raises(AskError, match=r"near must be from 1 to .* for SelfExtend"):
+        MapView.checked(model="custom", window=2, head=0, tail=0, mapping=1, length=9, beside=["selfextend"])
 
 
 def test_a_link_carries_the_methods_and_refuses_unknown_ones():
