@@ -9,18 +9,18 @@ from typing import Any
 import gradio as gr
 
 import lampe
-from app.asking import REFUSALS, Chosen, Request, Sampling
-from app.checks import AskError, whole_number
 from app.documents.document import Part
 from app.documents.reading import read_document
-from app.evidence import Evidence, passages
-from app.figures import curves
-from app.map_view import MAX_MAP_LENGTH, check
-from app.needle_forms import checked_grid, given_haystack
-from app.reports import Update
-from app.runs import Runs
-from app.session import Session
+from app.limits import AskError, whole_number
+from app.map.figures import curves
+from app.map.settings import MAX_MAP_LENGTH, check
+from app.needle.forms import checked_grid, given_haystack
+from app.serving.evidence import Evidence, passages
+from app.serving.reports import Update
+from app.serving.requests import REFUSALS, Chosen, Request, Sampling
+from app.serving.service import Session
 from app.settings import ModelChoice
+from app.ui.runs import Runs
 from lampe.methods import METHODS, LampeConfig
 from lampe.needle import HAYSTACKS
 from lampe.presets import rescaled

@@ -8,19 +8,19 @@ from typing import Any
 import gradio as gr
 
 from app.api import build_api
-from app.ask_page import build_ask_tab
-from app.asking import Chosen
-from app.calibration_page import build_calibration_tab
+from app.ask.page import build_ask_tab
+from app.calibration.page import build_calibration_tab
 from app.documents.kinds import MAX_BYTES
-from app.map_page import build_map_tab
-from app.mapping_row import build_mapping_row
-from app.model_row import build_model_row
-from app.needle_page import build_needle_tab
-from app.session import Session
+from app.map.page import build_map_tab
+from app.needle.page import build_needle_tab
+from app.serving.requests import Chosen
+from app.serving.service import Session
 from app.settings import Settings
-from app.sheet import COLOURS, UNSEEN
+from app.ui.figure import COLOURS, UNSEEN
+from app.ui.mapping_row import build_mapping_row
+from app.ui.model_row import build_model_row
 
-STYLE = Path(__file__).parent.parent / "assets" / "style.css"
+STYLE = Path(__file__).parent / "assets" / "style.css"
 THEME = gr.themes.Base(
     primary_hue="blue",
     neutral_hue="slate",

@@ -6,8 +6,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lampe.load import DEFAULT_MODEL_NAME
-from lampe.memory import free_bytes
+from lampe.models.load import DEFAULT_MODEL_NAME
+from lampe.models.memory import free_bytes
 
 BYTES_PER_TOKEN = 64 * 1024
 """Memory one input token is allowed: the default model's cache takes 23 kB of it, a prefill chunk the rest."""

@@ -16,7 +16,7 @@ import torch
 import lampe
 from benchmarks.measure import Rows, arguments, paired, prefill, random_ids, seconds, variants
 from benchmarks.prefill import LENGTHS, SLOW
-from lampe.reading import CHUNK
+from lampe.inference.prefill import CHUNK
 
 
 def main() -> None:

@@ -18,9 +18,9 @@ import torch
 from transformers import DynamicCache
 
 import lampe
-from app.asking import Request
-from app.examples import EXAMPLES
-from app.session import Session
+from app.ask.examples import EXAMPLES
+from app.serving.requests import Request
+from app.serving.service import Session
 from app.settings import Settings
 from benchmarks.measure import machine
 from lampe.needle import HAYSTACKS

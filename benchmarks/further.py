@@ -9,9 +9,9 @@ kept. A row for each question is kept in further.jsonl beside this file. Five mi
 
 from __future__ import annotations
 
-from app.asking import Request
-from app.examples import EXAMPLES
-from app.session import Session
+from app.ask.examples import EXAMPLES
+from app.serving.requests import Request
+from app.serving.service import Session
 from app.settings import Settings
 from benchmarks.measure import Rows, arguments
 

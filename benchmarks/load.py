@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 from gradio_client import Client
 
-from app.examples import EXAMPLES
+from app.ask.examples import EXAMPLES
 from benchmarks.measure import Rows, arguments
 
 VISITORS, ROUNDS = 10, 20

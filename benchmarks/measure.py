@@ -20,7 +20,7 @@ from transformers import DynamicCache
 
 import lampe
 from benchmarks.three_pass import three_pass
-from lampe.reading import read
+from lampe.inference.prefill import read
 
 TIMED = lampe.LampeConfig(8192, 512, 200, 2048)
 """What the speed of a prompt is measured with: mapped from 4k tokens on, where the default's own preset isn't."""

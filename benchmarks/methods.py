@@ -23,14 +23,14 @@ from typing import Any
 import plotly.graph_objects as go
 
 import lampe
-from app.sheet import GREY
+from app.ui.figure import GREY
 from benchmarks.measure import arguments, machine
 from benchmarks.screenshots import picture
 from lampe.calibration import TrialRow, compare, library_docstrings, read_trials, run_trials, source_of, trials, tuned
 from lampe.calibration.comparing import write_trial
-from lampe.commands.arguments import list_of
-from lampe.load import DEFAULT_MODEL_NAME
+from lampe.cli.arguments import list_of
 from lampe.methods import METHODS, Method, methods_for
+from lampe.models.load import DEFAULT_MODEL_NAME
 from lampe.needle import HAYSTACKS, Straw, mcnemar, wilson
 
 LENGTHS = [4096, 8192, 12_288, 16_384]

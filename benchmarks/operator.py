@@ -21,12 +21,12 @@ import torch
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
-from app.sheet import COLOURS
+from app.ui.figure import COLOURS
 from benchmarks.measure import TIMED, Rows, arguments, paired, seconds
 from benchmarks.prefill import SLOW
 from benchmarks.screenshots import picture
 from benchmarks.three_pass import ThreePass
-from lampe.engine import Step, Table, resting_map
+from lampe.attention.step import Step, Table, resting_map
 from lampe.positions import IndexMap, Role
 from lampe.presets import PRESETS
 

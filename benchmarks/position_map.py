@@ -13,10 +13,10 @@ from dataclasses import asdict
 from functools import partial
 from statistics import median
 
-from app.map_figures import BINS
-from app.map_page import draw
-from app.map_view import MapView
-from app.sheet import as_plot
+from app.map.more_figures import BINS
+from app.map.page import draw
+from app.map.settings import MapView
+from app.ui.figure import as_plot
 from benchmarks.measure import arguments, machine, seconds
 
 LENGTHS = [64, 1000, 12_000, 131_072, 1_048_576]

@@ -13,7 +13,7 @@ from typing import Any
 
 import lampe
 from benchmarks.measure import Rows, arguments, paired, prefill, random_ids, seconds, turns_at, variants
-from lampe.reading import CHUNK
+from lampe.inference.prefill import CHUNK
 
 LENGTHS = [1024, 4096, 8192, 16_384]
 SLOW = 4096

@@ -17,13 +17,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import lampe
-from app.calibration_figures import chosen_figure, loss_figure
-from app.calibration_page import SHIPPED
+from app.calibration.figures import chosen_figure, loss_figure
+from app.calibration.page import SHIPPED
 from benchmarks.measure import arguments, machine
 from benchmarks.screenshots import picture
 from lampe.calibration import Point, Preset, Row, compare, evaluate, evaluations, read_preset, source_of
 from lampe.calibration.rows import put_together, read_rows, write_row
-from lampe.load import DEFAULT_MODEL_NAME
+from lampe.models.load import DEFAULT_MODEL_NAME
 from lampe.needle import HAYSTACKS, Straw, wilson
 
 LENGTHS = (2048, 4096, 6144, 8192, 12288, 16384)

@@ -18,9 +18,9 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import distribution
 from pathlib import Path
 
-from app.asking import Request, Way
 from app.documents.reading import read_document
-from app.session import Session
+from app.serving.requests import Request, Way
+from app.serving.service import Session
 from app.settings import Settings
 from benchmarks.measure import Rows, arguments
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 from playwright.sync_api import Page, sync_playwright
 
-from app.examples import EXAMPLES
+from app.ask.examples import EXAMPLES
 from app.page import LAUNCH, build
 from app.settings import Settings
 from benchmarks.questions import text_of

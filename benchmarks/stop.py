@@ -17,9 +17,9 @@ from dataclasses import replace
 from itertools import cycle, islice
 from typing import Any
 
-from app.asking import Request
-from app.examples import EXAMPLES
-from app.session import Session
+from app.ask.examples import EXAMPLES
+from app.serving.requests import Request
+from app.serving.service import Session
 from app.settings import Settings
 from benchmarks.measure import Rows, arguments
 from lampe.needle import HAYSTACKS, Cell

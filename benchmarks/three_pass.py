@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 import lampe
-from lampe.engine import Rotate, Step, Tables
+from lampe.attention.step import Rotate, Step, Tables
 from lampe.positions import IndexMap, PositionMap, Region
 
 ROWS = 512  # queries in a block: a mask of all pairs at once would not fit at 32k tokens
 
 # The modules: `lampe.patch` is the function.
-_plans, _patch = (importlib.import_module(f"lampe.{name}") for name in ("plans", "patch"))
+_plans, _patch = (importlib.import_module(f"lampe.patching.{name}") for name in ("cache_plan", "patch"))
 
 
 class ThreePass(Step):

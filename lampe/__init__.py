@@ -1,13 +1,13 @@
 """LaMPE for Hugging Face models: length-aware multi-grained positional encoding (arXiv 2508.02308)."""
 
 from lampe.calibration import CalibrationError, calibrate, load_preset
-from lampe.load import LoadError, load
+from lampe.inference.prefill import PromptReader
 from lampe.methods import METHODS, LampeConfig, Method, ScaledSigmoid, position_map
-from lampe.patch import Patched, patch, probe
+from lampe.models.load import LoadError, load
+from lampe.patching.patch import Patched, patch, probe
+from lampe.patching.probe import Layer, Support, UnsupportedModelError
 from lampe.positions import IndexMap, PositionMap, Region
 from lampe.presets import PRESETS, REFERENCE_ATTENTION_SCALE
-from lampe.probe import Layer, Support, UnsupportedModelError
-from lampe.reading import PromptReader
 
 __all__ = [
     "METHODS",

@@ -6,11 +6,11 @@ import argparse
 import sys
 
 from lampe.calibration import CalibrationError
-from lampe.commands import calibrate, doctor, methods, needle, tune
-from lampe.load import LoadError
+from lampe.cli import calibrate, doctor, methods, needle, tune
 from lampe.methods import MethodError
+from lampe.models.load import LoadError
 from lampe.needle import NeedleError
-from lampe.probe import UnsupportedModelError
+from lampe.patching.probe import UnsupportedModelError
 
 
 def main(arguments: list[str] | None = None) -> int:

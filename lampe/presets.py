@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from lampe.methods.lampe import LampeConfig, ScaledSigmoid
-from lampe.weights import weights_hash
+from lampe.models.weights import weights_hash
 
 REFERENCE_ATTENTION_SCALE = (0.1 * math.log(2) + 1) ** 2
 """Factor on the logits in the authors' evaluation scripts, which scale cos and sin of both query and key."""

@@ -18,7 +18,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def default_folder() -> Path:
     """The embedded default as a transformers folder in the ordinary cache folder: made once, kept between runs."""
-    from lampe.embedded import prepare_default
+    from lampe.models.embedded import prepare_default
 
     return prepare_default()
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
-from app.checks import AskError
 from app.documents.document import Part, text_of
+from app.limits import AskError
 
 Count = Callable[[str], int]
 """The tokens that a text takes, with whatever is always put around it: the question, the chat template."""

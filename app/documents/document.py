@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from app.checks import MAX_CHARACTERS, AskError
+from app.limits import MAX_CHARACTERS, AskError
 
 _LONGEST_LABEL = 120
 _LINE_ENDS = re.compile("\r\n?|[\v\f\x85]")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from app.checks import AskError
-from app.documents.caps import PACKED_BYTES, TEXT_BYTES
+from app.documents.sandbox.caps import PACKED_BYTES, TEXT_BYTES
+from app.limits import AskError
 
 
 @dataclass(frozen=True)

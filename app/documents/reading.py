@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from app.checks import AskError
-from app.documents.apart import parse_apart
 from app.documents.document import Document
 from app.documents.kinds import check_content, kind_of
+from app.documents.sandbox.apart import parse_apart
+from app.limits import AskError
 
 
 def read_document(path: str) -> Document:

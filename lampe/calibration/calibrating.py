@@ -15,8 +15,8 @@ from lampe.calibration.rows import read_rows, write_row
 from lampe.calibration.sweep import Sweep
 from lampe.calibration.text import library_docstrings
 from lampe.methods import LampeConfig
+from lampe.models.weights import weight_bits, weights_hash
 from lampe.needle import Haystack, Straw
-from lampe.weights import weight_bits, weights_hash
 
 Report = Callable[[Row | None, float, float], None]
 """Told the row that came last (None at first), the work done, and the work left."""

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 
 from lampe.calibration.points import CalibrationError, Evaluation, window_end
-from lampe.memory import cache_bytes, free_bytes
+from lampe.inference.prefill import PromptReader
+from lampe.inference.prompt import ANSWER_PREFIX, around, encode
 from lampe.methods import Method, Rope
+from lampe.models.memory import cache_bytes, free_bytes
 from lampe.needle import TASKS, Needles, Prompt, Straw, hide_all
-from lampe.patch import applied
-from lampe.prompt import ANSWER_PREFIX, around, encode
-from lampe.reading import PromptReader
+from lampe.patching.patch import applied
 
 LAST = 512
 """Tokens at a window's end whose loss is taken; of a window shorter than twice that, its second half."""

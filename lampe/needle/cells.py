@@ -6,10 +6,10 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from lampe.inference.prompt import around, encode_all
 from lampe.methods import MethodError, method_class
 from lampe.needle.haystacks import Straw
 from lampe.needle.tasks import TASKS, NeedleError, Needles
-from lampe.prompt import around, encode_all
 
 
 @dataclass(frozen=True)

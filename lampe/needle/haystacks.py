@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pydoc_data.topics import topics
 from typing import Any
 
+from lampe.inference.prompt import encode_all
 from lampe.needle.tasks import NeedleError
-from lampe.prompt import encode_all
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
+from lampe.inference.prefill import CHUNK, PromptReader
+from lampe.inference.prompt import decode, encode
 from lampe.methods import Method, Rope, method_class, methods_for
 from lampe.needle.cells import Cell, Prompt, prompt_of
 from lampe.needle.haystacks import Straw
-from lampe.patch import Patched, applied
+from lampe.patching.patch import Patched, applied
 from lampe.positions import PositionMap
-from lampe.prompt import decode, encode
-from lampe.reading import CHUNK, PromptReader
 
 _AROUND = 40  # tokens of the excerpt before and after the needle
 

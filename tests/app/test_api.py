@@ -8,7 +8,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
 import lampe
-from app.examples import EXAMPLES
+from app.ask.examples import EXAMPLES
 from lampe.methods import METHODS
 from tests.app.samples import pdf
 from tests.app.test_session import QUESTION, TEXT

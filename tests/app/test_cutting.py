@@ -8,9 +8,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from app.checks import AskError
 from app.documents.cutting import MARK, Cut, cut_end, cut_middle, cut_to_parts
 from app.documents.document import Part, text_of
+from app.limits import AskError
 
 QUESTION = 7  # tokens that are there without any text
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from app.documents.document import Document
-from app.documents.encodings import decoded
-from app.documents.markup import read_html
-from app.documents.plain import read_markdown, read_plain
+from app.documents.formats.encodings import decoded
+from app.documents.formats.markup import read_html
+from app.documents.formats.plain import read_markdown, read_plain
 from app.documents.reading import read_document
 from tests.app.samples import WORD, chapter, docx, encrypted, epub, paragraph, pdf, stream, table
 

@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lampe
-from app import ask_views
-from app.asking import Chosen, Request
-from app.evidence import Evidence, by_token, passages, spans
-from app.examples import EXAMPLES
-from app.session import Session
+from app.ask import views as ask_views
+from app.ask.examples import EXAMPLES
+from app.serving.evidence import Evidence, by_token, passages, spans
+from app.serving.requests import Chosen, Request
+from app.serving.service import Session
 from app.settings import Settings
+from lampe.inference.prefill import PromptReader
 from lampe.methods import LampeConfig
-from lampe.reading import PromptReader
 
 CONFIG = LampeConfig(8192, 512, 200, 2048)
 PIECES = [f" {word}" for word in ("The", "lamp", "on", "the", "pier", "is", "green", ".", "Why", "?")] + [

@@ -13,9 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lampe
-from app.asking import Request
-from app.examples import EXAMPLES
-from app.figures import (
+from app.ask.examples import EXAMPLES
+from app.map.figures import (
     Frame,
     area,
     curves,
@@ -25,12 +24,13 @@ from app.figures import (
     polygon,
     regions_figure,
 )
-from app.map_figures import BINS, curve_figure, lengths_along, matrix, matrix_figure, row_figure, shares_figure
-from app.map_page import draw
-from app.map_view import MapView
-from app.reports import Attention, RunReport
-from app.sheet import as_plot
-from app.views import (
+from app.map.more_figures import BINS, curve_figure, lengths_along, matrix, matrix_figure, row_figure, shares_figure
+from app.map.page import draw
+from app.map.settings import MapView
+from app.serving.reports import Attention, RunReport
+from app.serving.requests import Request
+from app.ui.figure import as_plot
+from app.ui.html import (
     length_readout,
     map_sentence,
     map_table,

@@ -19,14 +19,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pypdf.errors import DependencyError
 
-from app.checks import MAX_CHARACTERS, AskError
-from app.documents import apart, archive, pdf, worker
-from app.documents.apart import parse_apart
-from app.documents.caps import MAX_MEMBERS, MAX_PAGES, PACKED_BYTES, TEXT_BYTES
 from app.documents.document import Found, Part, tidied
-from app.documents.epub import read_epub
+from app.documents.formats import archive, pdf
+from app.documents.formats.epub import read_epub
 from app.documents.kinds import EXTENSIONS, MAX_BYTES, check_content, kind_of
 from app.documents.reading import read_document
+from app.documents.sandbox import apart, worker
+from app.documents.sandbox.apart import parse_apart
+from app.documents.sandbox.caps import MAX_MEMBERS, MAX_PAGES, PACKED_BYTES, TEXT_BYTES
+from app.limits import MAX_CHARACTERS, AskError
 from tests.app import samples
 from tests.app.test_documents import CHAPTERS, NAV, NCX, SECOND
 
@@ -300,7 +301,7 @@ def test_halves_of_characters_are_dropped_and_pairs_joined():
 def given_to(monkeypatch, code: str) -> None:
     """Have other code run in the parser's place, in the process that is confined for it."""
     script = f"""
-from app.documents import worker
+from app.documents.sandbox import worker
 def parser(data):
     import os, signal, socket, subprocess, sys, time
     {code}
@@ -389,7 +390,7 @@ def test_the_process_sees_no_secrets_and_loads_nothing_heavy(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "secret")
     given_to(
         monkeypatch,
-        "from app.checks import AskError; heavy = {'torch', 'transformers', 'gradio', 'numpy'} & {*sys.modules}; "
+        "from app.limits import AskError; heavy = {'torch', 'transformers', 'gradio', 'numpy'} & {*sys.modules}; "
         "raise AskError(f'{sorted(os.environ)} {sorted(heavy)}')",
     )
     said = failure()

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import torch
 
-from app.asking import Way
-from app.kept import LONGEST, Kept, cache_size
+from app.serving.document_cache import LONGEST, Kept, cache_size
+from app.serving.requests import Way
 
 
 def reader(numbers):
@@ -64,8 +64,8 @@ def test_what_ran_beside_lampe_goes_before_it():
 
 
 def test_what_is_old_goes_where_nobody_asks(monkeypatch):
-    monkeypatch.setattr("app.kept._AGING", 0.01)
-    monkeypatch.setattr("app.kept.LONGEST", 0.05)
+    monkeypatch.setattr("app.serving.document_cache._AGING", 0.01)
+    monkeypatch.setattr("app.serving.document_cache.LONGEST", 0.05)
     kept = Kept(1000)
     kept.come("a")
     kept.put("a", "lampe", 1, reader(10))
@@ -94,7 +94,7 @@ def test_nothing_is_kept_for_nobody_or_for_who_has_left():
 
 def test_what_nobody_has_asked_about_for_long_goes(monkeypatch):
     kept, now = Kept(1000), [100.0]
-    monkeypatch.setattr("app.kept.time", SimpleNamespace(monotonic=lambda: now[0], sleep=time.sleep))
+    monkeypatch.setattr("app.serving.document_cache.time", SimpleNamespace(monotonic=lambda: now[0], sleep=time.sleep))
     for visitor in "ab":
         kept.come(visitor)
         kept.put(visitor, "lampe", 1, reader(10))

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lampe
-from app.checks import AskError
-from app.map_page import own_view, standalone
-from app.map_view import CUSTOM, POINTS, MapView, as_csv, as_json, curve_text
+from app.limits import AskError
+from app.map.page import own_view, standalone
+from app.map.settings import CUSTOM, POINTS, MapView, as_csv, as_json, curve_text
 from lampe.methods import LampeConfig, ScaledSigmoid
 from lampe.presets import rescaled
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from app.checks import AskError
-from app.map_view import MapView
-from app.method_figures import curves_figure, formulas_table, outline, planes_figure, stretch
+from app.limits import AskError
+from app.map.method_figures import curves_figure, formulas_table, outline, planes_figure, stretch
+from app.map.settings import MapView
 from lampe.methods import METHODS
 
 WINDOW, LENGTH = 512, 1000

@@ -7,15 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-import app.models
+import app.serving.models
 import lampe
-from app.asking import Chosen, Request
-from app.checks import AskError
-from app.models import Models
-from app.session import Session
+from app.limits import AskError
+from app.serving.models import Models
+from app.serving.requests import Chosen, Request
+from app.serving.service import Session
+from app.serving.speed import Speed
 from app.settings import ModelChoice, Settings
-from app.speed import Speed
-from lampe.load import Progress
+from lampe.models.load import Progress
 
 SETTINGS = Settings(None, 4, 20_000)
 DEFAULT = SETTINGS.own
@@ -89,7 +89,7 @@ def test_a_model_that_cant_be_patched_is_refused_in_the_patchs_words_and_the_old
 def test_where_both_dont_fit_the_old_model_goes_first(session, small, monkeypatch):
     session.model()
     freed = []
-    monkeypatch.setattr(app.models, "free_bytes", lambda: 1 if session._models.loaded else 10**12)
+    monkeypatch.setattr(app.serving.models, "free_bytes", lambda: 1 if session._models.loaded else 10**12)
     release = Models._release
     monkeypatch.setattr(Models, "_release", lambda self: (freed.append(self.loaded is not None), release(self)))
     with pytest.raises(lampe.UnsupportedModelError, match=r"SmolLM2-135M-Instruct was let go of first"):
@@ -100,7 +100,7 @@ def test_where_both_dont_fit_the_old_model_goes_first(session, small, monkeypatc
 
 def test_what_fits_in_no_way_isnt_loaded(session, small, monkeypatch):
     session.model()
-    monkeypatch.setattr(app.models, "free_bytes", lambda: 1_000_000)
+    monkeypatch.setattr(app.serving.models, "free_bytes", lambda: 1_000_000)
     with pytest.raises(lampe.LoadError, match=r"in 16 bits takes about \d+ MB, and 1 MB are free here"):
         list(session.prepare(Chosen(ModelChoice(small["llama"], 16)), threading.Event()))
 
@@ -108,16 +108,16 @@ def test_what_fits_in_no_way_isnt_loaded(session, small, monkeypatch):
 def test_what_wouldnt_fit_alone_takes_nobodys_model_away(session, small, monkeypatch):
     ask(session, DEFAULT)
     model = session.model()
-    monkeypatch.setattr(app.models, "needed_bytes", lambda choice: 10**15)
+    monkeypatch.setattr(app.serving.models, "needed_bytes", lambda choice: 10**15)
     with pytest.raises(lampe.LoadError, match="takes about 1,000,000,000 MB") as refused:
         list(session.prepare(Chosen(ModelChoice(small["llama"], 16)), threading.Event()))
     assert "let go" not in str(refused.value)
     assert session.model() is model
     assert session._kept.bytes, "nor what was read"
     gone = sum(weight.nbytes for weight in model.parameters()) + session._kept.bytes
-    monkeypatch.setattr(app.models, "free_bytes", lambda: 0)
+    monkeypatch.setattr(app.serving.models, "free_bytes", lambda: 0)
     for needed, message in ((gone + 1, "are free here: [^.]*\\.$"), (gone, "was let go of first")):
-        monkeypatch.setattr(app.models, "needed_bytes", lambda choice, needed=needed: needed)
+        monkeypatch.setattr(app.serving.models, "needed_bytes", lambda choice, needed=needed: needed)
         with pytest.raises(lampe.LoadError, match=message):
             list(session.prepare(Chosen(ModelChoice(small["llama"], 16)), threading.Event()))
 
@@ -133,7 +133,7 @@ def test_a_stopped_load_ends_and_nobodys_model_is_changed(session, small, monkey
         progress(Progress("Reading", 1, 2, "bytes"))
         raise AssertionError("it went on after the Stop")
 
-    monkeypatch.setattr(app.models, "load", load_slowly)
+    monkeypatch.setattr(app.serving.models, "load", load_slowly)
     stop = threading.Event()
     for _ in session.prepare(Chosen(ModelChoice(small["llama"], 16)), stop):
         if going.wait(1):

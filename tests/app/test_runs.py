@@ -10,9 +10,9 @@ import pytest
 from gradio_client import Client
 from gradio_client.utils import Status
 
-from app.checks import AskError
-from app.examples import EXAMPLES
-from app.runs import Runs
+from app.ask.examples import EXAMPLES
+from app.limits import AskError
+from app.ui.runs import Runs
 from tests.app.test_session import QUESTION, TEXT
 
 MINE, YOURS = SimpleNamespace(session_hash="mine"), SimpleNamespace(session_hash="yours")

@@ -11,21 +11,21 @@ import pytest
 import torch
 from torch.nn.modules.module import register_module_forward_hook
 
-import app.session
+import app.serving.service
 import lampe
-from app.ask_views import done
-from app.asking import MAX_TURNS, Chosen, Request, Sampling, Way, planned_length
-from app.checks import AskError
-from app.computing import with_progress
-from app.examples import EXAMPLES
-from app.reports import Update
-from app.session import Session
+from app.ask.examples import EXAMPLES
+from app.ask.views import done
+from app.limits import AskError
+from app.serving.computing import with_progress
+from app.serving.reports import Update
+from app.serving.requests import MAX_TURNS, Chosen, Request, Sampling, Way, planned_length
+from app.serving.service import Session
 from app.settings import Settings
-from lampe.load import Progress
+from lampe.inference.prefill import CHUNK
+from lampe.inference.prompt import ANSWER_PREFIX
 from lampe.methods import METHODS
+from lampe.models.load import Progress
 from lampe.needle import HAYSTACKS, Cell, Result
-from lampe.prompt import ANSWER_PREFIX
-from lampe.reading import CHUNK
 
 OWN = Settings(None, 4, 64).own
 MAPPED = Chosen(OWN, lampe.LampeConfig(8192, 128, 64, 500))  # compresses what the model's own settings leave alone
@@ -207,7 +207,7 @@ def test_what_wouldnt_fit_is_refused_before_it_is_read(session, monkeypatch):
     needs = session.needs(range(1000), 8)
     attention = last(session.ask(Request(TEXT, QUESTION, "lampe", 4))).attention
     with monkeypatch.context() as patched:
-        patched.setattr(app.session, "free_bytes", lambda device: needs.bytes)
+        patched.setattr(app.serving.service, "free_bytes", lambda device: needs.bytes)
         assert len(session.prompt(Request("word " * 1200, QUESTION)).ids) > 1000
         for refused in (
             session.ask(Request("word " * 1200, QUESTION, "lampe", 8)),

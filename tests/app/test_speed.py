@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from app.speed import Countdown, Speed, measure
+from app.serving.speed import Countdown, Speed, measure
+from lampe.inference.prefill import CHUNK
 from lampe.needle import grid
-from lampe.reading import CHUNK
 from tests.lampe.tiny import FAMILIES, build
 
 

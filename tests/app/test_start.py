@@ -7,8 +7,8 @@ from pathlib import Path
 
 import gradio as gr
 
-from app.asking import Chosen
 from app.page import build
+from app.serving.requests import Chosen
 from app.settings import Settings
 
 ROOT = Path(__file__).parents[2]

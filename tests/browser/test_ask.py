@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 import lampe
-from app.examples import EXAMPLES
+from app.ask.examples import EXAMPLES
 from tests.app.samples import docx, encrypted, paragraph, pdf, without_text
 from tests.browser.visits import DONE, ask_about_the_boat, beside, brief, counted, expect_drawn, positions_in_all
 

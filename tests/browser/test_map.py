@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 import lampe
-from app.asking import planned_length
+from app.serving.requests import planned_length
 from lampe.methods import METHODS
 from tests.browser.visits import ask_about_the_boat, brief, counted, open_map, trace
 

@@ -6,8 +6,8 @@ import pytest
 from playwright.sync_api import expect
 
 import lampe
-from app.examples import EXAMPLES
-from app.map_view import curve_text
+from app.ask.examples import EXAMPLES
+from app.map.settings import curve_text
 from lampe.calibration import write_preset
 from tests.app.sweeps import made
 from tests.browser.visits import counted, positions_in_all

@@ -7,7 +7,7 @@ import re
 from playwright.sync_api import Page, expect
 
 import lampe
-from app.asking import planned_length
+from app.serving.requests import planned_length
 
 DONE = re.compile(r"^\s*Done\.")
 """What the status says when all methods have answered; while others are to come it says whose answer is done."""

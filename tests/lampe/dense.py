@@ -8,7 +8,7 @@ import torch
 import transformers
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from lampe.rotary import rotation
+from lampe.patching.rotary import rotation
 from tests.lampe.tiny import FAMILIES, LEFT_ALONE, build, logits
 
 

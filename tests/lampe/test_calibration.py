@@ -18,17 +18,18 @@ from hypothesis import strategies as st
 
 import lampe
 from lampe import __main__ as cli
-from lampe import memory, patch
+from lampe import patch
 from lampe.calibration import Evaluation, Point, Row, Sweep, library_docstrings, measure, read_preset
 from lampe.calibration.points import coarse_mappings, evaluations, refined_mappings, window_end, work
 from lampe.calibration.rows import put_together, read_rows, write_row
-from lampe.commands import calibrate as command
-from lampe.load import load_tokenizer
+from lampe.cli import calibrate as command
+from lampe.inference.prefill import PromptReader
+from lampe.inference.prompt import ANSWER_PREFIX, around
 from lampe.methods import LampeConfig
+from lampe.models import memory
+from lampe.models.load import load_tokenizer
+from lampe.models.weights import weight_bits, weights_hash
 from lampe.needle import Cell, Haystack, Straw, prompt_of
-from lampe.prompt import ANSWER_PREFIX, around
-from lampe.reading import PromptReader
-from lampe.weights import weight_bits, weights_hash
 from tests.lampe import tiny
 
 BASE = LampeConfig(256, 16, 8, 128)

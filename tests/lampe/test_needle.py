@@ -14,7 +14,9 @@ from transformers import DynamicCache
 
 import lampe
 from lampe import __main__ as cli
-from lampe.commands import needle as needle_command
+from lampe.cli import needle as needle_command
+from lampe.inference.prefill import CHUNK, PromptReader
+from lampe.inference.prompt import around
 from lampe.methods import METHODS, LampeConfig, ScaledSigmoid
 from lampe.needle import (
     HAYSTACKS,
@@ -35,8 +37,6 @@ from lampe.needle import (
     to_read,
     wilson,
 )
-from lampe.prompt import around
-from lampe.reading import CHUNK, PromptReader
 from tests.lampe.tiny import FAMILIES, build, tokens
 
 FACTS = "Water boils. The tide turns twice a day! Is the lamp lit? Nobody knows. " * 40

@@ -727,7 +727,7 @@ def test_wrong_calls_are_refused_in_words(llama):
 def test_no_tensor_is_as_large_as_queries_times_keys(family, monkeypatch):
     """At any length: prefill and decode are watched, tensor by tensor."""
     llama = build(FAMILIES[family])
-    monkeypatch.setattr("lampe.engine._SCORES", 2**17)
+    monkeypatch.setattr("lampe.attention.kernels._SCORES", 2**17)
 
     class Largest(TorchDispatchMode):
         numbers = 0

@@ -27,7 +27,7 @@ from transformers import (
 from transformers.models.deepseek_v3 import DeepseekV3Config
 
 import lampe
-from lampe.probe import sliding_window
+from lampe.patching.probe import sliding_window
 from tests.lampe.tiny import FAMILIES, SHAPE, build, logits, rope, tokens
 
 CONFIG = lampe.LampeConfig(64, 10, 6, 32)

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from lampe.load import load_tokenizer
-from lampe.prompt import ANSWER_PREFIX, build_prompt
+from lampe.inference.prompt import ANSWER_PREFIX, build_prompt
+from lampe.models.load import load_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from lampe.reading import read
+from lampe.inference.prefill import read
 from tests.lampe.tiny import FAMILIES, build, tokens
 
 

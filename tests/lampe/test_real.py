@@ -9,8 +9,8 @@ import torch
 from bitsandbytes.nn import Linear4bit
 
 import lampe
-from app.examples import EXAMPLES
-from lampe.prompt import build_prompt
+from app.ask.examples import EXAMPLES
+from lampe.inference.prompt import build_prompt
 
 WINDOW = 8192
 

@@ -1,0 +1,128 @@
+"""Pieces of the tab "Ask a document" as HTML. Everything that comes from outside passes through `escape`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from itertools import pairwise
+
+from app.documents.document import Document
+from app.serving.evidence import Evidence, Passage, by_token
+from app.serving.reports import Needs, RunReport
+from app.serving.requests import Way
+from app.ui.html import about as about_seconds
+from lampe.inference.prompt import ANSWER_PREFIX
+from lampe.methods import Rope
+from lampe.positions import PositionMap
+
+_BINS = 160  # along the strip of a document
+
+
+def document_strip(position_map: PositionMap) -> str:
+    """Which part of the prompt is Head, Middle and Tail for the question at its end."""
+    tokens = position_map.end
+    parts = names = ""
+    for region in reversed(position_map.regions):  # the text's start is the farthest from the question
+        first, stop = region.key_span(tokens - 1)
+        if first == stop:
+            continue
+        share = (stop - first) / tokens
+        kind = f"region-{region.role}"
+        parts += f'<i class="{kind}" style="width:{share:.3%}"></i>'
+        names += f'<span><span class="chip {kind}"></span>{region.name} {stop - first:,}</span> '
+    return (
+        f'<div class="place"><div class="strip" aria-hidden="true">{parts}</div>'
+        f'<p class="caption">From the text’s start to the question: {names}</p></div>'
+    )
+
+
+def needed(needs: Needs | None) -> str:
+    """What a question takes here."""
+    if needs is None:
+        return ""
+    time = f"{about_seconds(needs.seconds)} here, " if needs.seconds is not None else ""
+    kept = f" {needs.kept:,} tokens are read already." if needs.kept else ""
+    return f'<p class="caption">One answer: {time}{needs.bytes / 1e6:,.0f} MB of memory for the text.{kept}</p>'
+
+
+def about(document: Document) -> str:
+    """What was opened, and what is to be known about it."""
+    count = len(document.parts)
+    parts = f", {count:,} parts" if count > 1 else ""
+    notes = "".join(f"<br>{escape(note)}" for note in document.notes)
+    told = f'<p class="caption"><b>{escape(document.name)}</b>{parts}, {len(document.text):,} characters.{notes}</p>'
+    if count == 1 or document.kind == "pdf":  # whose pages are called by their numbers
+        return told
+    names = "".join(f"<li>{escape(part.label)}</li>" for part in document.parts)
+    return f'{told}<details class="parts"><summary>Its parts</summary><ol>{names}</ol></details>'
+
+
+def thread(way: Way, earlier: Sequence[tuple[str, str]], question: str, answer: str, note: str = "") -> str:
+    """One method's answer as it grows, after the turns before it, and what is to be known about it."""
+    name = way.title + (", the same model unpatched" if way.method == Rope.key else "")
+    turns = "".join(
+        f'<p class="turn"><b>{escape(asked)}</b><br>{_said(said) or "(no answer)"}</p>' for asked, said in earlier
+    )
+    asked = f'<p class="turn"><b>{escape(question)}</b></p>' if earlier else ""
+    told = f"<small>{escape(note)}</small>" if note else ""
+    return (
+        f'<section class="answer {way.slug}" id="{way.slug}-answer" aria-label="Answer of {name}" tabindex="0">'
+        f"<h3>{name}</h3>{turns}{asked}<p>{_said(answer)}</p>{told}</section>"
+    )
+
+
+def _said(answer: str) -> str:
+    """An answer after the words that the model's turn begins with."""
+    return f"<span>{ANSWER_PREFIX}</span> {escape(answer.lstrip())}" if answer else ""
+
+
+def done(reports: Sequence[RunReport], following: bool = False, behind: Sequence[Way] = ()) -> str:
+    """What was saved and what wasn't, what isn't whole, and which methods weren't asked; `following` up, or not."""
+    words = "Done."
+    for report in reports:
+        name = report.way.title
+        if report.kept:
+            words += f" {name}: {report.kept:,} of {report.input_length:,} tokens were read before."
+        if report.outgrown:
+            words += (
+                f" {name}: the conversation no longer fits the {report.outgrown:,} tokens that it was planned for; "
+            )
+            words += f"it is planned for {report.planned_length:,} now, and all of it was read again."
+        elif following and not report.kept:
+            words += f" {name}: nothing that it had read before could be used, so all of it was read again."
+        if report.left_out:
+            words += f" {name}: the text's last {report.left_out:,} tokens were left out."
+        if report.cut_short:
+            words += f" {name}: the answer stops after {report.new_tokens:,} tokens, the most that were asked for."
+    for way in behind:
+        words += f" {way.title}: not asked, for it hasn't answered every turn before this one."
+    return words
+
+
+def evidence(evidence: Evidence, layers: Sequence[int], passages: Sequence[Passage]) -> str:
+    """The passages that an answer looked at, and a strip of the whole text with how much it looked where."""
+    weights = by_token(evidence, layers)
+    total, count = weights.sum().item() or 1.0, len(weights)
+    bins = min(_BINS, count)
+    edges = [number * count // bins for number in range(bins + 1)]
+    shares = [weights[a:b].sum().item() / total for a, b in pairwise(edges)]
+    most = max(shares, default=1.0) or 1.0
+    cells = ""
+    for (a, b), share in zip(pairwise(edges), shares, strict=True):
+        key = evidence.first + (a + b) // 2
+        region = evidence.position_map.regions[evidence.position_map.region(evidence.query, key)]
+        cells += f'<i class="look-{region.role}" style="height:{share / most:.0%}"></i>'
+    items = "".join(
+        f'<li><mark class="look-{p.role}">{escape(p.text)}</mark><br><small>{p.share:.1%} of the attention '
+        f'to the text; <span class="chip region-{p.role}"></span>{p.region}, {p.distance:,} tokens back, at '
+        f"mapped position {p.position:,}</small></li>"
+        for p in passages
+    )
+    which = f"layers {layers[0]} to {layers[-1]}" if layers else "no layers"
+    return (
+        f'<section class="answer lampe" role="status"><h3>Where the answer’s tokens looked, mean over heads and '
+        f'{which}</h3><div class="looks" aria-hidden="true">{cells}</div>'
+        f'<p class="caption">The text from its start to its end; the higher, the more attention.</p><ol>{items}</ol>'
+        '<p class="caption">Attention is a hint, not a proof: it tells what a layer read from, not what the answer '
+        "rests on. What share of it each layer gave Head, Middle and Tail stands in the position map.</p></section>"
+    )

@@ -1,0 +1,135 @@
+"""A preset's sweep as HTML. Everything that comes from outside passes through `escape`."""
+
+from __future__ import annotations
+
+from html import escape
+
+from app.calibration.figures import by_length
+from app.ui.html import table
+from lampe.calibration import Preset, Priced
+from lampe.methods import LampeConfig, ScaledSigmoid
+
+
+def mapping_formula(config: LampeConfig) -> str:
+    """How a configuration chooses its mapping length."""
+    mapping = config.mapping
+    if isinstance(mapping, int):
+        return f"m = {mapping:,} at every input length"
+    return f"m(l) = {curve_formula(mapping)}"
+
+
+def curve_formula(curve: ScaledSigmoid) -> str:
+    """The curve's right side with its numbers."""
+    sign = "−" if curve.intercept < 0 else "+"
+    text = f"{curve.maximum:,.5g} / (1 + e^−({curve.slope:.4g}·l {sign} {abs(curve.intercept):.4g}))"
+    if curve.short_mapping is not None:
+        text += f"; {curve.short_mapping:,} below {curve.short_length:,} tokens"
+    return text
+
+
+def sentence(preset: Preset) -> str:
+    """What the preset says, and why."""
+    return f'<p class="sentence"><b>{mapping_formula(preset.config)}.</b> {escape(preset.why)}</p>'
+
+
+def in_use(config: LampeConfig | None, name: str) -> str:
+    """A line for all tabs while an opened preset is used."""
+    if config is None:
+        return ""
+    return (
+        f'<div class="status" role="status"><span>LaMPE runs with the opened preset <b>{escape(name)}</b>: '
+        f'{mapping_formula(config)}. The figures behind it are in "Calibration".</span></div>'
+    )
+
+
+def as_published(config: LampeConfig) -> str:
+    """A line for all tabs while the published mapping is used."""
+    doubt = f" ({config.doubt})" if config.doubt else ""
+    return (
+        '<div class="status" role="status"><span>LaMPE runs <b>as published</b> in all tabs: '
+        f"{mapping_formula(config)}{doubt}.</span></div>"
+    )
+
+
+def chosen_table(preset: Preset) -> str:
+    """The best point of each length, and what each way to choose the mapping length costs there."""
+    rows = ""
+    residuals = preset.residuals
+    ways = (preset.curve_costs, preset.constant_costs, preset.llama3_costs)
+    for point, left, *priced in zip(preset.points, residuals, *ways, strict=True):
+        best = f"≥ {point.mapping_length:,} (no mapping)" if point.at_least else f"{point.mapping_length:,}"
+        rows += (
+            f'<tr><th scope="row">{point.length:,} tokens</th><td>{best}</td><td>{point.sharpness:.4f}</td>'
+            f"<td>{left:+,}</td>{''.join(f'<td>{_priced(one)}</td>' for one in priced)}</tr>"
+        )
+    columns = ("Input", "Best m", "Sharpness", "Residual", "Fitted curve", "Best constant", "Llama-3's curve, rescaled")
+    caption = (
+        "The best mapping lengths, and what each way to choose m costs, on the sweep's own figures. Sharpness: how "
+        "much more m × √2 or m ÷ √2 costs. Residual: positions by which the curve is off."
+    )
+    return table(caption, columns, rows)
+
+
+def _priced(one: Priced) -> str:
+    cost = "not tried" if one.cost is None else f"{one.cost:.4f}"
+    return f"{cost} <small>(m = {one.mapping_length:,})</small>"
+
+
+def sweep_table(preset: Preset) -> str:
+    """Every point that was measured."""
+    rows = ""
+    for length, points in by_length(preset).items():
+        for one in points:
+            cells = (
+                f"{one.mapping_length:,}",
+                _number(one.loss, ".3f"),
+                "–" if one.found is None else f"{one.found * one.needles:.0f} of {one.needles}",
+                _number(one.log_likelihood, ".3f"),
+                f"{one.cost(preset.how.objective, preset.how.weight):.4f}",
+            )
+            rows += f'<tr><th scope="row">{length:,}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+    columns = ("Input (tokens)", "m", "Loss (nats)", "Needles found", "Log-likelihood (nats)", "Cost")
+    return (
+        "<details><summary>Every point that was measured</summary>"
+        f"{table('The least cost of each input length is the best point.', columns, rows)}</details>"
+    )
+
+
+def provenance(preset: Preset) -> str:
+    """What the sweep was made on, and how."""
+    how, source, made = preset.how, preset.source, preset.made
+    config = preset.config
+    objective = {
+        "both": f"loss and needles, the needles' weight {how.weight:g}",
+        "needle": "needles found, with the answer's likelihood between equal shares",
+        "perplexity": "loss",
+    }[how.objective]
+    each = []
+    if how.objective != "needle":
+        each.append(f"windows of text: {how.windows}")
+    if how.objective != "perplexity":
+        each.append(f"needles: {how.needles}, seed {how.seed}")
+    facts = [
+        ("Model", f"{source.model} in {source.bits} bits, weights {source.weights}"),
+        ("Window, Head, Tail", f"{config.window:,}, {config.head:,} and {config.tail:,} tokens"),
+        ("Text", source.text),
+        ("Cost", objective),
+        ("Measured for each point", ", ".join(each)),
+        ("Mapping lengths", f"{how.steps} from an eighth of the window to all of it, {how.refine} × refined"),
+        ("Made", f"{made.date} on {made.machine}"),
+        ("With", f"Python {made.python}, torch {made.torch}, transformers {made.transformers}, lampe {made.lampe}"),
+    ]
+    items = "".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in facts)
+    return f'<h2>How it was measured</h2><dl class="facts">{items}</dl>'
+
+
+def no_sweep(model: str) -> str:
+    """What stands there for a model that nobody has calibrated."""
+    return (
+        f'<p class="sentence">No sweep of <b>{escape(model)}</b> is here. Make one with <code>python -m lampe '
+        f"calibrate --model {escape(model)} --out preset.json</code>, then open its file.</p>"
+    )
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else f"{value:{form}}"

@@ -1,0 +1,1 @@
+"""A parser for each kind of file: bytes in, parts of text out."""

@@ -1,0 +1,131 @@
+"""Zip archives and the XML in them, read in memory and only as far as the caps allow."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from typing import Any
+
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import DefusedXMLParser, ParseError
+
+from app.documents.sandbox.caps import MAX_MEMBERS, UNPACKED_BYTES, UNPACKED_RATIO, XML_DEPTH
+from app.limits import AskError
+
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError)
+_SMALL = 1_000_000  # bytes that may come of anything
+
+
+class Archive:
+    """The members of a DOCX or an EPUB.
+
+    Parameters
+    ----------
+    data : bytes
+
+    Raises
+    ------
+    AskError
+        If it is no archive, has too many members, or one that needs a password. So do the methods.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        try:
+            self._zip = zipfile.ZipFile(io.BytesIO(data))
+        except _DAMAGED:
+            raise AskError(
+                "This file is damaged: the archive that it is can't be opened. Save or download it anew."
+            ) from None
+        members = self._zip.infolist()
+        if len(members) > MAX_MEMBERS:
+            raise AskError(f"This file is an archive of {len(members):,} files; at most {MAX_MEMBERS:,} are read.")
+        if any(member.flag_bits & 1 for member in members):
+            raise AskError("This file needs a password. Save it without one and upload that.")
+        self._unpacked = 0
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._zip.NameToInfo
+
+    def read(self, name: str) -> bytes:
+        """A member's bytes, never more than is left of the cap, whatever size it declares."""
+        member = self._zip.NameToInfo.get(name)
+        if member is None:
+            raise AskError(f"This file is damaged: {name:.100} is missing in it. Save or download it anew.")
+        self._check(member.file_size, member.compress_size)
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise AskError("This file is packed in a way that such files aren't. Save it anew.")
+        try:
+            with self._zip.open(member) as file:
+                data = file.read(UNPACKED_BYTES - self._unpacked + 1)
+        except _DAMAGED:
+            raise AskError(f"This file is damaged: {name:.100} in it can't be unpacked. Save it anew.") from None
+        self._check(len(data), member.compress_size)
+        self._unpacked += len(data)
+        return data
+
+    def _check(self, size: int, packed: int) -> None:
+        if self._unpacked + size > UNPACKED_BYTES:
+            raise AskError(
+                f"This file unpacks to more than {UNPACKED_BYTES / 1e6:.0f} MB, the limit here. Upload a part of it."
+            )
+        if size > _SMALL and size > UNPACKED_RATIO * packed:
+            raise AskError(
+                f"This file unpacks to more than {UNPACKED_RATIO} times its size, as zip bombs do; it isn't read."
+            )
+
+
+class Reader:
+    """What XML is told to, element by element; no tree is built. Names come without their namespace."""
+
+    def start(self, name: str, attributes: dict[str, str]) -> None: ...
+
+    def end(self, name: str) -> None: ...
+
+    def data(self, text: str) -> None: ...
+
+
+def read_xml(data: bytes, reader: Reader) -> None:
+    """Tell a reader what is in some XML.
+
+    Raises
+    ------
+    AskError
+        If it is none, is nested too deeply, or declares entities, which documents have no use for and attacks have.
+    """
+    parser = DefusedXMLParser(target=_Told(reader))
+    try:
+        parser.feed(data)
+        parser.close()
+    except AskError:
+        raise
+    except DefusedXmlException:
+        raise AskError("This file declares XML entities, as attacks do and documents don't; it isn't read.") from None
+    except (ParseError, ValueError, LookupError):
+        raise AskError("This file is damaged: the XML in it is broken. Save or download it anew.") from None
+
+
+class _Told:
+    """Passes on what the parser says, as long as it isn't nested too deeply."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._depth = 0
+        self.data = reader.data
+
+    def start(self, name: str, attributes: dict[str, str]) -> None:
+        self._depth += 1
+        if self._depth > XML_DEPTH:
+            raise AskError(f"This file's XML is nested more than {XML_DEPTH} levels deep; it isn't read.")
+        self._reader.start(_local(name), {_local(key): value for key, value in attributes.items()})
+
+    def end(self, name: str) -> None:
+        self._depth -= 1
+        self._reader.end(_local(name))
+
+    def close(self) -> Any:
+        return None
+
+
+def _local(name: str) -> str:
+    return name.rpartition("}")[2]

@@ -1,0 +1,97 @@
+"""PDF: the text of its pages, as pypdf finds it."""
+
+from __future__ import annotations
+
+import io
+import logging
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+
+import pypdf
+from pypdf.errors import DependencyError
+
+from app.documents.document import Found, Part, check_characters
+from app.documents.sandbox.caps import MAX_PAGES, SECONDS
+from app.limits import AskError
+
+_LONGEST = 0.8 * SECONDS  # before the process is ended, so that it can still say how far it came
+_STRANGE_SHARE = 0.05
+
+logging.getLogger("pypdf").setLevel(logging.CRITICAL)
+
+
+def read_pdf(data: bytes) -> Found:
+    """A part for each page, without text or with."""
+    try:
+        return _read(data)
+    except DependencyError:
+        raise AskError(
+            "This PDF is encrypted or packed in a way that isn't read here. Print it to a new PDF and upload that."
+        ) from None
+
+
+def _read(data: bytes) -> Found:
+    started = time.monotonic()
+    reader = pypdf.PdfReader(io.BytesIO(data))
+    _unlock(reader)
+    count = len(reader.pages)
+    if count > MAX_PAGES:
+        raise AskError(f"This PDF has {count:,} pages; at most {MAX_PAGES:,} are read. Upload a part of it.")
+    parts: list[Part] = []
+    empty: list[int] = []
+    broken: list[int] = []
+    characters = 0
+    for number, page in enumerate(reader.pages, 1):
+        if time.monotonic() - started > _LONGEST:
+            raise AskError(
+                f"Reading this PDF takes too long: {number - 1:,} of its {count:,} pages in {_LONGEST:.0f} seconds. "
+                "Upload a part of it."
+            )
+        try:
+            text = page.extract_text().strip()
+        except (MemoryError, DependencyError):
+            raise
+        except Exception:  # whatever pypdf stumbles over: the other pages may be read
+            broken.append(number)
+            text = ""
+        if not text and number not in broken[-1:]:
+            empty.append(number)
+        characters += len(text)
+        check_characters(characters)
+        parts.append(Part(f"Page {number}", text + "\n\n" if text else ""))
+    if len(broken) == count:
+        raise AskError("This PDF is damaged: none of its pages can be read. Save or download it anew.")
+    if not characters:
+        raise AskError(
+            "This PDF has no text: it is a scan, or its pages are pictures. Run OCR (text recognition) on it first and "
+            "upload the result."
+        )
+    return Found(parts, _notes(parts, empty, broken))
+
+
+def _unlock(reader: pypdf.PdfReader) -> None:
+    """Open what is encrypted under no password, as files that only forbid changes are."""
+    if reader.is_encrypted and not reader.decrypt(""):
+        raise AskError("This PDF needs a password. Save a copy without one and upload that.")
+
+
+def _notes(parts: Sequence[Part], empty: Sequence[int], broken: Sequence[int]) -> list[str]:
+    notes = []
+    if empty:
+        notes.append(f"There is no text on {pages(empty)}: a scan, a picture, or nothing.")
+    if broken:
+        notes.append(f"What is on {pages(broken)} is damaged and couldn't be read.")
+    text = "".join(part.text for part in parts)
+    strange = sum(character == "\ufffd" or "\ue000" <= character <= "\uf8ff" for character in text)
+    if strange > _STRANGE_SHARE * len(text):
+        notes.append("Many of this PDF's letters have a meaning only in its own fonts, so its text may be wrong.")
+    return notes
+
+
+def pages(numbers: Sequence[int]) -> str:
+    """Pages in words, from their numbers in order: "pages 3, 5–9"."""
+    starts = [numbers[0], *(after for before, after in pairwise(numbers) if after != before + 1)]
+    ends = [*(before for before, after in pairwise(numbers) if after != before + 1), numbers[-1]]
+    runs = [f"{start}–{end}" if start != end else f"{start}" for start, end in zip(starts, ends, strict=True)]
+    return f"page{'s' if len(numbers) > 1 else ''} {', '.join(runs)}"

@@ -1,0 +1,53 @@
+"""Plain text and Markdown: their text stays as it is."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+
+from app.documents.document import Found, Part
+from app.documents.formats.blocks import beginnings
+from app.documents.formats.encodings import decoded
+from app.documents.sandbox.caps import MAX_PAGES
+
+_FENCE = re.compile(r" {0,3}(```+|~~~+)")
+_HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+(.*?)[ \t]*#*[ \t]*$")
+_LINE_END = re.compile("\r\n?")
+
+
+def read_plain(data: bytes) -> Found:
+    """A text; form feeds, as older documents have them, separate its pages."""
+    text, notes = decoded(data)
+    pages = text.removesuffix("\f").split("\f")
+    if not 1 < len(pages) <= MAX_PAGES:
+        return Found([Part("Text", text)], notes)
+    return Found([Part(f"Page {number}", page + "\n") for number, page in enumerate(pages, 1)], notes)
+
+
+def read_markdown(data: bytes) -> Found:
+    """Markdown as it is written, its headings (those with #) as the parts' labels."""
+    text, notes = decoded(data)
+    lines = _LINE_END.sub("\n", text).splitlines(keepends=True)
+    levels, labels, fence = [], [], ""
+    for line in lines:
+        heading = None
+        if opened := _FENCE.match(line):
+            if not fence:
+                fence = opened[1]
+            elif opened[1].startswith(fence):
+                fence = ""
+        elif not fence:
+            heading = _HEADING.match(line)
+        levels.append(len(heading[1]) if heading and heading[2] else 0)
+        labels.append(heading[2] if heading else "")
+    starts = beginnings(levels)
+    if starts and not "".join(lines[: starts[0]]).strip():
+        labels[0] = labels[starts[0]]
+        starts[0] = 0
+    bounds = sorted({0, *starts, len(lines)})
+    named = set(starts)
+    parts = [
+        Part(labels[start] if start in named else "Beginning" if starts else "Text", "".join(lines[start:end]))
+        for start, end in pairwise(bounds)
+    ]
+    return Found(parts, notes)

@@ -1,0 +1,1 @@
+"""Where parsers run: a process apart from the app's."""

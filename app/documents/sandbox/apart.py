@@ -1,0 +1,102 @@
+"""Parsers run in a process of their own, which may fail in any way without harm to the app."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+from app.documents.document import Found, Part
+from app.documents.sandbox.caps import MEMORY, SECONDS
+from app.limits import MAX_CHARACTERS, AskError
+
+_ROOT = Path(__file__).parents[3]
+_LONGEST_ANSWER = 6 * MAX_CHARACTERS  # bytes: at most four for a character, and the labels
+_KEPT = ("PATH", "SYSTEMROOT", "PYTHONHOME", "PYTHONPATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+_places = threading.BoundedSemaphore(2)  # processes at once; other visitors' wait
+
+
+def command(kind: str) -> list[str]:
+    """What reads a file of this kind."""
+    return [sys.executable, "-m", "app.documents.sandbox.worker", kind]
+
+
+def parse_apart(kind: str, data: bytes, seconds: float = SECONDS) -> Found:
+    """Run the parser of a kind in a process, which ends with this call whatever happens.
+
+    Parameters
+    ----------
+    kind : str
+    data : bytes
+        What the process is given; it reads no file.
+    seconds : float
+        How long it may take.
+
+    Raises
+    ------
+    AskError
+        If it refuses the file, takes too long or too much, or ends without an answer.
+    """
+    with _places:
+        answer = _answer(command(kind), data, seconds)
+    try:
+        found = json.loads(answer)
+    except ValueError:
+        raise AskError(
+            "Reading this file failed: it is damaged, or takes more than "
+            f"{MEMORY / 1e9:.0f} GB of memory. Save it anew, or upload a part of it."
+        ) from None
+    if "refused" in found:
+        raise AskError(found["refused"])
+    return Found([Part(label, text) for label, text in found["parts"]], found["notes"])
+
+
+def _answer(arguments: list[str], data: bytes, seconds: float) -> bytes:
+    """What a process writes when it is given some bytes; empty if that is far too much."""
+    late = threading.Event()
+    process = subprocess.Popen(
+        arguments,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd=_ROOT,
+        env={name: os.environ[name] for name in _KEPT if name in os.environ},  # no token or key is in it
+        start_new_session=True,
+    )
+
+    def stop() -> None:
+        late.set()
+        _end(process)
+
+    timer = threading.Timer(seconds, stop)
+    timer.daemon = True
+    timer.start()
+    assert process.stdin
+    assert process.stdout
+    try:
+        with suppress(OSError), process.stdin:  # it has ended: what it wrote until then says why
+            process.stdin.write(data)
+        with process.stdout:
+            answer = process.stdout.read(_LONGEST_ANSWER + 1)
+    finally:
+        timer.cancel()
+        timer.join()
+        _end(process)
+        process.wait()
+    if late.is_set():
+        raise AskError(f"Reading this file took longer than {seconds:.0f} seconds and was ended. Upload a part of it.")
+    return answer if len(answer) <= _LONGEST_ANSWER else b""
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill it with whatever it has started. It isn't waited for yet, so its number is still its own."""
+    with suppress(ProcessLookupError, PermissionError):  # it has ended by itself
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()

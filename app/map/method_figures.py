@@ -1,0 +1,203 @@
+"""Several methods at one input length: their curves in one figure, their regions side by side, their formulas."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from app.map.figures import formula
+from app.ui.figure import COLOURS, GREY, UNSEEN, Sheet, faint
+from lampe.methods import Method
+from lampe.positions import PositionMap, Region
+
+_POINTS = 400
+# Lines are told apart by colour and by dash; LaMPE's is the widest.
+_LINES = (
+    ("#0072B2", "solid"), ("#D55E00", "dash"), ("#009E73", "dot"), ("#CC79A7", "dashdot"), ("#56B4E9", "longdash"),
+    ("#8a6d00", "longdashdot"), ("#555555", "dash"),
+)  # fmt: skip
+_CHUNKS = 64  # that are drawn apart; of more, the last ones
+_COLUMNS = 2  # as many as a phone has room for
+
+
+def stretch(method: Method, length: int) -> float:
+    """How many times as slowly a method's slowest frequencies turn, at a planned length."""
+    changed = method.frequencies(length)
+    return changed.stretch if changed else 1.0
+
+
+def curves_figure(methods: Sequence[Method], length: int, big: bool = False) -> go.Figure:
+    """Relative distance → position, as the last query of an input sees it under each method.
+
+    Where a method slows the frequencies, its positions are divided by as much as the slowest is slowed: that is how far
+    it turns, in the model's own positions.
+
+    Parameters
+    ----------
+    methods : sequence of Method
+        Of one window.
+    length : int
+        Input length in tokens.
+    big : bool
+        To be read from the back row.
+    """
+    sheet = Sheet(big)
+    window, last = methods[0].window, length - 1
+    distances = np.unique(np.linspace(0, last, min(_POINTS, length)).round().astype(np.int64))
+    highest = 1.0
+    for number, method in enumerate(methods):
+        position_map = method.position_map(length)
+        # The borders of regions, so that a step is drawn as one.
+        borders = [last - key for region in position_map.regions for key in _edges(region, last)]
+        drawn = np.unique(np.concatenate([distances, np.array(borders, dtype=np.int64)]))
+        positions = position_map.relative(last, last - drawn) / stretch(method, length)
+        highest = max(highest, float(positions.max()))
+        colour, dash = _LINES[number % len(_LINES)]
+        hover = "%{x:,} tokens back<br>position %{y:,.1f}"
+        sheet.line(method.title, drawn.tolist(), positions.tolist(), colour, 4 if not number else 2.5, dash, hover)
+    top = max(highest, window if window <= 2.5 * highest else 0) * 1.05 + 1
+    if window <= top:
+        sheet.level(window, f"window {window:,}")
+        if top > window * 1.06:
+            sheet.band("y", window, top, UNSEEN)
+            sheet.label(last * 0.5, (window + top) / 2, "never seen in training")
+    return sheet.figure(
+        {"title": "Relative distance (tokens)", "range": [0, last * 1.02 + 1]},
+        {"title": "Position, in the model's own", "range": [0, top]},
+        height=440,
+        legend=True,
+    )
+
+
+def _edges(region: Region, query: int) -> list[int]:
+    """The first and the last key that a query meets in a region; none where it meets none."""
+    first, stop = region.key_span(query)
+    return [first, stop - 1] if stop > first else []
+
+
+def planes_figure(methods: Sequence[Method], length: int, big: bool = False) -> go.Figure:
+    """The attention regions of each method over query × key, side by side and to scale."""
+    size = 18 if big else 12
+    columns = min(_COLUMNS, len(methods))
+    rows = -(-len(methods) // columns)
+    figure = go.Figure()
+    layout: dict[str, Any] = {"annotations": []}
+    for number, method in enumerate(methods):
+        row, column = divmod(number, columns)
+        axis = "" if not number else str(number + 1)
+        for region in method.position_map(length).regions:
+            x, y = outline(region, length)
+            if x:
+                figure.add_scatter(
+                    x=x, y=y, mode="lines", fill="toself", name=region.name, xaxis=f"x{axis}", yaxis=f"y{axis}",
+                    line={"color": COLOURS[region.role], "width": 1}, fillcolor=faint(COLOURS[region.role], 0.6),
+                    hoveron="fills", hoverinfo="text", text=f"{method.title}: {region.name}", showlegend=False,
+                )  # fmt: skip
+        left, right = column / columns + 0.02 * bool(column), (column + 1) / columns - 0.02
+        low, high = 1 - (row + 1) / rows + 0.03, 1 - row / rows - 0.1 / rows
+        sides: dict[str, Any] = {"showgrid": False, "zeroline": False, "ticks": "", "showticklabels": False}
+        layout[f"xaxis{axis}"] = {
+            "domain": [left, right], "anchor": f"y{axis}", "range": [-0.5, length - 0.5], "constrain": "domain",
+            **sides,
+        }  # fmt: skip
+        layout[f"yaxis{axis}"] = {
+            "domain": [low, high], "anchor": f"x{axis}", "range": [length - 0.5, -0.5], "scaleanchor": f"x{axis}",
+            "constrain": "domain", "constraintoward": "top",
+            **sides,
+        }  # fmt: skip
+        layout["annotations"].append(
+            {"x": (left + right) / 2, "y": high + 0.01, "xref": "paper", "yref": "paper", "yanchor": "bottom",
+             "xanchor": "center", "showarrow": False, "text": f"<b>{method.title}</b>", "font": {"size": size}}
+        )  # fmt: skip
+    figure.update_layout(
+        template="none", height=(260 if not big else 350) * rows + 20, margin={"l": 8, "r": 8, "t": 10, "b": 8},
+        dragmode=False, paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", hovermode="closest",
+        font={"family": "system-ui, sans-serif", "size": size, "color": GREY}, **layout,
+    )  # fmt: skip
+    return figure
+
+
+def outline(region: Region, length: int) -> tuple[list[float | None], list[float | None]]:
+    """The border of a region's pairs, as x and y of one or more closed lines; borders lie between tokens.
+
+    Parameters
+    ----------
+    region : Region
+    length : int
+        Input length in tokens.
+    """
+    x: list[float | None] = []
+    y: list[float | None] = []
+    if region.block == 1:
+        first = max(0, region.lower)
+        if first >= length:
+            return x, y
+        # Down along the nearest keys, back up along the farthest.
+        upper = length if region.upper is None else min(region.upper, length)
+        corners = [(0, first), (length - 1 - first, length - 1), (max(0, length - upper), length - 1), (0, upper - 1)]
+        _close(x, y, [(key - 0.5, query + (0.5 if query else -0.5)) for key, query in corners])
+        return x, y
+    chunks = -(-length // region.block)
+    for chunk in range(max(0, chunks - _CHUNKS), chunks):
+        top, bottom = chunk * region.block, min(length, (chunk + 1) * region.block)
+        first, stop = region.key_span(bottom - 1)
+        if first == stop:
+            continue
+        if stop > top:  # the query's own chunk: keys end at the query
+            corners = [(first, top), (stop, bottom), (first, bottom)]
+        else:
+            corners = [(first, top), (stop, top), (stop, bottom), (first, bottom)]
+        _close(x, y, [(key - 0.5, query - 0.5) for key, query in corners])
+    return x, y
+
+
+def _close(x: list[float | None], y: list[float | None], corners: Sequence[tuple[float, float]]) -> None:
+    """Append a closed line, parted from the one before."""
+    if x:
+        x.append(None)
+        y.append(None)
+    for key, query in (*corners, corners[0]):
+        x.append(key)
+        y.append(query)
+
+
+def formulas_table(methods: Sequence[Method], length: int) -> str:
+    """What each method does with a query i and a key j, with the values of an input put in."""
+    rows = ""
+    for method in methods:
+        position_map = method.position_map(length)
+        rows += _rows(method, position_map, length)
+    head = "".join(
+        f'<th scope="col">{name}</th>'
+        for name in ("Method", "Region", "Keys of the last query", "Position of i and j", "Frequencies", "Reach")
+    )
+    return (
+        f'<div class="scroll"><table class="figures"><caption>{length:,} tokens; each method by its authors’ rule for '
+        f"the window</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _rows(method: Method, position_map: PositionMap, length: int) -> str:
+    counts = position_map.key_counts(length - 1)
+    changed = method.frequencies(length)
+    slowed = f"{changed.rope_type}, slowest ÷ {changed.stretch:.3g}" if changed else "the model's own"
+    reach = "any length" if method.reach is None else f"{method.reach:,} tokens"
+    if beyond := method.beyond(length):
+        reach = f"<b>{escape(beyond)}</b>"
+    rows, shown = "", [(region, count) for region, count in zip(position_map.regions, counts, strict=True) if count]
+    for number, (region, count) in enumerate(shown):
+        named = f'<th scope="rowgroup" rowspan="{len(shown)}">{escape(method.title)}</th>' if not number else ""
+        rest = (
+            f'<td rowspan="{len(shown)}">{escape(slowed)}</td><td rowspan="{len(shown)}">{reach}</td>'
+            if not number
+            else ""
+        )
+        rows += (
+            f'<tr>{named}<td><span class="chip region-{region.role}"></span>{region.name}</td><td>{count:,}</td>'
+            f"<td>{formula(region)}</td>{rest}</tr>"
+        )
+    return rows

@@ -1,0 +1,210 @@
+"""The models that answer: one is loaded at a time, and changes when another is asked for."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+import lampe
+from app.limits import AskError
+from app.serving.answering import Loaded
+from app.serving.computing import Computing
+from app.settings import ModelChoice, Settings
+from lampe import LoadError, UnsupportedModelError
+from lampe.methods import Method, method_class
+from lampe.models.load import DEFAULT_MODEL_NAME, Progress, load, load_config, load_tokenizer
+from lampe.models.memory import free_bytes, weight_bytes
+from lampe.presets import family_config
+
+_TOKENIZERS = 4  # stay in memory, some megabytes each
+
+
+class Models:
+    """The loaded model, and the tokenizers and configs of those that visitors have chosen.
+
+    Parameters
+    ----------
+    settings : Settings
+    computing : Computing
+        Where models are loaded.
+    replaced : callable
+        Called before the loaded model goes: what belongs to it is to be let go of.
+    held : callable
+        Bytes of what belongs to it.
+    """
+
+    def __init__(
+        self, settings: Settings, computing: Computing, replaced: Callable[[], None], held: Callable[[], int]
+    ) -> None:
+        self.settings = settings
+        self.loaded: Loaded | None = None
+        self._computing, self._replaced, self._held = computing, replaced, held
+        self._tokenizers: dict[str | None, Any] = {}
+        self._configs: dict[str | None, Any] = {}
+        self._methods: dict[tuple[str, str | None], Method] = {}
+        self._fetching, self._loading = threading.Lock(), threading.Lock()
+
+    def check(self, choice: ModelChoice) -> None:
+        """Refuse a model that this deployment doesn't offer.
+
+        Raises
+        ------
+        AskError
+        """
+        if choice.bits not in (4, 16):
+            raise AskError(f"Weights are loaded in 4 or in 16 bits, not {choice.bits!r:.40}.")
+        if choice.model_id in self.settings.offered:
+            return
+        if not self.settings.allow_any_model:
+            names = ", ".join(ModelChoice(one, 4).name for one in self.settings.offered)
+            raise AskError(
+                f"{choice.name!r:.120} isn't offered here; choose one of {names}. Whoever runs the app may allow "
+                "others: MODEL_IDS lists them, ALLOW_ANY_MODEL=1 allows all."
+            )
+        # A name that a visitor typed is never looked up on the server's own disk.
+        name = choice.name
+        if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name, re.ASCII) or len(name) > 120 or Path(name).exists():
+            raise AskError(f"{name!r:.120} isn't a model id of the Hugging Face Hub: these look like owner/name.")
+
+    def ready(self, choice: ModelChoice) -> bool:
+        """Whether this is the model that is loaded."""
+        return self.loaded is not None and self.loaded.choice == choice
+
+    def tokenizer_ready(self, choice: ModelChoice) -> bool:
+        return choice.model_id in self._tokenizers
+
+    def tokenizer(self, choice: ModelChoice, progress: Callable[[Progress], None] | None = None) -> Any:
+        """The tokenizer, fetched at its first use.
+
+        Raises
+        ------
+        lampe.LoadError
+        """
+        if made := self._tokenizers.get(choice.model_id):  # without waiting for another that is being fetched
+            return made
+        with self._fetching:
+            if choice.model_id not in self._tokenizers:
+                made = load_tokenizer(choice.model_id, progress=progress)
+                while len(self._tokenizers) >= _TOKENIZERS:
+                    del self._tokenizers[next(iter(self._tokenizers))]
+                self._tokenizers[choice.model_id] = made
+            return self._tokenizers[choice.model_id]
+
+    def config(self, choice: ModelChoice) -> lampe.LampeConfig:
+        """The LaMPE settings of a model, from its preset or its config; no weights are needed.
+
+        Raises
+        ------
+        lampe.LoadError
+        """
+        if choice.model_id in (None, DEFAULT_MODEL_NAME):  # known without fetching it, and measured in 4 bits
+            return replace(lampe.PRESETS["smollm2"], basis="measured" if choice.bits == 4 else "family")
+        if choice.model_id not in self._configs:
+            self._configs[choice.model_id] = lampe.LampeConfig.for_model(load_config(choice.model_id))
+        return self._configs[choice.model_id]
+
+    def method(self, key: str, choice: ModelChoice) -> Method:
+        """A method with its own settings for a model, from its config.
+
+        Raises
+        ------
+        lampe.LoadError, lampe.MethodError
+        """
+        kind = method_class(key)
+        if choice.model_id in (None, DEFAULT_MODEL_NAME):  # known without fetching it
+            return kind.for_model(family_config("smollm2"))
+        if (key, choice.model_id) not in self._methods:
+            self._methods[key, choice.model_id] = kind.for_model(load_config(choice.model_id))
+        return self._methods[key, choice.model_id]
+
+    def load(
+        self,
+        choice: ModelChoice,
+        progress: Callable[[Progress], None] | None = None,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> Loaded:
+        """Make this the loaded model, unless it is.
+
+        The one before stays until this one can answer, if the memory is enough for both; else it goes first.
+
+        Parameters
+        ----------
+        choice : ModelChoice
+        progress : callable, optional
+        stopped : callable, optional
+            Whether nobody waits for it any more: then the load ends, but for the deployment's own model, which will be
+            wanted again.
+
+        Raises
+        ------
+        lampe.LoadError, lampe.UnsupportedModelError
+            The one before stays, or is loaded again when it is next asked for.
+        """
+        with self._loading:
+            if not self.ready(choice):
+                self._computing(self._load, choice, progress, stopped)
+            assert self.loaded
+            return self.loaded
+
+    def _load(
+        self, choice: ModelChoice, progress: Callable[[Progress], None] | None, stopped: Callable[[], bool]
+    ) -> None:
+        memory, released = "", ""
+        if self.loaded or choice.model_id not in (None, DEFAULT_MODEL_NAME):  # that one is small, and fetched below
+            needed, free = needed_bytes(choice), free_bytes()
+            if self.loaded and free < needed <= free + _weights(self.loaded.model) + self._held():
+                released = (
+                    f" {self.loaded.choice.name} was let go of first; it is loaded again when it is next asked for."
+                )
+                self._release()
+                free = free_bytes()
+            if needed > free:
+                raise LoadError(
+                    f"{choice.name} in {choice.bits} bits takes about {needed / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB "
+                    f"are free here: choose a smaller model{', or 4 bits' * (choice.bits == 16)}.{released}"
+                )
+            memory = f" ({needed / 1e6:,.0f} MB of {free / 1e6:,.0f} MB free memory)"
+
+        def told(report: Progress) -> None:
+            if stopped() and choice != self.settings.own:
+                raise LoadError(f"Loading {choice.name} was stopped.")
+            if progress:
+                progress(replace(report, stage=report.stage + memory))
+
+        try:
+            told(Progress("Getting the model ready", 0, 0, ""))
+            model, tokenizer = load(choice.model_id, bits=choice.bits, progress=told)
+            lampe.patch(model).remove()  # refuse now, not after a long document was read
+            told(Progress("Changing the model", 0, 0, ""))
+        except LoadError as error:
+            raise LoadError(f"{error}{released}") from error
+        except UnsupportedModelError as error:
+            raise UnsupportedModelError(f"{error}{released}") from error
+        self._release()
+        self.loaded = Loaded(choice, model, tokenizer)
+
+    def _release(self) -> None:
+        self._replaced()
+        self.loaded = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _weights(model: Any) -> int:
+    """Bytes of a loaded model's weights."""
+    return sum(weight.nbytes for weight in model.parameters())
+
+
+def needed_bytes(choice: ModelChoice) -> int:
+    """Memory that loading takes, about: the weights, and a quarter more for what is read before it is packed."""
+    config = load_config(choice.model_id)
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    return weight_bytes(model, choice.bits) * 5 // 4

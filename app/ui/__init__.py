@@ -1,0 +1,1 @@
+"""What all tabs of the page share."""

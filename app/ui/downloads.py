@@ -1,0 +1,47 @@
+"""Files that a visitor saves: made when a button asks for one, and handed over by the browser."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from app.ui import html as views
+
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+"""For events that show by themselves what they do, and are no endpoints."""
+
+
+def saves(
+    button: gr.Button, inputs: Sequence[Any], make: Callable[..., tuple[str, str]], file: gr.DownloadButton,
+    message: gr.HTML,
+) -> None:  # fmt: skip
+    """Have a button save a file.
+
+    Parameters
+    ----------
+    button : gr.Button
+    inputs : sequence of components
+    make : callable
+        From the inputs' values to the file's name and text; a ValueError's sentence goes to `message`.
+    file : gr.DownloadButton
+        A hidden one with an element id.
+    message : gr.HTML
+    """
+
+    def save(*values: Any) -> Iterator[Any]:
+        try:
+            name, text = make(*values)
+        except ValueError as error:
+            yield None, views.message(str(error))
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / name
+            path.write_text(text, encoding="utf-8")
+            yield str(path), gr.skip()  # gradio takes a copy, which it deletes after a while
+
+    made = button.click(save, inputs, [file, message], concurrency_limit=1, **QUIET)
+    made.then(js=f"() => setTimeout(() => document.querySelector('#{file.elem_id}')?.click(), 300)", **QUIET)

@@ -1,0 +1,129 @@
+"""A tile's attention by a stock kernel that also gives the log-sum-exp of its scores."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lampe.attention.merge import Merge, merging_dtype
+from lampe.attention.tiles import Shape, band_rows
+
+_SCORES = 2**22  # scores of capped attention held at once
+
+
+def attend_tile(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    shape: Shape,
+    scaling: float,
+    softcap: float | None = None,
+    fold: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Output and log-sum-exp (natural, scores scaled) of one tile.
+
+    `fold`: where all pairs attend, make a group's queries rows of one head. Its keys are then read once, not once for
+    each query head.
+    """
+    if shape is Shape.BAND:
+        return _attend_band(query, key, value, scaling, query.device.type, softcap)
+    if shape is Shape.ANTICAUSAL:
+        # Read backwards, the upper triangle is the lower one: u ≥ t ⇔ n−1−u ≤ n−1−t.
+        out, lse = _kernel(query.flip(2), key.flip(2), value.flip(2), True, scaling, softcap)
+        return out.flip(2), lse.flip(2)
+    if shape is Shape.FULL and fold:
+        folded = query.reshape(query.shape[0], key.shape[1], -1, query.shape[3])
+        out, lse = _kernel(folded, key, value, False, scaling, softcap)
+        return out.reshape(query.shape), lse.reshape(query.shape[:3])
+    return _kernel(query, key, value, shape is Shape.CAUSAL, scaling, softcap)
+
+
+def _attend_band(
+    query: Tensor, key: Tensor, value: Tensor, scaling: float, device_type: str, softcap: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """A band as a batch of its blocks, each with the keys that it sees."""
+    if len(query) > 1:  # the blocks of one row of a batch are overlapping views, those of several would be copies
+        rows_apart = [
+            _attend_band(q, k, v, scaling, device_type, softcap)
+            for q, k, v in zip(query.split(1), key.split(1), value.split(1), strict=True)
+        ]
+        out, lse = (torch.cat(parts) for parts in zip(*rows_apart, strict=True))
+        return out, lse
+    width = key.shape[2] - query.shape[2] + 1
+    rows = band_rows(width, device_type)
+    blocks = query.unflatten(2, (-1, rows)).transpose(1, 2).flatten(0, 1)
+    keys, values = (x.unfold(2, rows + width - 1, rows).permute(0, 2, 1, 4, 3).flatten(0, 1) for x in (key, value))
+    if device_type == "cpu":
+        band = torch.ones(rows, rows + width - 1, dtype=torch.bool).triu().tril(width - 1)
+        mask = torch.zeros(band.shape, dtype=merging_dtype(query)).masked_fill_(~band, -torch.inf)
+        out, lse = _kernel(blocks, keys, values, False, scaling, softcap, mask)
+    else:
+        merged = Merge(blocks, 1)
+        for shape, start in ((Shape.ANTICAUSAL, 0), (Shape.CAUSAL, rows)):
+            k, v = keys.narrow(2, start, rows), values.narrow(2, start, rows)
+            merged.add(0, 0, *attend_tile(blocks, k, v, shape, scaling, softcap))
+        out, lse = merged.output, merged.lse
+    return tuple(x.unflatten(0, (1, -1)).transpose(1, 2).flatten(2, 3) for x in (out, lse))
+
+
+def _kernel(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    causal: bool,
+    scaling: float,
+    softcap: float | None,
+    mask: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """A fused attention kernel that also returns the log-sum-exp; key-value heads may be fewer than query heads."""
+    if softcap is not None:
+        return _capped_kernel(query, key, value, causal, scaling, softcap, mask)
+    heads, rows, dim = query.shape[1:]
+    if query.device.type == "cpu":
+        kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
+        return kernel(query, key, value, 0.0, causal, attn_mask=mask, scale=scaling)
+    half = query.dtype in (torch.float16, torch.bfloat16)
+    if half and dim <= 256 and dim % 8 == 0 and _has_flash(query.device):
+        out, lse = torch.ops.aten._scaled_dot_product_flash_attention.default(
+            query, key, value, 0.0, causal, False, scale=scaling
+        )[:2]
+    else:  # this one knows no groups
+        key, value = (x.repeat_interleave(heads // x.shape[1], 1) for x in (key, value))
+        out, lse = torch.ops.aten._scaled_dot_product_efficient_attention.default(
+            query, key, value, None, True, 0.0, causal, scale=scaling
+        )[:2]
+    return out, lse.narrow(2, 0, rows)  # the latter pads its rows
+
+
+def _has_flash(device: torch.device) -> bool:
+    """PyTorch's flash attention wants an Ampere GPU or a newer one."""
+    return not torch.cuda.is_available() or torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def _capped_kernel(
+    query: Tensor, key: Tensor, value: Tensor, causal: bool, scaling: float, softcap: float, mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The same in plain operations for capped scores, which no fused kernel knows: some rows at a time."""
+    (heads, rows), (groups, keys) = query.shape[1:3], key.shape[1:3]
+    exact = merging_dtype(query)
+    out = torch.empty(query.shape[:3] + value.shape[3:], dtype=exact, device=query.device)
+    lse = torch.empty(query.shape[:3], dtype=exact, device=query.device)
+    step = max(1, _SCORES // (heads * keys))
+    j = torch.arange(keys, device=query.device)
+    for number in range(len(query)):  # a band's blocks are overlapping views: exact copies of all would be large
+        q = query[number].unflatten(0, (groups, -1))
+        k, v = key[number].unsqueeze(1).to(exact), value[number].unsqueeze(1).to(exact)
+        for row in range(0, rows, step):
+            part = slice(row, min(row + step, rows))
+            scores = capped(q[:, :, part].to(exact) @ k.transpose(2, 3) * scaling, softcap)
+            if causal:
+                scores.masked_fill_(j > j[part, None], -torch.inf)
+            if mask is not None:
+                scores += mask[part]
+            lse[number, :, part] = scores.logsumexp(-1).flatten(0, 1)
+            out[number, :, part] = (scores.softmax(-1) @ v).flatten(0, 1)
+    return out, lse
+
+
+def capped(scores: Tensor, softcap: float | None) -> Tensor:
+    return scores if softcap is None else (scores / softcap).tanh() * softcap

@@ -1,0 +1,1 @@
+"""Prompts, and reading them with a patched model."""

@@ -1,0 +1,169 @@
+"""Reading a long prompt in parts, and several that begin alike without reading their beginning twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Cache, DynamicCache
+
+from lampe.patching.rotary import grows
+from lampe.positions import PositionMap
+
+CHUNK = 512
+"""Tokens read at once: it is known often how far the reading is, and a chunk's activations stay small."""
+
+
+class _Stopped(Exception):
+    pass
+
+
+@torch.inference_mode()
+def read(
+    model: Any,
+    cache: Cache,
+    ids: Tensor,
+    start: int = 0,
+    chunk: int = CHUNK,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[int]:
+    """Fill a cache with the keys and values of a prompt (prefill), a chunk at a time.
+
+    Parameters
+    ----------
+    model : transformers model
+        If it is patched, `Patched.plan` has fixed the final length.
+    cache : transformers Cache
+        Holds the first `start` tokens.
+    ids : Tensor, shape (1, tokens)
+    start : int
+        The first token to read.
+    chunk : int
+        Tokens read at once.
+    stop : callable
+        Asked before each layer, for a chunk of a long text takes seconds. True ends the reading; the cache is then
+        filled in part and of no more use.
+
+    Yields
+    ------
+    int
+        How many tokens the cache holds, after each chunk.
+    """
+
+    def look(*_: Any) -> None:
+        if stop():
+            raise _Stopped
+
+    hooks = [m.register_forward_pre_hook(look) for m in model.modules() if hasattr(m, "layer_idx")]
+    try:
+        for part in ids[:, start:].split(chunk, dim=1):
+            if part.shape[1]:  # nothing to read is one empty part
+                model(part.to(model.device), past_key_values=cache, use_cache=True, logits_to_keep=1)
+                start += part.shape[1]
+                yield start
+    except _Stopped:
+        pass
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+class PromptReader:
+    """A cache that keeps from one prompt to the next whole steps of what both begin with.
+
+    Where the prompts are planned for one length their keys are the same up to where Tail takes part, so what follows
+    is that of the prompt read alone.
+
+    Parameters
+    ----------
+    model : transformers model
+        If it isn't patched, and its RoPE's frequencies change with the input length, each prompt is read whole: in
+        chunks, the first would be rotated as in a shorter text.
+    step : int
+        Tokens. What is kept is a multiple of it: with `CHUNK` the same kernel calls are made as for the prompt alone,
+        and the result has the same bits; with less, more is kept.
+
+    Attributes
+    ----------
+    cache : transformers DynamicCache
+        Holds all of the last prompt but its last token, and whatever was put in since.
+    ids : Tensor, shape (1, tokens)
+        The last prompt, on the model's device.
+    kept : int
+        Tokens of it that were kept from the one before.
+    """
+
+    def __init__(self, model: Any, step: int = CHUNK) -> None:
+        self.model, self.step, self.kept = model, step, 0
+        self.cache: Any = DynamicCache(config=model.config)
+        self.ids = torch.empty(1, 0, dtype=torch.long, device=model.device)
+        self._held: list[int] = []
+        self._map: PositionMap | None = None  # that they were read under
+        self._plan: Any = None
+
+    def keeps(self, ids: Sequence[int], position_map: PositionMap | None = None) -> int:
+        """How many of a prompt's tokens reading it would keep; arguments as in `read`."""
+        same = next((k for k, (a, b) in enumerate(zip(self._held, ids, strict=False)) if a != b), len(self._held))
+        # A layer with a sliding window has dropped the keys that a shorter text ends with.
+        slides = any(getattr(layer, "is_sliding", False) for layer in self.cache.layers)
+        if slides or self._whole:
+            return 0
+        if position_map != self._map:
+            if position_map is None or self._map is None or _plan(position_map) != _plan(self._map):
+                return 0
+            same = min(same, position_map.shared, self._map.shared)
+        return min(same, len(ids) - 1) // self.step * self.step
+
+    def read(
+        self, ids: list[int], position_map: PositionMap | None = None, stop: Callable[[], bool] = lambda: False
+    ) -> Iterator[int]:
+        """Read a prompt but for its last token, which whoever goes on needs as an unread one.
+
+        Parameters
+        ----------
+        ids : list of int
+        position_map : PositionMap, optional
+            What `Patched.plan` has fixed for this prompt; None for a model that isn't patched.
+        stop : callable
+            As in `lampe.inference.prefill.read`.
+
+        Yields
+        ------
+        int
+            How many tokens the cache holds, after each chunk.
+        """
+        self.kept = self.keeps(ids, position_map)
+        if self.kept:
+            self.cache.crop(self.kept - self.cache.get_seq_length())  # so many tokens less
+            # An answer that reached the window had a plan of its own, which isn't the next prompt's.
+            self.cache.lampe_plan = self._plan
+        else:
+            self.cache = DynamicCache(config=self.model.config)
+        self._held, self._map = ids[: self.kept], position_map  # no more, should somebody stop before the end
+        self.ids = torch.tensor([ids], device=self.model.device)
+        done = self.kept
+        chunk = max(1, len(ids) - 1) if self._whole else CHUNK
+        for done in read(self.model, self.cache, self.ids[:, :-1], self.kept, chunk, stop):
+            yield done
+        if done < len(ids) - 1:  # stopped: the cache is filled in part
+            self._held = []
+            return
+        self._held = ids[:-1]
+        self._plan = getattr(self.cache, "lampe_plan", None)  # none for a model that isn't patched
+
+    @property
+    def _whole(self) -> bool:
+        """Whether the model must read each prompt whole."""
+        return any(grows(module) for module in self.model.modules())
+
+    @property
+    def last(self) -> Tensor:
+        """The last prompt's last token, shape (1, 1)."""
+        return self.ids[:, -1:]
+
+
+def _plan(position_map: PositionMap) -> tuple[int, int, int, int]:
+    """What the keys of a prompt's beginning depend on, of one method's maps."""
+    return position_map.length, position_map.mapping_length, position_map.head, position_map.tail

@@ -1,0 +1,297 @@
+"""Models and tokenizers, ready to run: the embedded default (`lampe.models.embedded`), or any causal language model.
+
+Every failure that a person can do something about is a `LoadError`, whose message says what.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub import HfApi
+from huggingface_hub import errors as hub
+from huggingface_hub.utils import validate_repo_id
+
+from lampe.models.embedded import (
+    DEFAULT_MODEL_NAME,
+    NO_SPACE,
+    LoadError,
+    Progress,
+    Report,
+    first_line,
+    prepare_default,
+    quiet,
+)
+
+_SHARED_HIDDEN_SIZE = 2048
+"""From this hidden size on, a model's matrices are quantised by all threads."""
+
+
+def load(
+    model_id: str | os.PathLike[str] | None = None,
+    bits: int = 4,
+    device: str | torch.device | None = None,
+    *,
+    progress: Report | None = None,
+) -> tuple[Any, Any]:
+    """A model in evaluation mode, and its tokenizer.
+
+    Parameters
+    ----------
+    model_id : str, path or None
+        A Hub id (``owner/name``) or a folder of your own; None or `DEFAULT_MODEL_NAME` is the embedded default.
+    bits : int
+        4 is bitsandbytes NF4 with double quantisation, the output head left alone. 16 is bfloat16, or float16 on a
+        GPU without bfloat16. A CPU without bfloat16 computes in float32 either way.
+    device : str, torch.device or None
+        "cpu", "cuda" or "cuda:n"; None takes the GPU when there is one.
+    progress : callable or None
+        Called with a `Progress` now and then, from this thread. What it raises ends the load.
+
+    Returns
+    -------
+    (model, tokenizer)
+
+    Raises
+    ------
+    ValueError
+        If `bits` is neither 4 nor 16, or `device` is neither a CPU nor a CUDA GPU.
+    LoadError
+        If the model can't be fetched, isn't a causal language model, or can't be loaded on this machine.
+    """
+    if bits not in (4, 16):
+        raise ValueError(f"Weights are loaded in 4 or in 16 bits, not {bits!r}.")
+    place = _place(device)
+    name, source = _find(model_id, progress)
+    with _explained(name, bits, place), quiet(progress):
+        config = _causal_config(name, source, bits)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(**source)
+        if progress and not source["local_files_only"]:
+            progress(Progress(f"Fetching {name}", 0, 0, "bytes"))
+        dtype = _compute_dtype(place)
+        quantisation = None
+        # A model saved in bitsandbytes' 4 bits brings its own settings.
+        if bits == 4 and getattr(config, "quantization_config", None) is None:
+            quantisation = transformers.BitsAndBytesConfig(
+                load_in_4bit=True,
+                bnb_4bit_quant_type="nf4",
+                bnb_4bit_use_double_quant=True,
+                bnb_4bit_compute_dtype=dtype,
+            )
+        small = quantisation is not None and getattr(config.get_text_config(), "hidden_size", 0) < _SHARED_HIDDEN_SIZE
+        with _one_thread() if small and place.type == "cpu" else contextlib.nullcontext():
+            loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
+                **source,
+                config=config,
+                dtype=dtype,
+                quantization_config=quantisation,
+                device_map={"": place},
+                attn_implementation="sdpa",
+                output_loading_info=True,
+            )
+        model, info = loaded
+        if info["missing_keys"]:
+            raise LoadError(
+                f"{name} has no weights for {sorted(info['missing_keys'])[0]}, so it can't write text. "
+                "Choose a causal language model."
+            )
+        if bits == 4 and place.type == "cpu":
+            from lampe.models.linear4bit import CpuLinear4bit, Linear4bit  # bitsandbytes is imported where it is needed
+
+            for module in model.modules():
+                if isinstance(module, Linear4bit):
+                    CpuLinear4bit.take_over(module)
+        return model.eval(), tokenizer
+
+
+def load_tokenizer(model_id: str | os.PathLike[str] | None = None, *, progress: Report | None = None) -> Any:
+    """The tokenizer alone; no weights are read into memory. Parameters and errors as in `load`."""
+    name, source = _find(model_id, progress)
+    with _explained(name):
+        return transformers.AutoTokenizer.from_pretrained(**source)
+
+
+def load_config(model_id: str | os.PathLike[str] | None = None) -> Any:
+    """The config alone: a small file, no weights. Parameters and errors as in `load`."""
+    name, source = _find(model_id)
+    with _explained(name):
+        return _causal_config(name, source, 4)  # the more lenient: it takes folders saved in 4 bits too
+
+
+# Where models are found
+
+
+def _find(model_id: str | os.PathLike[str] | None, progress: Report | None = None) -> tuple[str, dict[str, Any]]:
+    """A model's name for people, and what transformers' `from_pretrained` is to be asked for."""
+
+    def source(location: str | Path, online: bool = False) -> dict[str, Any]:
+        place = {"pretrained_model_name_or_path": str(location), "local_files_only": not online}
+        return place | {"trust_remote_code": False}
+
+    if model_id is None or model_id == DEFAULT_MODEL_NAME:
+        return DEFAULT_MODEL_NAME, source(prepare_default(progress))
+    text = os.fspath(model_id)
+    folder = _as_folder(text)
+    if folder is not None:
+        if not (folder / "config.json").is_file():
+            raise LoadError(f"The folder {folder} has no config.json, so it holds no transformers model.")
+        return folder.name, source(folder)
+    try:
+        validate_repo_id(text)
+    except hub.HFValidationError as error:
+        shown = text if len(text) <= 100 else text[:99] + "…"
+        raise LoadError(
+            f"{shown!r} is neither a folder on this computer nor a Hugging Face model id. "
+            "An id looks like owner/name, with letters, digits, '-', '_' and '.' only."
+        ) from error
+    return text, source(text, online=_hub_answers(text))
+
+
+def _as_folder(text: str) -> Path | None:
+    if not text.strip():  # Path("") would be the working folder
+        return None
+    try:
+        folder = Path(text).expanduser().resolve()
+        return folder if folder.is_dir() else None
+    except (OSError, RuntimeError, ValueError):  # too long, an unknown ~user, a null character
+        return None
+
+
+def _hub_answers(model_id: str) -> bool:
+    """Whether the Hub answers; a LoadError if it answers that there is no such model.
+
+    One short question first: without a network transformers would try for 23 s, once for each file.
+    """
+    try:
+        files = [file.rfilename for file in HfApi().model_info(model_id, timeout=10).siblings or []]
+    except hub.RepositoryNotFoundError as error:
+        raise LoadError(_explanation(error, model_id)) from error
+    except Exception:  # whatever keeps the Hub from answering, a copy fetched earlier may still do
+        return False
+    if files and "config.json" not in files:
+        raise LoadError(
+            f"{model_id} has no config.json: it is a GGUF file, an adapter or no language model. "
+            "Choose a model with transformers weights."
+        )
+    return True
+
+
+def _causal_config(name: str, source: dict[str, Any], bits: int) -> Any:
+    config = transformers.AutoConfig.from_pretrained(**source)
+    if type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING or getattr(config, "is_encoder_decoder", False):
+        raise LoadError(
+            f"{name} ({config.model_type}) isn't a causal language model: it doesn't continue a text. "
+            "Choose one that does, such as a Llama, Mistral or Qwen model."
+        )
+    given = getattr(config, "quantization_config", None)
+    if given is not None:
+        given = given if isinstance(given, dict) else given.to_dict()
+        if bits != 4 or not given.get("load_in_4bit"):
+            method = str(getattr(given.get("quant_method"), "value", given.get("quant_method")))
+            raise LoadError(
+                f"{name} is already quantised ({method}) and can't be loaded in {bits} bits. "
+                "Choose the model it was made from."
+            )
+    return config
+
+
+# How they are loaded
+
+
+def _place(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"A device is 'cpu', 'cuda' or 'cuda:n', not {device!r}.") from error
+    if place.type not in ("cpu", "cuda"):
+        raise ValueError(f"Models run on 'cpu' or 'cuda', not on {str(place)!r}.")
+    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+        raise LoadError(f"This computer has no GPU {str(place)!r} that PyTorch can use. Take device='cpu'.")
+    return place
+
+
+def _compute_dtype(place: torch.device) -> torch.dtype:
+    if place.type == "cuda":
+        # PyTorch calls emulated bfloat16 supported too; float16 is faster on such GPUs.
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    fast = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.bfloat16 if fast else torch.float32
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Quantise small matrices without sharing them out.
+
+    Two threads save nothing at the default's sizes, and where another program keeps the cores busy the waiting of
+    one for the other makes 3 s into 18 s and more.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+# What went wrong
+
+
+@contextlib.contextmanager
+def _explained(name: str, bits: int | None = None, place: torch.device | None = None) -> Iterator[None]:
+    """Turn what the libraries raise into a LoadError with the cause chained."""
+    try:
+        yield
+    except LoadError:
+        raise
+    except (OSError, ValueError, RuntimeError, ImportError, KeyError, MemoryError) as error:
+        raise LoadError(_explanation(error, name, bits, place)) from error
+
+
+def _explanation(error: BaseException, name: str, bits: int | None = None, place: torch.device | None = None) -> str:
+    chain = [error]
+    while cause := chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(cause)
+
+    def caused_by(*kinds: type[BaseException]) -> bool:
+        return any(isinstance(cause, kinds) for cause in chain)
+
+    def says(*words: str) -> bool:
+        return any(word in str(cause) for cause in chain for word in words)
+
+    if caused_by(hub.GatedRepoError):  # before RepositoryNotFoundError, of which it is one
+        return f"{name} is gated. Accept its terms on its Hugging Face page, then run `hf auth login` or set HF_TOKEN."
+    if caused_by(hub.RepositoryNotFoundError):
+        return (
+            f"The Hugging Face Hub has no model {name} that you may see. Check the spelling (owner/name); "
+            "for a private model set HF_TOKEN."
+        )
+    if caused_by(torch.OutOfMemoryError, MemoryError) or says("can't allocate memory", "not enough memory"):
+        return f"{name} doesn't fit in the memory of {place} in {bits} bits. Choose a smaller model" + (
+            ", or 4 bits." if bits == 16 else "."
+        )
+    if any(isinstance(cause, OSError) and cause.errno in NO_SPACE for cause in chain):
+        return f"The disk is full, so {name} can't be fetched. Make room, or set HF_HOME to a folder on another disk."
+    if caused_by(hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, ConnectionError) or says("couldn't connect to"):
+        return (
+            f"{name} isn't on this computer and the Hugging Face Hub can't be reached. Check the network and try "
+            f"again, or take the embedded {DEFAULT_MODEL_NAME}."
+        )
+    if says("trust_remote_code"):
+        return f"{name} needs program code of its own, which is never run here. Choose a model that transformers knows."
+    if says("does not recognize this architecture", "Unrecognized model"):
+        return f"This version of transformers doesn't know the kind of model that {name} is. Choose another model."
+    if says("backend tokenizer"):
+        return f"{name} has no tokenizer that transformers can read. Choose a model that comes with a tokenizer.json."
+    if caused_by(ImportError) and says("bitsandbytes", "accelerate", "gguf"):
+        words = f"{name} needs packages that aren't here ({first_line(error)}): pip install 'lampe-lab[4bit]'."
+        return f"{words} Try 16 bits otherwise." if bits == 4 else words
+    if bits == 4 and says("bitsandbytes", "4bit", "4-bit", "quantiz"):
+        return f"bitsandbytes can't load {name} in 4 bits here ({first_line(error)}). Try 16 bits."
+    return f"{name} can't be loaded: {first_line(error)}"

@@ -1,0 +1,1 @@
+"""Putting a method into a loaded model, and taking it out again."""

@@ -1,0 +1,211 @@
+"""Is the patch really in a model's path, and in which of its layers? Found by running a few tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lampe.patching.rotary import Kind, Rotary, rotation
+
+PROBE_TOKENS = 32  # so many that even a RoPE stretched a hundredfold turns its fastest pair visibly
+_TOLERANCE = 0.02  # relative; a wrong or missing rotation is off by the order of 1, bf16 noise by 0.004
+_OUTPUT_TOLERANCE = 0.1  # the same after all layers; attention that does something else is off by the order of 1
+
+
+class UnsupportedModelError(ValueError):
+    """The model can't be patched; the message says which model and why."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Whether a layer attends at mapped positions, and if not, why: "no RoPE", "sliding window of 4,096 tokens"."""
+
+    index: int
+    mapped: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Support:
+    """What a model supports, as running it has shown.
+
+    Parameters
+    ----------
+    layers : tuple of Layer
+    windows : dict
+        Each layer's sliding window in tokens, or None.
+    kind : tuple
+        The kind of RoPE of the mapped layers; see `lampe.patching.rotary.Kind`.
+    factor : float
+        The factor on its cosine and sine, YaRN's.
+    aside : tuple of nn.Module
+        The attention modules of layers that share that RoPE but aren't mapped.
+    """
+
+    layers: tuple[Layer, ...]
+    windows: dict[int, int | None]
+    kind: Kind
+    factor: float
+    aside: tuple[nn.Module, ...]
+
+
+class Probe:
+    """One run of the model over a few tokens: what reached the attention of each layer.
+
+    Parameters
+    ----------
+    rests : tuple, optional
+        The kind of RoPE that is asked to leave every token at position 0; None: all are as the model has them.
+    again : Probe, optional
+        The run whose attention outputs are given again, so that each layer gets the same input.
+    """
+
+    like: Tensor
+
+    def __init__(self, rests: Kind | None = None, again: Probe | None = None) -> None:
+        self.rests, self._again = rests, again
+        self.kinds: list[Kind] = []
+        self.modules: dict[int, nn.Module] = {}
+        self.windows: dict[int, int | None] = {}
+        self.arrived: dict[int, tuple[Tensor, Tensor]] = {}
+        self.outputs: dict[int, Tensor] = {}
+        self.result = torch.empty(0)  # the model's output for each token
+
+    def watch(self, module: Any, window: int | None, query: Tensor, key: Tensor) -> Tensor | None:
+        """Take down what reached a layer; gives the attention output of the run to be repeated, if any."""
+        layer = module.layer_idx
+        if layer in self.arrived:
+            raise ValueError(f"layer {layer} attends more than once in a pass")
+        self.modules[layer], self.windows[layer], self.arrived[layer] = module, window, (query, key)
+        return self._again.outputs[layer] if self._again else None
+
+    def moved(self, own: Probe, layers: Collection[int]) -> list[int]:
+        """The layers whose queries or keys differ from those of another run."""
+        return [layer for layer in layers if _differ(self.arrived[layer], own.arrived[layer])]
+
+    def positionless(self, layers: Collection[int]) -> list[int]:
+        """The layers whose keys are alike for all tokens: where all tokens are one, those without RoPE."""
+        keys = {layer: self.arrived[layer][1] for layer in layers}
+        return [layer for layer, key in keys.items() if not _differ([key], [key[:, :, :1].expand_as(key)])]
+
+    def turned(self, rotary: Rotary, layers: Collection[int]) -> Probe:
+        """The same with the layers' queries and keys turned from position 0 to their own."""
+        turned = Probe()
+        tables = rotary.tables(self.like)
+        for layer in layers:
+            query, key = self.arrived[layer]
+            # A model spread over several GPUs has its layers elsewhere than its rotary embedding.
+            table = [t.to(query.device) for t in tables(torch.arange(query.shape[2], device=self.like.device))]
+            rotate = rotation(self.modules[layer])
+            turned.arrived[layer] = rotate(query, *table), rotate(key, *table)
+        return turned
+
+
+def examine(
+    run: Callable[..., Probe],
+    set_aside: Callable[[Collection[nn.Module]], None],
+    rotary: Rotary,
+    plain: Probe,
+    count: int,
+    window: int,
+) -> Support:
+    """Find the layers to be mapped, and make sure that they can be.
+
+    Parameters
+    ----------
+    run : Callable
+        Runs a `Probe`; with ``same=True`` over one token again and again.
+    set_aside : Callable
+        Called with the attention modules of layers that share the mapped layers' RoPE but aren't mapped: from then
+        on they are to be given the model's own rotation.
+    rotary : Rotary
+        Its kind will be that of the mapped layers.
+    plain : Probe
+        A run before the patch was put in.
+    count : int
+        The model's layers.
+    window : int
+        Tokens; a layer that slides over fewer never meets a distance beyond its training.
+
+    Raises
+    ------
+    ValueError
+        Says why the model can't be patched.
+    """
+    own, everything = run(Probe()), range(count)
+    if missing := sorted(set(everything) - set(own.arrived)):
+        raise ValueError(f"in {_named(missing)} attention doesn't go through transformers' attention interface")
+    if not plain.result.isfinite().all():
+        raise ValueError(f"its own output isn't finite in {plain.result.dtype}; load it in another dtype")
+    off = (own.result - plain.result).float().norm(dim=-1) / plain.result.float().norm(dim=-1)
+    if not off.median() <= _OUTPUT_TOLERANCE:  # of a few tokens, one may well go to another expert
+        raise ValueError(f"it gives something else where nothing is mapped (off by {off.median():.0%})")
+    rested = {kind: run(Probe(kind, own)) for kind in dict.fromkeys(own.kinds)}
+    kind_of = {layer: kind for kind, probe in rested.items() for layer in probe.moved(own, everything)}
+    if still := set(everything) - set(kind_of):
+        hidden = sorted(still - set(run(Probe(), same=True).positionless(still)))
+        if hidden:
+            raise ValueError(f"in {_named(hidden)} a changed rotation doesn't reach its attention")
+    layers = tuple(_layer(index, kind_of.get(index), own.windows[index], window) for index in everything)
+    mapped = [layer.index for layer in layers if layer.mapped]
+    if not mapped:
+        reasons = " or ".join(sorted({layer.reason.replace("sliding", "a sliding") for layer in layers}))
+        raise ValueError(f"each of its layers has {reasons}, so none meets a distance beyond its training")
+    if len({kind_of[index] for index in mapped}) > 1:
+        raise ValueError("its full layers don't all have the same RoPE")
+    kind = kind_of[mapped[0]]
+    rotary.choose(kind, rotary.factor_of(kind, own.like))
+
+    # At rest the queries and keys of the mapped layers, and no others, must come unrotated; turned on they must be the
+    # model's own.
+    probe = rested[rotary.kind]
+    aside = [index for index in probe.moved(own, everything) if index not in mapped]
+    if aside:
+        set_aside([own.modules[index] for index in aside])
+        probe = run(Probe(rotary.kind, own))
+        if probe.moved(own, aside):
+            raise ValueError(f"{_named(aside)} should stay unmapped, but can't be given the model's own rotation")
+    try:
+        wrong = probe.turned(rotary, mapped).moved(own, mapped)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"its rotation doesn't fit the queries and keys that reach its attention: {error}") from error
+    if wrong:
+        raise ValueError(
+            f"in {_named(wrong)} its own rotation, applied here, doesn't give its own queries and keys, as "
+            "with multi-head latent attention"
+        )
+    return Support(layers, own.windows, kind, rotary.factor, tuple(own.modules[index] for index in aside))
+
+
+def sliding_window(mask_function: Callable[..., Tensor], config: Any) -> int | None:
+    """The window of a sliding causal mask, in tokens; None if the mask is another one."""
+    window = getattr(config, "sliding_window", None)
+    if not isinstance(window, int):
+        return None
+    edges = torch.tensor([0, 1, window - 1, window, window + 1, 2 * window - 1, 2 * window, 2 * window + 1])
+    query, key = edges.clamp(min=0)[:, None], edges.clamp(min=0)[None]
+    nothing = torch.zeros((), dtype=torch.long)
+    sees = mask_function(nothing, nothing, query, key)
+    return window if torch.equal(sees, (key <= query) & (key > query - window)) else None
+
+
+def _layer(index: int, kind: Kind | None, slides: int | None, window: int) -> Layer:
+    reason = "no RoPE" if kind is None else ""
+    if slides is not None and slides < window:
+        reason = f"sliding window of {slides:,} tokens"
+    return Layer(index, not reason, reason)
+
+
+def _differ(ours: Any, theirs: Any) -> bool:
+    return any(
+        not (a.float() - b.float()).norm() <= _TOLERANCE * b.float().norm() for a, b in zip(ours, theirs, strict=True)
+    )
+
+
+def _named(layers: list[int]) -> str:
+    numbers = ", ".join(map(str, layers[:6])) + (", …" if len(layers) > 6 else "")
+    return f"layer{'s' * (len(layers) > 1)} {numbers}"

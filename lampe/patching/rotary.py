@@ -1,0 +1,205 @@
+"""A model's rotary embedding: where it is, how its family turns, and its cosines and sines for any positions."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import torch
+import transformers  # its modules load when they are first named: `import lampe` stays quick
+from torch import Tensor, nn
+
+from lampe.attention.step import Rotate, Table, Tables
+from lampe.methods import Frequencies
+from lampe.presets import pretraining_window
+
+Kind = tuple[Any, ...]
+"""What a rotary embedding is called with besides positions: nothing, or the type of the layers it is for."""
+
+_GROWING = ("dynamic", "longrope")  # RoPE types whose frequencies change with the greatest position seen
+
+
+def grows(module: nn.Module) -> list[str]:
+    """The RoPE types of a rotary embedding whose frequencies change with the greatest position of a forward."""
+    types = getattr(module, "rope_type", "default")
+    return [name for name in (types.values() if isinstance(types, dict) else [types]) if name in _GROWING]
+
+
+class Rotary:
+    """The rotary embedding of a model.
+
+    Parameters
+    ----------
+    model : transformers model
+    refuse : Callable
+        Raises the error that says why the model can't be patched.
+
+    Attributes
+    ----------
+    module : nn.Module
+        It gives cosine and sine for position ids, once per forward (and kind).
+    decoder : nn.Module
+        The module that owns it and runs once per forward.
+    kind : tuple
+        That of the mapped layers; see `Kind`.
+    factor : float
+        On its cosine and sine.
+    """
+
+    def __init__(self, model: nn.Module, refuse: Callable[[str], NoReturn]) -> None:
+        self._refuse = refuse
+        self.kind: Kind = ()
+        self.factor = 1.0
+        self._held: dict[str, Any] = {}
+        self._computed: dict[Any, tuple[Tensor, float]] = {}  # the frequencies that were last asked for
+        found = [
+            (name, module)
+            for name, module in model.named_modules()
+            if any(buffer.endswith("inv_freq") for buffer, _ in module.named_buffers(recurse=False))
+        ]
+        if not found:
+            refuse("it has no rotary position embedding (RoPE) of transformers' kind, so there are no positions to map")
+        if len(found) > 1:
+            refuse("it has more than one rotary embedding, and LaMPE can't tell which of its layers use which")
+        ((name, self.module),) = found
+        self.decoder: Any = model.get_submodule(name.rpartition(".")[0])
+        if getattr(self.decoder, "config", None) is None:
+            refuse("its rotary embedding doesn't belong to a model that runs once per forward")
+
+    def hold(self, window: int) -> None:
+        """Keep frequencies that would change with the input length at what they are for short inputs.
+
+        Mapped positions stay below the window, and keys of one cache have to be turned by the same frequencies.
+
+        Parameters
+        ----------
+        window : int
+            The window that positions are mapped into, in tokens.
+        """
+        growing = grows(self.module)
+        if not growing:
+            return
+        types: Any = self.module.rope_type
+        base = pretraining_window(self.decoder.config)
+        if window > base:
+            self._refuse(
+                f"its RoPE ({growing[0]}) changes its frequencies beyond {base} positions; give a LampeConfig with a "
+                f"window of at most {base}, not {window}"
+            )
+        buffers = dict(self.module.named_buffers(recurse=False))
+        originals = [name for name in buffers if name.endswith("original_inv_freq")]
+        if not originals:
+            self._refuse(
+                f"its RoPE ({growing[0]}) changes its frequencies with the input length, and keeps no original"
+            )
+        self._held = {"rope_type": types}
+        self.module.rope_type = dict.fromkeys(types, "default") if isinstance(types, dict) else "default"
+        for name in originals:
+            used = name.replace("original_inv_freq", "inv_freq")
+            self._held[used] = buffers[used]
+            setattr(self.module, used, buffers[name])
+
+    def release(self) -> None:
+        """Undo `hold`, to the bit."""
+        for name, value in self._held.items():
+            setattr(self.module, name, value)
+        self._held.clear()
+
+    def at(self, like: Tensor, positions: Tensor, kind: Kind, frequencies: Frequencies | None = None) -> Table:
+        """Cosine and sine at positions of shape (rows, tokens), in the dtype and on the device of `like`.
+
+        Parameters
+        ----------
+        like, positions : Tensor
+        kind : tuple
+            See `Kind`.
+        frequencies : Frequencies, optional
+            Instead of the model's own.
+        """
+        if frequencies is None:
+            # forward() itself, past the hooks: every kind of RoPE scaling comes with it.
+            return self.module.forward(like, positions, *kind)
+        changed = dict(zip(self._names(), self._changed(frequencies, like.device), strict=True))
+        own = {name: getattr(self.module, name) for name in changed}
+        try:
+            for name, value in changed.items():
+                setattr(self.module, name, value)
+            return self.module.forward(like, positions, *kind)
+        finally:
+            for name, value in own.items():
+                setattr(self.module, name, value)
+
+    def tables(self, like: Tensor, frequencies: Frequencies | None = None) -> Tables:
+        """For turning on what is rotated already, on the device of `like`; `frequencies` as in `at`."""
+        exact = like.to(torch.promote_types(like.dtype, torch.float32))
+        # Yarn's factor on the cosine and sine is in queries and keys already when they are turned on.
+        factor = self._changed(frequencies, like.device)[1] if frequencies else self.factor
+
+        def tables(positions: Tensor) -> Table:
+            cos, sin = self.at(exact, positions.unsqueeze(0), self.kind, frequencies)
+            return (cos, sin) if factor == 1 else (cos / factor, sin / factor)
+
+        return tables
+
+    def check_frequencies(self) -> None:
+        """Refuse where this model's frequencies can't be changed: they are scaled already, or not kept as usual."""
+        missing = [name for name in self._names() if not hasattr(self.module, name)]
+        scaled = self._own_parameters(self.decoder.config).get("rope_type", "default")
+        if scaled != "default" or missing:
+            why = f"its RoPE is scaled already ({scaled})" if scaled != "default" else "its RoPE keeps no inv_freq"
+            self._refuse(f"{why}, and a method that changes its frequencies would undo that; take one that doesn't")
+
+    def _names(self) -> tuple[str, str]:
+        """The attributes in which the module keeps frequencies and the factor on cosine and sine."""
+        before = f"{self.kind[0]}_" if self.kind else ""
+        return f"{before}inv_freq", f"{before}attention_scaling"
+
+    def _own_parameters(self, config: Any) -> dict[str, Any]:
+        return config.rope_parameters[self.kind[0]] if self.kind else config.rope_parameters
+
+    def _changed(self, frequencies: Frequencies, device: torch.device) -> tuple[Tensor, float]:
+        """Transformers' own frequencies for a model that is configured so, and its factor on cosine and sine."""
+        key = (frequencies, device, self.kind)
+        if key not in self._computed:
+            config = copy.deepcopy(self.decoder.config)
+            config.max_position_embeddings = frequencies.window
+            self._own_parameters(config).update(
+                rope_type=frequencies.rope_type,
+                factor=frequencies.factor,
+                original_max_position_embeddings=frequencies.window,
+            )
+            compute = transformers.modeling_rope_utils.ROPE_INIT_FUNCTIONS[frequencies.rope_type]
+            layer_type = self.kind[0] if self.kind else None
+            self._computed = {key: compute(config, device, seq_len=frequencies.length, layer_type=layer_type)}
+        return self._computed[key]
+
+    def choose(self, kind: Kind, factor: float) -> None:
+        """From now on give this kind's cosine and sine, which have a factor on them."""
+        self.kind, self.factor = kind, factor
+
+    def factor_of(self, kind: Kind, like: Tensor) -> float:
+        """The factor on a kind's cosine and sine."""
+        nowhere = torch.zeros((1, 1), dtype=torch.long, device=like.device)
+        return self.at(like.float(), nowhere, kind)[0].max().item()
+
+
+def rotation(module: nn.Module) -> Rotate:
+    """The rotation that stands beside an attention class in its modelling file."""
+    for cls in type(module).__mro__:
+        apply = getattr(sys.modules.get(cls.__module__), "apply_rotary_pos_emb", None)
+        if apply is not None:
+            break
+    else:
+        raise ValueError(f"the file of its {type(module).__name__} has no apply_rotary_pos_emb")
+
+    def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        turning = cos.shape[-1]
+        # It rotates a query and a key by one table; a key of no heads costs nothing.
+        if turning == x.shape[-1]:
+            return apply(x, x[:, :0], cos, sin)[0]
+        part = x[..., :turning]  # the others carry no position
+        return torch.cat((apply(part, part[:, :0], cos, sin)[0], x[..., turning:]), -1)
+
+    return rotate
