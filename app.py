@@ -4,12 +4,13 @@ import sys
 
 import gradio as gr
 
+from app.errors import AskError
 from app.page import LAUNCH, build
 from app.settings import Settings
 
 try:
     settings = Settings.from_environment()
-except ValueError as error:
+except AskError as error:
     sys.exit(str(error))
 demo: gr.Blocks = build(settings)
 

@@ -11,16 +11,18 @@ import gradio as gr
 import lampe
 from app.documents.document import Part
 from app.documents.reading import read_document
-from app.limits import AskError, whole_number
+from app.errors import AskError
+from app.limits import whole_number
 from app.map.figures import curves
 from app.map.settings import MAX_MAP_LENGTH, check
 from app.needle.forms import checked_grid, given_haystack
 from app.serving.evidence import Evidence, passages
 from app.serving.reports import Update
-from app.serving.requests import REFUSALS, Chosen, Request, Sampling
+from app.serving.requests import Chosen, Request, Sampling
 from app.serving.service import Session
 from app.settings import ModelChoice
 from app.ui.runs import Runs
+from lampe.errors import LampeError
 from lampe.methods import METHODS, LampeConfig
 from lampe.needle import HAYSTACKS
 from lampe.presets import rescaled
@@ -95,7 +97,7 @@ def build_api(session: Session, demo: gr.Blocks, visitors: int) -> None:
                     for event in session.evidence(update.attention, stop, visitor):
                         if isinstance(event, Evidence):
                             figures["passages"] = [asdict(one) for one in passages(event, most=wanted)]
-        except REFUSALS as error:
+        except LampeError as error:
             raise gr.Error(str(error)) from error
         return update.answer, figures
 
@@ -106,7 +108,7 @@ def build_api(session: Session, demo: gr.Blocks, visitors: int) -> None:
         """
         try:
             return asdict(read_document(path))
-        except REFUSALS as error:
+        except LampeError as error:
             raise gr.Error(str(error)) from error
 
     def api_cut(
@@ -128,7 +130,7 @@ def build_api(session: Session, demo: gr.Blocks, visitors: int) -> None:
             named = [Part(f"Part {number}", text) for number, text in enumerate(parts, 1)]
             until, chosen = len(parts) if last is None else last, model_of(model, bits)
             made = session.cut(keep, named, question, most_tokens, first, until, chosen)
-        except REFUSALS as error:
+        except LampeError as error:
             raise gr.Error(str(error)) from error
         return {"text": made.text, "tokens": made.tokens, "left_out": made.sentence}
 
@@ -163,7 +165,7 @@ def build_api(session: Session, demo: gr.Blocks, visitors: int) -> None:
             whole = given.get("planned", length)
             position_map = lampe.position_map(config, whole, length)
             check(config, whole, chosen=mapping_length is not None)
-        except REFUSALS as error:
+        except LampeError as error:
             raise gr.Error(str(error)) from error
         return {
             **asdict(position_map),
@@ -211,7 +213,7 @@ def build_api(session: Session, demo: gr.Blocks, visitors: int) -> None:
                 for event in session.needles(text, cells, stop=stop):
                     if not isinstance(event, Update):
                         yield asdict(event)
-        except REFUSALS as error:
+        except LampeError as error:
             raise gr.Error(str(error)) from error
 
     def api_methods() -> list[dict]:
@@ -221,7 +223,7 @@ def build_api(session: Session, demo: gr.Blocks, visitors: int) -> None:
         """
         try:
             found = [session.method(key) for key in METHODS]
-        except REFUSALS as error:
+        except LampeError as error:
             raise gr.Error(str(error)) from error
         return [
             {"key": m.key, "title": m.title, "source": m.source, "settings": m.settings(), "reach": m.reach}

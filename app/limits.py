@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from app.errors import AskError
+
 MAX_CHARACTERS = 5_000_000
-
-
-class AskError(ValueError):
-    """Something about the request that the person can mend; the message says what and how."""
 
 
 def whole_number(name: str, value: Any) -> int:

@@ -1,6 +1,7 @@
 """LaMPE for Hugging Face models: length-aware multi-grained positional encoding (arXiv 2508.02308)."""
 
 from lampe.calibration import CalibrationError, calibrate, load_preset
+from lampe.errors import LampeError
 from lampe.inference.prefill import PromptReader
 from lampe.methods import METHODS, LampeConfig, Method, ScaledSigmoid, position_map
 from lampe.models.load import LoadError, load
@@ -16,6 +17,7 @@ __all__ = [
     "CalibrationError",
     "IndexMap",
     "LampeConfig",
+    "LampeError",
     "Layer",
     "LoadError",
     "Method",

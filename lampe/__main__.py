@@ -5,12 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from lampe.calibration import CalibrationError
 from lampe.cli import calibrate, doctor, methods, needle, tune
-from lampe.methods import MethodError
-from lampe.models.load import LoadError
-from lampe.needle import NeedleError
-from lampe.patching.probe import UnsupportedModelError
+from lampe.errors import LampeError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -27,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         return given.run(given)
-    except (CalibrationError, MethodError, NeedleError, LoadError, UnsupportedModelError, OSError) as error:
+    except (LampeError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
 

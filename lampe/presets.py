@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from lampe.errors import InputError
 from lampe.methods.lampe import LampeConfig, ScaledSigmoid
 from lampe.models.weights import weights_hash
 
@@ -82,7 +83,7 @@ def pretraining_window(config: Any) -> int:
         if settings.get("rope_type") in ("yarn", "longrope", "dynamic"):
             window = settings.get("original_max_position_embeddings", window)
     if not isinstance(window, int) or window < 1:
-        raise ValueError(
+        raise InputError(
             "This model's config has no max_position_embeddings, so its pretraining window isn't known; "
             "give a LampeConfig with the window yourself."
         )

@@ -15,19 +15,21 @@ from app.documents.cutting import WAYS
 from app.documents.document import Document, Part, text_of
 from app.documents.kinds import EXTENSIONS
 from app.documents.reading import read_document
-from app.limits import MAX_CHARACTERS, AskError, too_long, whole_number
+from app.errors import AskError
+from app.limits import MAX_CHARACTERS, too_long, whole_number
 from app.map.figures import Frame, distance_figure, regions_figure
 from app.map.settings import MAX_MAP_LENGTH, MapView
 from app.serving.computing import with_progress
 from app.serving.document_cache import FIRST
 from app.serving.evidence import Evidence, passages
 from app.serving.reports import Attention, Needs, RunReport
-from app.serving.requests import MAX_NEW_TOKENS, REFUSALS, Chosen, Request, Sampling, Way, planned_length
+from app.serving.requests import MAX_NEW_TOKENS, Chosen, Request, Sampling, Way, planned_length
 from app.serving.service import Session
 from app.ui import html as views
 from app.ui.downloads import QUIET
 from app.ui.figure import as_plot
 from app.ui.runs import Runs, measuring
+from lampe.errors import LampeError
 from lampe.inference.prompt import build_prompt
 from lampe.methods import METHODS
 
@@ -217,7 +219,7 @@ def build_ask_tab(
             ids = build_prompt(session.tokenizer(chosen), text, question)
             needs = session.needs(ids, int(budget), chosen, request.session_hash)
             yield show_length(chosen, len(ids), budget, True, needs)
-        except REFUSALS as error:
+        except LampeError as error:
             yield views.message(str(error)), "", *[gr.skip()] * 3
 
     def show_length(
@@ -265,7 +267,7 @@ def build_ask_tab(
                 "",
                 gr.Button(visible=bool(made.left_out)),
             ]
-        except REFUSALS as error:
+        except LampeError as error:
             return [gr.skip(), gr.skip(), gr.skip(), views.message(str(error)), gr.skip()]
 
     def take_back(opened: Opened | None) -> list[Any]:
@@ -343,7 +345,7 @@ def build_ask_tab(
                         else:
                             yield shown(views.status(replace(update, stage=stage)))
             yield ended(views.note("Stopped." if stop.is_set() else ask_views.done(reports, bool(following), behind)))
-        except REFUSALS as error:
+        except LampeError as error:
             yield ended(views.message(str(error))) if reports else [
                 views.message(str(error)), *[gr.skip()] * (len(answered_in) - 1)
             ]  # fmt: skip
@@ -362,7 +364,7 @@ def build_ask_tab(
                         yield [views.status(event), *[gr.skip()] * 3]
             if stop.is_set():
                 yield [views.note("Stopped."), *[gr.skip()] * 3]
-        except REFUSALS as error:
+        except LampeError as error:
             yield [views.message(str(error)), *[gr.skip()] * 3]
 
     def show_evidence(evidence: Evidence | None, which: str) -> Any:

@@ -11,14 +11,15 @@ import gradio as gr
 import lampe
 from app.calibration import views as calibration_views
 from app.calibration.figures import chosen_figure, loss_figure, needle_figure
-from app.limits import AskError
-from app.serving.requests import REFUSALS, Chosen
+from app.errors import AskError
+from app.serving.requests import Chosen
 from app.serving.service import Session
 from app.settings import ModelChoice
 from app.ui import html as views
 from app.ui.downloads import QUIET
 from app.ui.figure import as_plot
 from lampe.calibration import Preset, read_preset
+from lampe.errors import LampeError
 
 SHIPPED = {"smollm2": Path(__file__).parents[2] / "assets" / "smollm2.json"}
 """The sweeps that `lampe.PRESETS` rest on, by their keys; those of the paper's models weren't published."""
@@ -153,21 +154,21 @@ def build_calibration_tab(
     def show_own(chosen: Chosen) -> list[Any]:
         try:
             return show(shipped(session.config(Chosen(chosen.model))), "", model=chosen.model.name)
-        except REFUSALS as error:
+        except LampeError as error:
             return [gr.skip(), views.message(str(error)), *[gr.skip()] * (len(drawn_in) - 2)]
 
     def open_file(path: str) -> list[Any]:
         name = Path(path).name
         try:
             return show(opened(path), name, views.note(f"{name} is open. Nothing runs with it yet."))
-        except (ValueError, OSError) as error:
+        except (LampeError, OSError) as error:
             return [gr.skip(), views.message(str(error)), *[gr.skip()] * (len(drawn_in) - 2)]
 
     def use_it(given: tuple[Preset, str], chosen: Chosen) -> list[Any]:
         preset, name = given
         try:
             config, words = fitting(preset, session.config(Chosen(chosen.model)), chosen.model)
-        except REFUSALS as error:
+        except LampeError as error:
             return [gr.skip(), gr.skip(), gr.skip(), views.message(str(error))]
         line = calibration_views.in_use(config, name)
         return [replace(chosen, config=config), gr.Button(visible=True), line, views.note(words)]

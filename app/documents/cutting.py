@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 from app.documents.document import Part, text_of
-from app.limits import AskError
+from app.errors import AskError
 
 Count = Callable[[str], int]
 """The tokens that a text takes, with whatever is always put around it: the question, the chat template."""

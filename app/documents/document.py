@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from app.limits import MAX_CHARACTERS, AskError
+from app.errors import AskError
+from app.limits import MAX_CHARACTERS
 
 _LONGEST_LABEL = 120
 _LINE_ENDS = re.compile("\r\n?|[\v\f\x85]")

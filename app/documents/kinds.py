@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from app.documents.sandbox.caps import PACKED_BYTES, TEXT_BYTES
-from app.limits import AskError
+from app.errors import AskError
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from app.documents.document import Document
 from app.documents.kinds import check_content, kind_of
 from app.documents.sandbox.apart import parse_apart
-from app.limits import AskError
+from app.errors import AskError
 
 
 def read_document(path: str) -> Document:

@@ -15,7 +15,7 @@ import gradio as gr
 import plotly.graph_objects as go
 
 import lampe
-from app.limits import AskError
+from app.errors import AskError
 from app.map import figures, method_figures
 from app.map import more_figures as map_figures
 from app.map.settings import (
@@ -32,11 +32,12 @@ from app.map.settings import (
 )
 from app.serving.computing import with_progress
 from app.serving.reports import Attention
-from app.serving.requests import REFUSALS, Chosen
+from app.serving.requests import Chosen
 from app.serving.service import Session
 from app.ui import html as views
 from app.ui.downloads import QUIET, saves
 from app.ui.figure import COLOURS, as_plot
+from lampe.errors import LampeError
 from lampe.inference.prompt import pieces
 from lampe.methods import METHODS, LampeConfig
 
@@ -278,7 +279,7 @@ def build_map_tab(
     def redraw(*values: Any) -> list[Any]:
         try:
             view = MapView.checked(**dict(zip(controls, values, strict=True)))
-        except REFUSALS as error:
+        except LampeError as error:
             return [views.message(str(error)), *[gr.skip()] * (len(drawn_in) - 1)]
         drawn = draw(view)
         plots = {name: as_plot(figure, f"lampe-{name}") for name, (_, figure) in drawn.figures.items()}
@@ -330,7 +331,7 @@ def build_map_tab(
                     for update in with_progress(partial(session.tokenizer, chosen)):
                         yield [gr.skip()] * (len(controls) + 3) + [views.status(update)]
                     view = replace(view, length=len(_tokens(session, chosen, text)))
-            except REFUSALS as error:
+            except LampeError as error:
                 yield [gr.skip()] * (len(controls) + 3) + [views.message(str(error))]
                 return
             yield [*set_controls(view), False, text, f'<p class="look">{escape(point.look)}</p>']
@@ -352,7 +353,7 @@ def build_map_tab(
             for update in with_progress(partial(session.tokenizer, chosen)):
                 yield {strip: views.status(update)}
             count = len(_tokens(session, chosen, text))
-        except REFUSALS as error:
+        except LampeError as error:
             yield {strip: views.message(str(error))}
             return
         shown = show_strip(text, chosen, *values)
@@ -366,7 +367,7 @@ def build_map_tab(
             tokens = _tokens(session, chosen, text)
             own = {"length": len(tokens), "planned": None}
             view = MapView.checked(**dict(zip(controls, values, strict=True)) | own)
-        except REFUSALS as error:
+        except LampeError as error:
             return views.message(str(error))
         return views.token_strip(view.position_map, view.row, tokens)
 
@@ -422,7 +423,7 @@ def build_map_tab(
         given = {name: value for name, value in dict(request.query_params).items() if name in controls}
         try:
             view, problems = MapView.from_link(given) if given else (own_view(session.config()), [])
-        except REFUSALS:
+        except LampeError:
             view, problems = start, []
         return [
             *set_controls(view), not given, views.message(" ".join(problems)) if problems else "",
@@ -496,7 +497,7 @@ def _zoom(name: str, names: list[str]) -> Any:
     def zoom(*values: Any) -> tuple[Any, Any, Any]:
         try:
             view = MapView.checked(**dict(zip(names, values, strict=True)))
-        except ValueError:
+        except LampeError:
             return gr.skip(), gr.skip(), gr.skip()  # the redraw has said what is wrong
         frame, position_map = view.frame, view.position_map
         last = view.length - 1

@@ -11,7 +11,8 @@ from typing import Any, Literal
 from urllib.parse import urlencode
 
 import lampe
-from app.limits import AskError, whole_number
+from app.errors import AskError
+from app.limits import whole_number
 from app.map.figures import Frame, curves, formula
 from lampe.methods import METHODS, LampeConfig, Method, MethodError, ScaledSigmoid, method_class
 from lampe.positions import PositionMap, plain_map
@@ -89,21 +90,15 @@ class MapView:
 
         Raises
         ------
-        AskError
+        LampeError
             If a setting is none, or all of them together allow no map; the message is for the person.
         """
         view = cls(**{name: _value(name, value) for name, value in given.items()})
-        try:
-            for method in view.methods if view.beside else ():
-                method.position_map(view.length)
-        except ValueError as error:  # a window can be too small for a method
-            raise AskError(str(error)) from error
+        for method in view.methods if view.beside else ():
+            method.position_map(view.length)  # a window can be too small for a method
         if view.kind != "plain":
             check(view.config, view.planned or view.length, chosen=view.mapping is not None)
-            try:
-                _ = view.position_map
-            except ValueError as error:
-                raise AskError(str(error)) from error
+            _ = view.position_map
         return view
 
     @classmethod

@@ -9,7 +9,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from app.limits import MAX_CHARACTERS, AskError, too_long, whole_number
+from app.errors import AskError
+from app.limits import MAX_CHARACTERS, too_long, whole_number
 from app.map.settings import MAX_MAP_LENGTH
 from lampe.methods import method_class
 from lampe.needle import HAYSTACKS, Cell, Haystack, Needles, Result, file_needles, grid, read_rows, row_of

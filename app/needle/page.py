@@ -8,7 +8,8 @@ from typing import Any
 
 import gradio as gr
 
-from app.limits import AskError, whole_number
+from app.errors import AskError
+from app.limits import whole_number
 from app.map.figures import Frame, distance_figure, regions_figure
 from app.map.settings import MAX_MAP_LENGTH
 from app.needle import views as needle_views
@@ -24,12 +25,13 @@ from app.needle.forms import (
     own_needle,
 )
 from app.serving.reports import Update
-from app.serving.requests import REFUSALS, Chosen
+from app.serving.requests import Chosen
 from app.serving.service import Session
 from app.ui import html as views
 from app.ui.downloads import QUIET, saves
 from app.ui.figure import as_plot
 from app.ui.runs import Runs, measuring
+from lampe.errors import LampeError
 from lampe.methods import METHODS, LampeConfig
 from lampe.needle import TASKS, Cell, Result
 
@@ -186,7 +188,7 @@ def build_needle_tab(
                     yield now("")
                 words = views.note("Stopped." if stop.is_set() else "Done.")
                 yield now(words) if found else [words, *[gr.skip()] * (len(tested) - 1)]
-        except REFUSALS as error:
+        except LampeError as error:
             yield [views.message(str(error)), *[gr.skip()] * (len(tested) - 1)]  # earlier results stay
 
     def maps(config: LampeConfig, length: int, needle: int) -> list[Any]:
@@ -204,7 +206,7 @@ def build_needle_tab(
             if not 1 <= tokens <= MAX_MAP_LENGTH:
                 raise AskError(f"The prompt length is from 1 to {MAX_MAP_LENGTH:,} tokens.")
             return ["", *maps(session.config(chosen), tokens, round(depth * (tokens - 1))), (tokens, tokens)]
-        except REFUSALS as error:
+        except LampeError as error:
             return [views.message(str(error)), gr.skip(), gr.skip(), gr.skip()]
 
     def wanted_cells(
@@ -250,7 +252,7 @@ def build_needle_tab(
                     yield [gr.skip(), *shown(results, own, wanted)]
                 words = "Stopped: run it again to go on." if stop.is_set() else f"Done: {len(wanted)} tests."
                 yield [views.note(words), *shown(results, own, wanted)]
-        except REFUSALS as error:
+        except LampeError as error:
             yield [views.message(str(error)), *[gr.skip()] * (len(filled) - 1)]
 
     def shown(results: list[Result], of: dict[str, Any], wanted: list[Cell] | None = None) -> list[Any]:
@@ -267,7 +269,7 @@ def build_needle_tab(
             done = {result.cell for result in results}
             cells = [cell for cell in wanted_cells(*asked) if cell not in done]
             return needle_views.time(len(cells), session.time_for(cells, chosen))
-        except REFUSALS as error:
+        except LampeError as error:
             return views.message(str(error))
 
     def measure_time(chosen: Chosen, request: gr.Request, *values: Any) -> Iterator[str]:
@@ -300,7 +302,7 @@ def build_needle_tab(
             results, of = opened(Path(path))
             words = f"{len(results)} results opened: {of['model']} in {of['bits']} bits, task {results[0].task!r}."
             return [views.note(words), *shown(results, of), ""]
-        except ValueError as error:
+        except LampeError as error:
             return [views.message(str(error)), *[gr.skip()] * len(filled)]
 
     def in_file(name: str) -> Any:

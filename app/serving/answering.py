@@ -14,7 +14,7 @@ import torch
 from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
 
 import lampe
-from app.limits import AskError
+from app.errors import AskError
 from app.serving.computing import Computing
 from app.serving.reports import Attention, RunReport, Update
 from app.serving.requests import Prompt, Request

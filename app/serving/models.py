@@ -13,7 +13,7 @@ import torch
 import transformers
 
 import lampe
-from app.limits import AskError
+from app.errors import AskError
 from app.serving.answering import Loaded
 from app.serving.computing import Computing
 from app.settings import ModelChoice, Settings

@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import lampe
-from app.limits import MAX_CHARACTERS, AskError, too_long, whole_number
+from app.errors import AskError
+from app.limits import MAX_CHARACTERS, too_long, whole_number
 from app.settings import ModelChoice
 from lampe.inference.prompt import around, encode
 from lampe.methods import METHODS, LampeConfig, Method, MethodError, method_class
-
-REFUSALS = (ValueError, lampe.LoadError)
-"""What the session and the library raise with a sentence for the person."""
 
 MAX_NEW_TOKENS = 512
 MAX_TURNS = 40

@@ -13,7 +13,8 @@ from typing import Any
 import lampe
 from app.documents.cutting import Cut, cut
 from app.documents.document import Part, text_of
-from app.limits import MAX_CHARACTERS, AskError, too_long, whole_number
+from app.errors import AskError
+from app.limits import MAX_CHARACTERS, too_long, whole_number
 from app.serving.answering import Loaded, answered
 from app.serving.computing import Computing, Line, Place, with_progress
 from app.serving.document_cache import FIRST, Kept

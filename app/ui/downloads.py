@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 
 from app.ui import html as views
+from lampe.errors import LampeError
 
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 """For events that show by themselves what they do, and are no endpoints."""
@@ -26,7 +27,7 @@ def saves(
     button : gr.Button
     inputs : sequence of components
     make : callable
-        From the inputs' values to the file's name and text; a ValueError's sentence goes to `message`.
+        From the inputs' values to the file's name and text; a LampeError's sentence goes to `message`.
     file : gr.DownloadButton
         A hidden one with an element id.
     message : gr.HTML
@@ -35,7 +36,7 @@ def saves(
     def save(*values: Any) -> Iterator[Any]:
         try:
             name, text = make(*values)
-        except ValueError as error:
+        except LampeError as error:
             yield None, views.message(str(error))
             return
         with tempfile.TemporaryDirectory() as folder:

@@ -8,10 +8,11 @@ from typing import Any
 import gradio as gr
 
 from app.calibration import views as calibration_views
-from app.serving.requests import REFUSALS, Chosen
+from app.serving.requests import Chosen
 from app.serving.service import Session
 from app.ui import html as views
 from app.ui.downloads import QUIET
+from lampe.errors import LampeError
 
 
 def build_mapping_row(session: Session, model: gr.State, chosen: gr.State) -> tuple[gr.HTML, gr.Button]:
@@ -40,7 +41,7 @@ def build_mapping_row(session: Session, model: gr.State, chosen: gr.State) -> tu
         try:
             config = session.published(chosen)
             return [replace(chosen, config=config), gr.Button(visible=True), calibration_views.as_published(config)]
-        except REFUSALS as error:
+        except LampeError as error:
             return [gr.skip(), gr.skip(), views.message(str(error))]
 
     def leave(chosen: Chosen) -> list[Any]:

@@ -7,13 +7,14 @@ from typing import Any
 
 import gradio as gr
 
-from app.limits import AskError
-from app.serving.requests import REFUSALS, Chosen
+from app.errors import AskError
+from app.serving.requests import Chosen
 from app.serving.service import Session
 from app.settings import ModelChoice
 from app.ui import html as views
 from app.ui.downloads import QUIET
 from app.ui.runs import Runs
+from lampe.errors import LampeError
 
 _PRECISIONS = {name: bits for bits, name in views.PRECISIONS.items()}
 
@@ -70,7 +71,7 @@ def build_model_row(session: Session, demo: gr.Blocks, model: gr.State, chosen: 
                 return
             words = f"{choice.name} answers now: in this window of yours, in all tabs."
             yield [views.note(words), views.header(choice), choice, Chosen(choice)]
-        except REFUSALS as error:
+        except LampeError as error:
             yield [views.message(f"{error} Nothing has changed for you: {now.name} stays."), *[gr.skip()] * 3]
 
     # Events

@@ -8,10 +8,11 @@ from contextlib import contextmanager
 
 import gradio as gr
 
-from app.limits import AskError
-from app.serving.requests import REFUSALS, Chosen
+from app.errors import AskError
+from app.serving.requests import Chosen
 from app.serving.service import Session
 from app.ui import html as views
+from lampe.errors import LampeError
 
 
 class Runs:
@@ -91,7 +92,7 @@ def measuring(session: Session, runs: Runs) -> Callable[[Chosen, gr.Request], It
                 for update in session.measured(chosen, stop):
                     yield views.status(update)
             yield views.note("Stopped.") if stop.is_set() else ""
-        except REFUSALS as error:
+        except LampeError as error:
             yield views.message(str(error))
 
     return measure

@@ -7,10 +7,11 @@ import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 
+from lampe.errors import InputError
 from lampe.methods import LampeConfig
 
 
-class CalibrationError(ValueError):
+class CalibrationError(InputError):
     """A calibration that can't be done; the message says why and what to change."""
 
 

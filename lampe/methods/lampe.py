@@ -43,11 +43,11 @@ class ScaledSigmoid:
 
     def __post_init__(self) -> None:
         if not all(math.isfinite(x) for x in (self.maximum, self.slope, self.intercept)):
-            raise ValueError("A scaled sigmoid needs finite numbers for maximum, slope and intercept.")
+            raise MethodError("A scaled sigmoid needs finite numbers for maximum, slope and intercept.")
         if self.maximum < 1:
-            raise ValueError(f"The greatest mapping length must be at least 1 position, not {self.maximum:g}.")
+            raise MethodError(f"The greatest mapping length must be at least 1 position, not {self.maximum:g}.")
         if self.short_mapping is not None and self.short_mapping < 1:
-            raise ValueError(f"The short mapping length must be at least 1 position, not {self.short_mapping}.")
+            raise MethodError(f"The short mapping length must be at least 1 position, not {self.short_mapping}.")
 
     def __call__(self, length: int) -> int:
         """The mapping length, in positions, for `length` input tokens."""
@@ -113,15 +113,15 @@ class LampeConfig(Method):
                 except TypeError:
                     raise TypeError(f"{name} must be a whole number, not {value!r}.") from None
         if self.basis not in BASES:
-            raise ValueError(f"What a mapping rests on is one of {', '.join(BASES)}, not {self.basis!r:.40}.")
+            raise MethodError(f"What a mapping rests on is one of {', '.join(BASES)}, not {self.basis!r:.40}.")
         if self.window < 1:
-            raise ValueError(f"The window must be at least 1 token, not {self.window}.")
+            raise MethodError(f"The window must be at least 1 token, not {self.window}.")
         if self.head < 0 or self.tail < 0:
-            raise ValueError(f"Head ({self.head}) and Tail ({self.tail}) can't be negative.")
+            raise MethodError(f"Head ({self.head}) and Tail ({self.tail}) can't be negative.")
         if isinstance(self.mapping, int) and self.mapping < 1:
-            raise ValueError(f"The mapping length must be at least 1 position, not {self.mapping}.")
+            raise MethodError(f"The mapping length must be at least 1 position, not {self.mapping}.")
         if not (math.isfinite(self.attention_scale) and self.attention_scale > 0):
-            raise ValueError(f"The attention scale must be a positive number, not {self.attention_scale}.")
+            raise MethodError(f"The attention scale must be a positive number, not {self.attention_scale}.")
 
     @property
     def doubt(self) -> str:
@@ -205,7 +205,7 @@ class LampeConfig(Method):
         if not head + tail < m < length:
             return replace(plain_map(length, head, tail), end=end)
         if end <= head + tail:
-            raise ValueError(
+            raise MethodError(
                 f"The prompt ends after {end:,} tokens, within Head + Tail ({head:,} + {tail:,}), so Tail would begin "
                 f"inside Head: plan so short a prompt for its own length, or take a smaller Head or Tail."
             )

@@ -10,10 +10,11 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Self
 
+from lampe.errors import InputError
 from lampe.positions import PositionMap, Region, plain_map
 
 
-class MethodError(ValueError):
+class MethodError(InputError):
     """A method that isn't known, or settings that it can't have; the message says what would do."""
 
 
@@ -202,9 +203,9 @@ def checked_end(length: int, end: int | None) -> int:
     """Where a prompt ends that was planned for a length; see `Method.position_map`."""
     end = length if end is None else end
     if min(length, end) < 1:
-        raise ValueError(f"An input has at least 1 token, not {min(length, end)}.")
+        raise MethodError(f"An input has at least 1 token, not {min(length, end)}.")
     if end > length:
-        raise ValueError(
+        raise MethodError(
             f"The prompt has {end:,} tokens, and the plan is for {length:,}: plan for at least as many as it has."
         )
     return end

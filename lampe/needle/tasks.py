@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from lampe.errors import InputError
+
 _ADJECTIVES = [
     "amber",
     "broken",
@@ -63,7 +65,7 @@ _NOUNS = [
 ]
 
 
-class NeedleError(ValueError):
+class NeedleError(InputError):
     """A test that can't be made; the message says why and what to change."""
 
 

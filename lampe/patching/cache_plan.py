@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lampe.attention.step import Step, Table, resting_map
+from lampe.errors import InputError
 from lampe.methods import Frequencies, Method
 from lampe.patching.rotary import Rotary
 from lampe.positions import IndexMap, PositionMap, plain_map
@@ -60,7 +61,7 @@ class CachePlan:
             return plans[0]
         if plans and rows == len(self.rows) and self.rows[row].start == start:
             return self.rows[row]
-        raise ValueError(f"The {rows} rows of this batch aren't those that its cache was filled with.")
+        raise InputError(f"The {rows} rows of this batch aren't those that its cache was filled with.")
 
 
 @dataclass
@@ -102,7 +103,7 @@ def text_spans(mask: Tensor | None, rows: int, total: int) -> list[tuple[int, in
     counts = real.sum(1)
     ends = total - real.flip(1).argmax(1)
     if not torch.equal(torch.where(counts > 0, ends - starts, 0), counts):
-        raise ValueError("The attention mask has holes: LaMPE takes padding before or after a text, not within.")
+        raise InputError("The attention mask has holes: LaMPE takes padding before or after a text, not within.")
     return [(start, start + count) for start, count in zip(starts.tolist(), counts.tolist(), strict=True)]
 
 
@@ -119,12 +120,12 @@ def plan_rows(now: Pass, method: Method, planned: Planned | None) -> Iterator[Ro
     if now.offset:
         kept = getattr(now.cache, "lampe_plan", None)
         if kept is None:
-            raise ValueError("This cache was filled without LaMPE, so its keys lie elsewhere; start with a new cache.")
+            raise InputError("This cache was filled without LaMPE, so its keys lie elsewhere; start with a new cache.")
         if kept.method != method:
-            raise ValueError("This cache was filled by another method, or with other settings; start with a new cache.")
+            raise InputError("This cache was filled by another method, or with other settings; start with a new cache.")
     rows = len(now.spans)
     if planned and rows % len(planned):
-        raise ValueError(f"plan() was given the ends of {len(planned)} prompts, and the batch has {rows} rows.")
+        raise InputError(f"plan() was given the ends of {len(planned)} prompts, and the batch has {rows} rows.")
     for row, (start, stop) in enumerate(now.spans):
         length, seen = stop - start, max(0, now.offset - start)
         # generate() lays the beams of a prompt side by side.
@@ -136,12 +137,12 @@ def plan_rows(now: Pass, method: Method, planned: Planned | None) -> Iterator[Ro
             if chosen is None or kept.planned == planned:  # which may have had to be made anew since
                 chosen = known
             elif seen > chosen.length:
-                raise ValueError(
+                raise InputError(
                     f"The cache holds {seen:,} tokens, and the plan is for {chosen.length:,}: plan for all that is to "
                     "be read, or start with a new cache."
                 )
             elif method.frequencies(chosen.length) != frequencies:
-                raise ValueError(
+                raise InputError(
                     f"The cache was filled under a plan for {known.length:,} tokens, and {method.title} rotates by "
                     f"other frequencies in one for {chosen.length:,}: start with a new cache."
                 )
@@ -155,7 +156,7 @@ def plan_rows(now: Pass, method: Method, planned: Planned | None) -> Iterator[Ro
                         stacklevel=2,
                     )
         if planned and chosen and length - max(seen, chosen.length) > _MANY:
-            raise ValueError(
+            raise InputError(
                 f"The prompt has {length:,} tokens, and the plan is for {chosen.length:,}: call plan() with all that "
                 "is to be read, answer included."
             )
@@ -257,6 +258,6 @@ def check_positions(now: Pass, positions: Tensor) -> None:
             # Transformers counts either each text from 0, or all columns of a batch alike.
             wrong.append((counted != first).any() & (counted != first - start).any())
     if wrong and torch.stack(wrong).any():  # on CUDA, the only look at them
-        raise ValueError(
+        raise InputError(
             "LaMPE needs position_ids that count each text's tokens from 0 (no packed or skipped positions)."
         )

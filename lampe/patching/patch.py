@@ -19,6 +19,7 @@ import transformers  # its modules load when they are first named: `import lampe
 from torch import Tensor, nn
 
 from lampe.attention.step import Step
+from lampe.errors import InputError
 from lampe.methods import LampeConfig, Method, Rope
 from lampe.patching import registries
 from lampe.patching.cache_plan import (
@@ -205,7 +206,7 @@ class Patched:
             return None
         ends = [end] if end is None or isinstance(end, int) else end
         if not ends:
-            raise ValueError("There is no prompt: give the end of each one in the batch.")
+            raise InputError("There is no prompt: give the end of each one in the batch.")
         self._planned = tuple(self.method.position_map(length, one) for one in ends)
         return self._planned[0]
 
@@ -322,7 +323,7 @@ class Patched:
                 self._refuse("its rotary embedding runs before its attention mask is made")
             if self._decoder.config._attn_implementation != self._name:
                 raise RuntimeError(_CHANGED)
-            raise ValueError(_TWO_DIMENSIONS)  # transformers takes a mask of four dimensions as it is
+            raise InputError(_TWO_DIMENSIONS)  # transformers takes a mask of four dimensions as it is
         kind = (*args[2:], *(value for name, value in kwargs.items() if name not in ("x", "position_ids")))
         positions = kwargs["position_ids"] if "position_ids" in kwargs else args[1]
         if positions.ndim != 2:
@@ -379,7 +380,7 @@ class Patched:
             window = getattr(config, "sliding_window", None)
         # Of several tokens, only a mask that is nothing else may be left out.
         if (window is None) != causal or (causal and kv_offset) or (q_length > 1 and not allow_is_causal_skip):
-            raise ValueError(_CAUSAL)
+            raise InputError(_CAUSAL)
         if now is None:  # generate() asks ahead for a static cache; the forward then asks again with this
             return attention_mask
         if now.offset is None:
@@ -389,7 +390,7 @@ class Patched:
         if window is None:
             return None
         if now.total > window and window in (self._windows[index] for index in self._mapped):
-            raise ValueError(
+            raise InputError(
                 f"At {now.total} tokens the text is longer than the model's sliding window of {window}, and LaMPE "
                 "can't map what a layer doesn't see; shorten it."
             )
@@ -410,14 +411,14 @@ class Patched:
     ) -> tuple[Tensor, None]:
         """Transformers' attention hook; query, key and value as in `Step.attend`, with padding."""
         if attention_mask is not None and attention_mask.numel():
-            raise ValueError(_TWO_DIMENSIONS)
+            raise InputError(_TWO_DIMENSIONS)
         window = None if attention_mask is None else attention_mask.shape[1]
         if kwargs.get("s_aux") is not None:
             self._refuse("its attention has sinks (s_aux), which LaMPE can't map yet")
         if dropout:
-            raise ValueError("LaMPE is for inference: call model.eval() first (attention dropout is on).")
+            raise InputError("LaMPE is for inference: call model.eval() first (attention dropout is on).")
         if query.device.type not in ("cpu", "cuda"):
-            raise ValueError(f"LaMPE runs on CPU and CUDA, not on {query.device.type}.")
+            raise InputError(f"LaMPE runs on CPU and CUDA, not on {query.device.type}.")
         now, layer = self._pass, module.layer_idx
         if now is None or now.offset is None or now.like is None:
             self._refuse("its layers run outside its decoder's forward, or before its rotary embedding")

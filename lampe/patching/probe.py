@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lampe.errors import InputError
 from lampe.patching.rotary import Kind, Rotary, rotation
 
 PROBE_TOKENS = 32  # so many that even a RoPE stretched a hundredfold turns its fastest pair visibly
@@ -16,7 +17,7 @@ _TOLERANCE = 0.02  # relative; a wrong or missing rotation is off by the order o
 _OUTPUT_TOLERANCE = 0.1  # the same after all layers; attention that does something else is off by the order of 1
 
 
-class UnsupportedModelError(ValueError):
+class UnsupportedModelError(InputError):
     """The model can't be patched; the message says which model and why."""
 
 

@@ -12,7 +12,7 @@ import lampe
 from app.calibration import views as calibration_views
 from app.calibration.figures import chosen_figure, loss_figure, needle_figure
 from app.calibration.page import MOST_POINTS, fitting, opened, shipped
-from app.limits import AskError
+from app.errors import AskError
 from app.settings import ModelChoice
 from lampe.calibration import CalibrationError, write_preset
 from lampe.methods import ScaledSigmoid

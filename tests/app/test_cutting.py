@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from app.documents.cutting import MARK, Cut, cut_end, cut_middle, cut_to_parts
 from app.documents.document import Part, text_of
-from app.limits import AskError
+from app.errors import AskError
 
 QUESTION = 7  # tokens that are there without any text
 

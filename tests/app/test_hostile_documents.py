@@ -27,7 +27,8 @@ from app.documents.reading import read_document
 from app.documents.sandbox import apart, worker
 from app.documents.sandbox.apart import parse_apart
 from app.documents.sandbox.caps import MAX_MEMBERS, MAX_PAGES, PACKED_BYTES, TEXT_BYTES
-from app.limits import MAX_CHARACTERS, AskError
+from app.errors import AskError
+from app.limits import MAX_CHARACTERS
 from tests.app import samples
 from tests.app.test_documents import CHAPTERS, NAV, NCX, SECOND
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lampe
-from app.limits import AskError
+from app.errors import AskError
 from app.map.page import own_view, standalone
 from app.map.settings import CUSTOM, POINTS, MapView, as_csv, as_json, curve_text
 from lampe.methods import LampeConfig, ScaledSigmoid

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from app.limits import AskError
 from app.map.method_figures import curves_figure, formulas_table, outline, planes_figure, stretch
 from app.map.settings import MapView
+from lampe.errors import LampeError
 from lampe.methods import METHODS
 
 WINDOW, LENGTH = 512, 1000
@@ -84,7 +84,7 @@ def test_the_table_has_each_regions_formula_and_reach():
 
 
 def test_a_window_too_small_for_a_method_is_a_sentence():
-    with pytest.raises(AskError, match=r"near must be from 1 to .* for SelfExtend"):
+    with pytest.raises(LampeError, match=r"near must be from 1 to .* for SelfExtend"):
         MapView.checked(model="custom", window=2, head=0, tail=0, mapping=1, length=9, beside=["selfextend"])
 
 

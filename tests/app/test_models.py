@@ -9,7 +9,7 @@ import pytest
 
 import app.serving.models
 import lampe
-from app.limits import AskError
+from app.errors import AskError
 from app.serving.models import Models
 from app.serving.requests import Chosen, Request
 from app.serving.service import Session

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 import pytest
 
 import lampe
-from app.limits import AskError
+from app.errors import AskError
 from app.needle.forms import READY, as_csv, as_jsonl, checked_grid, given_haystack, numbers, opened, own_needle
 from app.needle.views import Point, by_point, card, details, heat, place, point_buttons, table, time, verdict
 from lampe.needle import Cell, NeedleError, Result, read_results

@@ -11,7 +11,7 @@ from gradio_client import Client
 from gradio_client.utils import Status
 
 from app.ask.examples import EXAMPLES
-from app.limits import AskError
+from app.errors import AskError
 from app.ui.runs import Runs
 from tests.app.test_session import QUESTION, TEXT
 

@@ -15,7 +15,7 @@ import app.serving.service
 import lampe
 from app.ask.examples import EXAMPLES
 from app.ask.views import done
-from app.limits import AskError
+from app.errors import AskError
 from app.serving.computing import with_progress
 from app.serving.reports import Update
 from app.serving.requests import MAX_TURNS, Chosen, Request, Sampling, Way, planned_length

@@ -11,7 +11,7 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import DefusedXMLParser, ParseError
 
 from app.documents.sandbox.caps import MAX_MEMBERS, UNPACKED_BYTES, UNPACKED_RATIO, XML_DEPTH
-from app.limits import AskError
+from app.errors import AskError
 
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError)
 _SMALL = 1_000_000  # bytes that may come of anything

@@ -8,7 +8,7 @@ from posixpath import dirname, join, normpath
 from app.documents.document import Found, Part
 from app.documents.formats.archive import Archive, Reader, read_xml
 from app.documents.formats.blocks import Block, parts_of
-from app.limits import AskError
+from app.errors import AskError
 
 _USUAL_MAIN = "word/document.xml"
 _SKIPPED = frozenset(("Fallback", "moveFrom", "del"))  # what stands there twice, and what was deleted

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from charset_normalizer import CharsetMatch, from_bytes
 
-from app.limits import AskError
+from app.errors import AskError
 
 ENCODINGS = {
     "cp1252": "Windows-1252 (Western European)",

@@ -11,7 +11,7 @@ from app.documents.formats.archive import Archive, Reader, read_xml
 from app.documents.formats.blocks import parts_of
 from app.documents.formats.markup import Page, decode_html
 from app.documents.sandbox.caps import MAX_PAGES
-from app.limits import AskError
+from app.errors import AskError
 
 _CONTAINER, _ENCRYPTION = "META-INF/container.xml", "META-INF/encryption.xml"
 _FONTS_ONLY = ("/2008/embedding", "/pdf/enc#RC")  # how fonts, and nothing else, are hidden

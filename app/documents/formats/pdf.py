@@ -13,7 +13,7 @@ from pypdf.errors import DependencyError
 
 from app.documents.document import Found, Part, check_characters
 from app.documents.sandbox.caps import MAX_PAGES, SECONDS
-from app.limits import AskError
+from app.errors import AskError
 
 _LONGEST = 0.8 * SECONDS  # before the process is ended, so that it can still say how far it came
 _STRANGE_SHARE = 0.05

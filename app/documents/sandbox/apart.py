@@ -13,7 +13,8 @@ from pathlib import Path
 
 from app.documents.document import Found, Part
 from app.documents.sandbox.caps import MEMORY, SECONDS
-from app.limits import MAX_CHARACTERS, AskError
+from app.errors import AskError
+from app.limits import MAX_CHARACTERS
 
 _ROOT = Path(__file__).parents[3]
 _LONGEST_ANSWER = 6 * MAX_CHARACTERS  # bytes: at most four for a character, and the labels

@@ -17,7 +17,7 @@ from typing import Any
 
 from app.documents.document import Found, tidied
 from app.documents.sandbox.caps import MEMORY, SECONDS
-from app.limits import AskError
+from app.errors import AskError
 
 PARSERS = {
     "txt": ("plain", "read_plain"),
