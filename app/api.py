@@ -19,7 +19,7 @@ from app.needle.forms import checked_grid, given_haystack
 from app.serving.evidence import Evidence, passages
 from app.serving.reports import Update
 from app.serving.requests import Chosen, Request, Sampling
-from app.serving.service import Session
+from app.serving.service import ModelService
 from app.settings import ModelChoice
 from app.ui.runs import Runs
 from lampe.errors import LampeError
@@ -30,22 +30,22 @@ from lampe.presets import rescaled
 _MOST_PASSAGES = 50
 
 
-def build_api(session: Session, demo: gr.Blocks, visitors: int) -> None:
+def build_api(service: ModelService, demo: gr.Blocks, visitors: int) -> None:
     """The endpoints, within the page's `Blocks`.
 
     Parameters
     ----------
-    session : Session
+    service : ModelService
     demo : gr.Blocks
         The page.
     visitors : int
-        How many calls of one endpoint may wait in the session's line at once.
+        How many calls of one endpoint may wait in the service's line at once.
     """
     runs = Runs(demo)
 
     def model_of(model: str | None, bits: int | None) -> Chosen:
-        own = session.settings.own
-        names = {ModelChoice(one, own.bits).name: one for one in session.settings.offered}
+        own = service.settings.own
+        names = {ModelChoice(one, own.bits).name: one for one in service.settings.offered}
         named = own.model_id if model is None else names.get(model, model)
         return Chosen(ModelChoice(named, own.bits if bits is None else whole_number("bits", bits)))
 
@@ -87,14 +87,14 @@ def build_api(session: Session, demo: gr.Blocks, visitors: int) -> None:
             sampling, chosen = Sampling(temperature, top_p, seed), model_of(model, bits)
             asked = Request(text, question, method, max_new_tokens, turns, sampling, chosen, cut)
             with runs.started(request, beside=True) as stop:
-                for update in session.ask(asked, stop, visitor):
+                for update in service.ask(asked, stop, visitor):
                     if update.report:
                         break
                 else:
                     raise AskError("The caller has left.")
                 figures = asdict(update.report)
                 if wanted and update.attention:
-                    for event in session.evidence(update.attention, stop, visitor):
+                    for event in service.evidence(update.attention, stop, visitor):
                         if isinstance(event, Evidence):
                             figures["passages"] = [asdict(one) for one in passages(event, most=wanted)]
         except LampeError as error:
@@ -129,7 +129,7 @@ def build_api(session: Session, demo: gr.Blocks, visitors: int) -> None:
                 raise AskError("question must be a text.")
             named = [Part(f"Part {number}", text) for number, text in enumerate(parts, 1)]
             until, chosen = len(parts) if last is None else last, model_of(model, bits)
-            made = session.cut(keep, named, question, most_tokens, first, until, chosen)
+            made = service.cut(keep, named, question, most_tokens, first, until, chosen)
         except LampeError as error:
             raise gr.Error(str(error)) from error
         return {"text": made.text, "tokens": made.tokens, "left_out": made.sentence}
@@ -158,7 +158,7 @@ def build_api(session: Session, demo: gr.Blocks, visitors: int) -> None:
                 if given[name] > MAX_MAP_LENGTH:
                     raise AskError(f"{name} must be at most {MAX_MAP_LENGTH:,}, not {value:,}.")
             length, window, head, tail = (given[name] for name in ("length", "window", "head", "tail"))
-            own = session.config()
+            own = service.config()
             curve = own if window == own.window else rescaled(max(1, window))
             mapping: Any = given.get("mapping_length", curve.mapping)
             config = LampeConfig(window, head, tail, mapping)
@@ -210,7 +210,7 @@ def build_api(session: Session, demo: gr.Blocks, visitors: int) -> None:
             cells = checked_grid(task, lengths, depths, methods, trials, seed)
             text = HAYSTACKS["reference"]() if haystack is None else given_haystack(haystack)
             with runs.started(request, beside=True) as stop:
-                for event in session.needles(text, cells, stop=stop):
+                for event in service.needles(text, cells, stop=stop):
                     if not isinstance(event, Update):
                         yield asdict(event)
         except LampeError as error:
@@ -222,7 +222,7 @@ def build_api(session: Session, demo: gr.Blocks, visitors: int) -> None:
         A setting that is null is chosen for each input length; a reach that is null has no end.
         """
         try:
-            found = [session.method(key) for key in METHODS]
+            found = [service.method(key) for key in METHODS]
         except LampeError as error:
             raise gr.Error(str(error)) from error
         return [

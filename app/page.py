@@ -14,7 +14,7 @@ from app.documents.kinds import MAX_BYTES
 from app.map.page import build_map_tab
 from app.needle.page import build_needle_tab
 from app.serving.requests import Chosen
-from app.serving.service import Session
+from app.serving.service import ModelService
 from app.settings import Settings
 from app.ui.figure import COLOURS, UNSEEN
 from app.ui.mapping_row import build_mapping_row
@@ -41,7 +41,7 @@ LAUNCH: dict[str, Any] = {
 }
 """What `launch` needs for this page."""
 
-_VISITORS = 20  # at once; those beyond wait in gradio's queue before they wait in the session's line
+_VISITORS = 20  # at once; those beyond wait in gradio's queue before they wait in the model's line
 
 
 def build(settings: Settings) -> gr.Blocks:
@@ -56,31 +56,31 @@ def build(settings: Settings) -> gr.Blocks:
     gr.Blocks
         Launch it with `LAUNCH`.
     """
-    session = Session(settings)
+    service = ModelService(settings)
 
     # Handlers
 
     def forget(request: gr.Request) -> None:
-        session.forget(request.session_hash or "")
+        service.forget(request.session_hash or "")
 
     # Layout
 
     with gr.Blocks(title="LaMPE Lab", analytics_enabled=False, fill_width=True, delete_cache=(60, 120)) as demo:
         tokens, attention, pair = gr.State(None), gr.State(None), gr.State(None)
         model, chosen = gr.State(settings.own), gr.State(Chosen(settings.own))
-        build_model_row(session, demo, model, chosen, _VISITORS)
-        in_use, back = build_mapping_row(session, model, chosen)
+        build_model_row(service, demo, model, chosen, _VISITORS)
+        in_use, back = build_mapping_row(service, model, chosen)
         with gr.Tabs(overflow_behavior="wrap") as tabs:  # a menu would hide one on a phone, by chance
             with gr.Tab("Ask a document", id="ask"):
-                text = build_ask_tab(session, demo, chosen, tokens, attention, _VISITORS)
+                text = build_ask_tab(service, demo, chosen, tokens, attention, _VISITORS)
             with gr.Tab("Needle test", id="needle"):
-                build_needle_tab(session, demo, text, chosen, tokens, pair, _VISITORS)
+                build_needle_tab(service, demo, text, chosen, tokens, pair, _VISITORS)
             with gr.Tab("Position map", id="map"):
-                build_map_tab(session, demo, tabs, chosen, tokens, attention, pair)
+                build_map_tab(service, demo, tabs, chosen, tokens, attention, pair)
             with gr.Tab("Calibration", id="calibration"):
-                build_calibration_tab(session, demo, model, chosen, in_use, back)
+                build_calibration_tab(service, demo, model, chosen, in_use, back)
 
         demo.unload(forget)
-        build_api(session, demo, _VISITORS)
+        build_api(service, demo, _VISITORS)
     demo.queue(max_size=2 * _VISITORS, default_concurrency_limit=4)
     return demo

@@ -20,7 +20,7 @@ from transformers import DynamicCache
 import lampe
 from app.ask.examples import EXAMPLES
 from app.serving.requests import Request
-from app.serving.service import Session
+from app.serving.service import ModelService
 from app.settings import Settings
 from benchmarks.measure import machine
 from lampe.needle import HAYSTACKS
@@ -44,10 +44,10 @@ def last_loss(model: Any, ids: torch.Tensor) -> float:
     return torch.nn.functional.cross_entropy(logits, ids[0, -LAST:]).item()
 
 
-def losses(session: Session, lengths: list[int]) -> list[dict[str, Any]]:
+def losses(service: ModelService, lengths: list[int]) -> list[dict[str, Any]]:
     """Loss on the Python language reference, plain and patched, at each length."""
-    model = session.model()
-    ids = language_reference(session.tokenizer())
+    model = service.model()
+    ids = language_reference(service.tokenizer())
     rows = []
     for length in lengths:
         part = ids[:, :length]
@@ -63,12 +63,12 @@ def losses(session: Session, lengths: list[int]) -> list[dict[str, Any]]:
     return rows
 
 
-def examples(session: Session, new_tokens: int) -> list[dict[str, Any]]:
+def examples(service: ModelService, new_tokens: int) -> list[dict[str, Any]]:
     """The page's examples, asked as the page asks them."""
     rows = []
     for example in EXAMPLES:
         for method in METHODS:  # plain and patched, on the whole text
-            *_, last = session.ask(Request(example.text, example.question, method, new_tokens))
+            *_, last = service.ask(Request(example.text, example.question, method, new_tokens))
             assert last.report is not None
             right = example.answer in last.answer
             rows.append({"example": example.label, "answer": last.answer, "right": right, **asdict(last.report)})
@@ -85,13 +85,13 @@ def main() -> None:
     parser.add_argument("--bits", type=int, choices=(4, 16), default=4)
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
-    session = Session(Settings(None, arguments.bits, 65_536))
+    service = ModelService(Settings(None, arguments.bits, 65_536))
     result: dict[str, Any] = {**machine(), "bits": arguments.bits, "quick": arguments.quick}
     print(result, flush=True)
     if not arguments.quick:
         # Before this thread computes anything: see `Session`.
-        result["examples"] = examples(session, 48)
-    result["losses"] = losses(session, [3072] if arguments.quick else [8192, 10_240, 12_288])
+        result["examples"] = examples(service, 48)
+    result["losses"] = losses(service, [3072] if arguments.quick else [8192, 10_240, 12_288])
     if not arguments.quick:
         file = Path(__file__).with_name(f"first_look_{arguments.bits}bit.json")
         file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

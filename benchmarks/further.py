@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from app.ask.examples import EXAMPLES
 from app.serving.requests import Request
-from app.serving.service import Session
+from app.serving.service import ModelService
 from app.settings import Settings
 from benchmarks.measure import Rows, arguments
 
@@ -25,13 +25,13 @@ QUESTIONS = (
 def main() -> None:
     given = arguments(__doc__).parse_args()
     rows = Rows(None if given.quick else "further", given.fresh)
-    session, text = Session(Settings(None, 4, 65_536)), EXAMPLES[1].text
+    service, text = ModelService(Settings(None, 4, 65_536)), EXAMPLES[1].text
     if given.quick:
         text = text[:9000]
     if all(rows.has(question=question) for question in QUESTIONS):
         return
     for question in QUESTIONS:
-        *_, last = session.ask(Request(text, question, "lampe", 24), visitor="benchmark")
+        *_, last = service.ask(Request(text, question, "lampe", 24), visitor="benchmark")
         report = last.report
         assert report is not None
         keys = {row["name"]: row["keys"] for row in report.regions}

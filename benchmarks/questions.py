@@ -19,16 +19,16 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 from app.documents.reading import read_document
-from app.serving.requests import Request, Way
-from app.serving.service import Session
+from app.serving.requests import Request, Variant
+from app.serving.service import ModelService
 from app.settings import Settings
 from benchmarks.measure import Rows, arguments
 
 ANSWER_TOKENS = 40
 AROUND = 700  # characters before and after what answers a question, where it is asked about them alone
 ALONE = "Plain RoPE, the answer's passage alone"
-_ASKED = (Way("lampe"), Way("rope"), Way("rope", cut=True))
-WAYS: dict[str, Way] = {way.title: way for way in _ASKED} | {ALONE: Way("rope")}
+_ASKED = (Variant("lampe"), Variant("rope"), Variant("rope", cut=True))
+WAYS: dict[str, Variant] = {way.title: way for way in _ASKED} | {ALONE: Variant("rope")}
 """The methods, and the measure of the model."""
 
 
@@ -180,7 +180,7 @@ def passage(question: Question, text: str) -> str:
 
 def main() -> None:
     given = arguments(__doc__).parse_args()
-    session = Session(Settings(None, 4, 65_536))
+    service = ModelService(Settings(None, 4, 65_536))
     rows = Rows(None if given.quick else "questions", given.fresh)
     texts = {name: text_of(name) for name in dict.fromkeys(question.text for question in QUESTIONS)}
     for name, text in texts.items():
@@ -192,7 +192,7 @@ def main() -> None:
                     continue
                 read = alone[question] if way == ALONE else text[:3000] if given.quick else text
                 request = Request(read, question.asked, asked.method, ANSWER_TOKENS, cut=asked.cut)
-                *_, last = session.ask(request, visitor="benchmark")  # a text is read once for its questions
+                *_, last = service.ask(request, visitor="benchmark")  # a text is read once for its questions
                 assert last.report
                 rows.add(
                     **asdict(question),

@@ -19,7 +19,7 @@ from typing import Any
 
 from app.ask.examples import EXAMPLES
 from app.serving.requests import Request
-from app.serving.service import Session
+from app.serving.service import ModelService
 from app.settings import Settings
 from benchmarks.measure import Rows, arguments
 from lampe.needle import HAYSTACKS, Cell
@@ -55,19 +55,19 @@ def main() -> None:
     given = arguments(__doc__).parse_args()
     length = SHORT if given.quick else TOKENS
     rows = Rows(None if given.quick else "stop", fresh=True)  # the stages rest on one another
-    session = Session(replace(Settings.from_environment({}), max_input_tokens=2 * TOKENS, kept_bytes=0))
-    session.model()
-    for what, stages in _watched(session, length).items():
+    service = ModelService(replace(Settings.from_environment({}), max_input_tokens=2 * TOKENS, kept_bytes=0))
+    service.model()
+    for what, stages in _watched(service, length).items():
         for stage, longest in stages.items():
             rows.add(run=what, stage=stage, tokens=length, measured="without a look", seconds=round(longest, 3))
-    for what, stage, took in _stopped(session, min(length, 2 * SHORT)):
+    for what, stage, took in _stopped(service, min(length, 2 * SHORT)):
         rows.add(run=what, stage=stage, tokens=min(length, 2 * SHORT), measured="a Stop", seconds=round(took, 3))
     print(f"Stop takes {max(row['seconds'] for row in rows.rows):.2f} s at most here.")
 
 
-def _runs(session: Session, length: int) -> dict[str, Callable[[threading.Event], Iterator[Any]]]:
+def _runs(service: ModelService, length: int) -> dict[str, Callable[[threading.Event], Iterator[Any]]]:
     """What a visitor may start, each with its Stop."""
-    tokenizer, example = session.tokenizer(), EXAMPLES[1]
+    tokenizer, example = service.tokenizer(), EXAMPLES[1]
     ids = tokenizer(example.text)["input_ids"]
     text = tokenizer.decode(list(islice(cycle(ids), length)))
     request = Request(text, example.question, "lampe", 16)
@@ -75,22 +75,22 @@ def _runs(session: Session, length: int) -> dict[str, Callable[[threading.Event]
     found: list[Any] = []
 
     def ask(stop: threading.Event) -> Iterator[Any]:
-        for update in session.ask(request, stop):
+        for update in service.ask(request, stop):
             found[:] = [update.attention] if update.attention else found
             yield update
 
     return {
-        "speed": lambda stop: session.measured(stop=stop),
+        "speed": lambda stop: service.measured(stop=stop),
         "question": ask,
-        "passages": lambda stop: session.evidence(found[0], stop),
-        "needle": lambda stop: session.needles(HAYSTACKS["reference"](), cells, stop=stop),
+        "passages": lambda stop: service.evidence(found[0], stop),
+        "needle": lambda stop: service.needles(HAYSTACKS["reference"](), cells, stop=stop),
     }
 
 
-def _watched(session: Session, length: int) -> dict[str, dict[str, float]]:
+def _watched(service: ModelService, length: int) -> dict[str, dict[str, float]]:
     """Each run to its end, with the longest time between two looks in each of its stages."""
     longest = {}
-    for what, start in _runs(session, length).items():
+    for what, start in _runs(service, length).items():
         stop = Watched()
         for update in start(stop):
             stop.stage = getattr(update, "stage", "") or stop.stage
@@ -98,9 +98,9 @@ def _watched(session: Session, length: int) -> dict[str, dict[str, float]]:
     return longest
 
 
-def _stopped(session: Session, length: int) -> Iterator[tuple[str, str, float]]:
+def _stopped(service: ModelService, length: int) -> Iterator[tuple[str, str, float]]:
     """Each run stopped once in each of its stages, with the seconds until it ended."""
-    for what, start in _runs(session, length).items():
+    for what, start in _runs(service, length).items():
         stages: list[str] = []
         while True:
             stop, pressed = threading.Event(), 0.0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -19,12 +18,11 @@ from app.errors import AskError
 from app.limits import MAX_CHARACTERS, too_long, whole_number
 from app.map.figures import Frame, distance_figure, regions_figure
 from app.map.settings import MAX_MAP_LENGTH, MapView
-from app.serving.computing import with_progress
-from app.serving.document_cache import FIRST
+from app.serving.document_cache import LAMPE
 from app.serving.evidence import Evidence, passages
 from app.serving.reports import Attention, Needs, RunReport
-from app.serving.requests import MAX_NEW_TOKENS, Chosen, Request, Sampling, Way, planned_length
-from app.serving.service import Session
+from app.serving.requests import MAX_NEW_TOKENS, Chosen, Request, Sampling, Variant, planned_length
+from app.serving.service import ModelService
 from app.ui import html as views
 from app.ui.downloads import QUIET
 from app.ui.figure import as_plot
@@ -33,9 +31,9 @@ from lampe.errors import LampeError
 from lampe.inference.prompt import build_prompt
 from lampe.methods import METHODS
 
-BESIDE = [(method.title, key) for key, method in METHODS.items() if key != FIRST.method]
+BESIDE = [(method.title, key) for key, method in METHODS.items() if key != LAMPE.method]
 MOST_BESIDE = 4
-CUT = Way("rope", cut=True)
+CUT = Variant("rope", cut=True)
 SHOWN_WITHOUT_TEXT = MapView().length
 _CHARACTERS_PER_TOKEN = 4.3  # English prose; only until the tokenizer is there
 CUTS = dict(zip(("Its beginning", "Its beginning and its end", "Pages or chapters"), WAYS, strict=True))
@@ -51,17 +49,17 @@ class Conversation:
     text : str
     chosen : Chosen
         What answered.
-    turns : dict of Way to tuple of (question, answer)
+    turns : dict of Variant to tuple of (question, answer)
         As each method had them; one that was left out of a turn, or stopped in it, has fewer.
     """
 
     text: str
     chosen: Chosen
-    turns: dict[Way, tuple[tuple[str, str], ...]]
+    turns: dict[Variant, tuple[tuple[str, str], ...]]
 
-    def all_along(self, way: Way) -> bool:
+    def all_along(self, way: Variant) -> bool:
         """Whether a method has answered every turn that LaMPE has."""
-        return len(self.turns.get(way, ())) == len(self.turns.get(FIRST, ()))
+        return len(self.turns.get(way, ())) == len(self.turns.get(LAMPE, ()))
 
 
 @dataclass(frozen=True)
@@ -108,13 +106,13 @@ def marked(document: Document) -> tuple[Part, ...]:
 
 
 def build_ask_tab(
-    session: Session, demo: gr.Blocks, chosen: gr.State, tokens: gr.State, attention: gr.State, visitors: int
+    service: ModelService, demo: gr.Blocks, chosen: gr.State, tokens: gr.State, attention: gr.State, visitors: int
 ) -> gr.Textbox:
     """The tab's components and events, within the page's `Blocks`.
 
     Parameters
     ----------
-    session : Session
+    service : ModelService
     demo : gr.Blocks
         The page.
     chosen : gr.State of Chosen
@@ -124,7 +122,7 @@ def build_ask_tab(
     attention : gr.State of Attention or None
         Set to where the last answer's attention went.
     visitors : int
-        How many may wait in the session's line at once, where they see their place.
+        How many may wait in the service's line at once, where they see their place.
 
     Returns
     -------
@@ -156,7 +154,7 @@ def build_ask_tab(
                 with gr.Row(visible=False) as pages:
                     first = gr.Number(1, label="From number", min_width=100, elem_id="cut-first")
                     last = gr.Number(1, label="to number", min_width=100, elem_id="cut-last")
-                most = gr.Number(session.settings.max_input_tokens, label="At most (tokens)", elem_id="cut-most")
+                most = gr.Number(service.settings.max_input_tokens, label="At most (tokens)", elem_id="cut-most")
                 with gr.Row(elem_classes="points"):
                     cut_it = gr.Button("Cut it", size="sm", elem_id="cut-it")
                     uncut = gr.Button("Whole text again", size="sm", visible=False, elem_id="uncut")
@@ -211,13 +209,13 @@ def build_ask_tab(
                 return
             if len(text) + len(question) > MAX_CHARACTERS:
                 raise AskError(too_long(text + question))
-            if not session.tokenizer_ready(chosen):
+            if not service.tokenizer_ready(chosen):
                 estimate = show_length(chosen, max(1, round(len(text) / _CHARACTERS_PER_TOKEN)), budget, False)
                 yield estimate
-                for update in with_progress(partial(session.tokenizer, chosen)):
+                for update in service.fetch_tokenizer(chosen):
                     yield estimate[0] + views.status(update), *[gr.skip()] * 4
-            ids = build_prompt(session.tokenizer(chosen), text, question)
-            needs = session.needs(ids, int(budget), chosen, request.session_hash)
+            ids = build_prompt(service.tokenizer(chosen), text, question)
+            needs = service.needs(ids, int(budget), chosen, request.session_hash)
             yield show_length(chosen, len(ids), budget, True, needs)
         except LampeError as error:
             yield views.message(str(error)), "", *[gr.skip()] * 3
@@ -225,11 +223,11 @@ def build_ask_tab(
     def show_length(
         chosen: Chosen, tokens: int, budget: float, exact: bool, needs: Needs | None = None
     ) -> tuple[Any, ...]:
-        config = session.config(chosen)
+        config = service.config(chosen)
         planned = min(planned_length(tokens, int(budget), config), MAX_MAP_LENGTH) if budget else tokens
         position_map = config.position_map(planned, min(tokens, planned))
         return (
-            views.length_readout(tokens, exact, config.window, session.settings.max_input_tokens)
+            views.length_readout(tokens, exact, config.window, service.settings.max_input_tokens)
             + ask_views.document_strip(position_map)
             + ask_views.needed(needs),
             views.map_sentence(position_map, config),
@@ -258,7 +256,7 @@ def build_ask_tab(
                 raise AskError("There is no text to cut.")
             before = held(text, opened)
             whole = before.whole or before.parts
-            made = session.cut(way, whole, question, most, first, last, chosen)
+            made = service.cut(way, whole, question, most, first, last, chosen)
             kept = Opened((Part("the text", made.text),), whole) if made.left_out else Opened(whole)
             return [
                 text_of(kept.parts),
@@ -290,10 +288,10 @@ def build_ask_tab(
         top_p: float, seed: float, conversation: Conversation | None, chosen: Chosen, request: gr.Request,
     ) -> Iterator[list[Any]]:  # fmt: skip
         """Run LaMPE, then what is to stand beside it: status, answers, figures, and where the attention went."""
-        ways = [FIRST, *map(Way, beside or []), *[CUT] * bool(cut_too)]
+        ways = [LAMPE, *map(Variant, beside or []), *[CUT] * bool(cut_too)]
         earlier = conversation.turns if following and conversation else {}
-        answers: dict[Way, str] = {}
-        notes: dict[Way, str] = {}
+        answers: dict[Variant, str] = {}
+        notes: dict[Variant, str] = {}
         reports: list[RunReport] = []
         measured: Attention | None = None
 
@@ -307,12 +305,12 @@ def build_ask_tab(
 
         def ended(words: str) -> list[Any]:
             said = earlier | {
-                report.way: (*earlier.get(report.way, ()), (question, answers[report.way]))
+                report.variant: (*earlier.get(report.variant, ()), (question, answers[report.variant]))
                 for report in reports
                 if not report.stopped
             }
             *before, _, _, _, _, _, _ = shown(words)
-            over = bool(said.get(FIRST))
+            over = bool(said.get(LAMPE))
             return [
                 *before, Conversation(text, chosen, said), gr.Button(interactive=over), measured or gr.skip(),
                 gr.Column(visible=bool(measured)), "", gr.Radio(visible=False),
@@ -323,7 +321,7 @@ def build_ask_tab(
             longest = whole_number("The answer's length", budget)
             if len(ways) > len(set(ways)) or len(beside or []) > MOST_BESIDE:
                 raise AskError(f"Choose up to {MOST_BESIDE} different methods beside LaMPE.")
-            behind: list[Way] = []
+            behind: list[Variant] = []
             if following:
                 if not conversation or (conversation.text, conversation.chosen) != (text, chosen):
                     raise AskError("The conversation was about another text or with another model: ask anew.")
@@ -334,12 +332,12 @@ def build_ask_tab(
                     turns = earlier.get(way, ())
                     asked = Request(text, question, way.method, longest, turns, sampling, chosen, way.cut)
                     answers[way] = ""
-                    for update in session.ask(asked, stop, request.session_hash):
+                    for update in service.ask(asked, stop, request.session_hash):
                         answers[way], notes[way] = update.answer, update.note or notes.get(way, "")
                         stage = f"{way.title}: {update.stage}"
                         if update.report:
                             reports.append(update.report)
-                            if way == FIRST:
+                            if way == LAMPE:
                                 measured = update.attention or measured
                             yield shown(views.note(f"{stage}."))
                         else:
@@ -356,7 +354,7 @@ def build_ask_tab(
             if attention is None:
                 raise AskError("There is no answer yet: ask first.")
             with runs.started(request) as stop:
-                for event in session.evidence(attention, stop, request.session_hash):
+                for event in service.evidence(attention, stop, request.session_hash):
                     if isinstance(event, Evidence):
                         choice = gr.Radio(visible=True, value=LAYERS[0])
                         yield [views.note("Done."), event, show_evidence(event, LAYERS[0]), choice]
@@ -400,7 +398,7 @@ def build_ask_tab(
     halt.click(runs.stop, queue=False, **QUIET)
     look.click(look_back, attention, [status, found, evidence, layers], **running)
     layers.input(show_evidence, [found, layers], evidence, queue=False, **QUIET)
-    timing.click(measuring(session, runs), chosen, status, **running).then(**counted)
+    timing.click(measuring(service, runs), chosen, status, **running).then(**counted)
     return text
 
 

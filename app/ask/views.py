@@ -9,7 +9,7 @@ from itertools import pairwise
 from app.documents.document import Document
 from app.serving.evidence import Evidence, Passage, by_token
 from app.serving.reports import Needs, RunReport
-from app.serving.requests import Way
+from app.serving.requests import Variant
 from app.ui.html import about as about_seconds
 from lampe.inference.prompt import ANSWER_PREFIX
 from lampe.methods import Rope
@@ -57,7 +57,7 @@ def about(document: Document) -> str:
     return f'{told}<details class="parts"><summary>Its parts</summary><ol>{names}</ol></details>'
 
 
-def thread(way: Way, earlier: Sequence[tuple[str, str]], question: str, answer: str, note: str = "") -> str:
+def thread(way: Variant, earlier: Sequence[tuple[str, str]], question: str, answer: str, note: str = "") -> str:
     """One method's answer as it grows, after the turns before it, and what is to be known about it."""
     name = way.title + (", the same model unpatched" if way.method == Rope.key else "")
     turns = "".join(
@@ -76,11 +76,11 @@ def _said(answer: str) -> str:
     return f"<span>{ANSWER_PREFIX}</span> {escape(answer.lstrip())}" if answer else ""
 
 
-def done(reports: Sequence[RunReport], following: bool = False, behind: Sequence[Way] = ()) -> str:
+def done(reports: Sequence[RunReport], following: bool = False, behind: Sequence[Variant] = ()) -> str:
     """What was saved and what wasn't, what isn't whole, and which methods weren't asked; `following` up, or not."""
     words = "Done."
     for report in reports:
-        name = report.way.title
+        name = report.variant.title
         if report.kept:
             words += f" {name}: {report.kept:,} of {report.input_length:,} tokens were read before."
         if report.outgrown:

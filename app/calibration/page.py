@@ -13,7 +13,7 @@ from app.calibration import views as calibration_views
 from app.calibration.figures import chosen_figure, loss_figure, needle_figure
 from app.errors import AskError
 from app.serving.requests import Chosen
-from app.serving.service import Session
+from app.serving.service import ModelService
 from app.settings import ModelChoice
 from app.ui import html as views
 from app.ui.downloads import QUIET
@@ -70,13 +70,13 @@ def fitting(preset: Preset, own: lampe.LampeConfig, model: ModelChoice) -> tuple
 
 
 def build_calibration_tab(
-    session: Session, demo: gr.Blocks, model: gr.State, chosen: gr.State, in_use: gr.HTML, back: gr.Button
+    service: ModelService, demo: gr.Blocks, model: gr.State, chosen: gr.State, in_use: gr.HTML, back: gr.Button
 ) -> None:
     """The tab's components and events, within the page's `Blocks`.
 
     Parameters
     ----------
-    session : Session
+    service : ModelService
     demo : gr.Blocks
         The page.
     model : gr.State of ModelChoice
@@ -153,7 +153,7 @@ def build_calibration_tab(
 
     def show_own(chosen: Chosen) -> list[Any]:
         try:
-            return show(shipped(session.config(Chosen(chosen.model))), "", model=chosen.model.name)
+            return show(shipped(service.config(Chosen(chosen.model))), "", model=chosen.model.name)
         except LampeError as error:
             return [gr.skip(), views.message(str(error)), *[gr.skip()] * (len(drawn_in) - 2)]
 
@@ -167,7 +167,7 @@ def build_calibration_tab(
     def use_it(given: tuple[Preset, str], chosen: Chosen) -> list[Any]:
         preset, name = given
         try:
-            config, words = fitting(preset, session.config(Chosen(chosen.model)), chosen.model)
+            config, words = fitting(preset, service.config(Chosen(chosen.model)), chosen.model)
         except LampeError as error:
             return [gr.skip(), gr.skip(), gr.skip(), views.message(str(error))]
         line = calibration_views.in_use(config, name)

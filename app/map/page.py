@@ -30,10 +30,9 @@ from app.map.settings import (
     as_json,
     curve_text,
 )
-from app.serving.computing import with_progress
 from app.serving.reports import Attention
 from app.serving.requests import Chosen
-from app.serving.service import Session
+from app.serving.service import ModelService
 from app.ui import html as views
 from app.ui.downloads import QUIET, saves
 from app.ui.figure import COLOURS, as_plot
@@ -140,14 +139,14 @@ FILES = {"CSV": ("csv", as_csv), "JSON": ("json", as_json), "One HTML file": ("h
 
 
 def build_map_tab(
-    session: Session, demo: gr.Blocks, tabs: gr.Tabs, chosen: gr.State, tokens: gr.State, attention: gr.State,
+    service: ModelService, demo: gr.Blocks, tabs: gr.Tabs, chosen: gr.State, tokens: gr.State, attention: gr.State,
     pair: gr.State,
 ) -> None:  # fmt: skip
     """The tab's components and events, within the page's `Blocks`.
 
     Parameters
     ----------
-    session : Session
+    service : ModelService
         For the tokenizer of the short text, and the loaded model's settings.
     demo, tabs
         The page and its tabs: a link opens this one.
@@ -328,9 +327,9 @@ def build_map_tab(
             text = gr.skip() if "length" in point.changes else SENTENCE
             try:
                 if text == SENTENCE:
-                    for update in with_progress(partial(session.tokenizer, chosen)):
+                    for update in service.fetch_tokenizer(chosen):
                         yield [gr.skip()] * (len(controls) + 3) + [views.status(update)]
-                    view = replace(view, length=len(_tokens(session, chosen, text)))
+                    view = replace(view, length=len(_tokens(service, chosen, text)))
             except LampeError as error:
                 yield [gr.skip()] * (len(controls) + 3) + [views.message(str(error))]
                 return
@@ -350,9 +349,9 @@ def build_map_tab(
             yield {strip: ""}
             return
         try:
-            for update in with_progress(partial(session.tokenizer, chosen)):
+            for update in service.fetch_tokenizer(chosen):
                 yield {strip: views.status(update)}
-            count = len(_tokens(session, chosen, text))
+            count = len(_tokens(service, chosen, text))
         except LampeError as error:
             yield {strip: views.message(str(error))}
             return
@@ -361,10 +360,10 @@ def build_map_tab(
 
     def show_strip(text: str, chosen: Chosen, *values: Any) -> Any:
         """The short text's tokens under the present settings."""
-        if not text.strip() or not session.tokenizer_ready(chosen):
+        if not text.strip() or not service.tokenizer_ready(chosen):
             return gr.skip() if text.strip() else ""
         try:
-            tokens = _tokens(session, chosen, text)
+            tokens = _tokens(service, chosen, text)
             own = {"length": len(tokens), "planned": None}
             view = MapView.checked(**dict(zip(controls, values, strict=True)) | own)
         except LampeError as error:
@@ -406,7 +405,7 @@ def build_map_tab(
 
     def use(chosen: Chosen, length: Any, planned: Any, size: bool) -> list[Any]:
         """Other settings for runs: the map has them at once."""
-        return set_controls(replace(own_view(session.config(chosen)), length=length, planned=planned, big=size))
+        return set_controls(replace(own_view(service.config(chosen)), length=length, planned=planned, big=size))
 
     def in_file(name: str) -> Any:
         ending, content = FILES[name]
@@ -422,7 +421,7 @@ def build_map_tab(
     def from_link(request: gr.Request) -> list[Any]:
         given = {name: value for name, value in dict(request.query_params).items() if name in controls}
         try:
-            view, problems = MapView.from_link(given) if given else (own_view(session.config()), [])
+            view, problems = MapView.from_link(given) if given else (own_view(service.config()), [])
         except LampeError:
             view, problems = start, []
         return [
@@ -529,14 +528,14 @@ def _slider(length: Any) -> Any:
     return round(min(20.0, max(6.0, math.log2(length))), 2)
 
 
-def _tokens(session: Session, chosen: Chosen, text: str) -> list[str]:
+def _tokens(service: ModelService, chosen: Chosen, text: str) -> list[str]:
     """A short text's tokens as text."""
     if len(text) > 20 * _SHORT_TEXT_TOKENS:
         raise AskError(
             f"This text has {len(text):,} characters; here each token is drawn, so at most {20 * _SHORT_TEXT_TOKENS:,} "
             'are read. Longer ones belong in "Ask a document", and the map follows them.'
         )
-    found = pieces(session.tokenizer(chosen), text)
+    found = pieces(service.tokenizer(chosen), text)
     if len(found) > _SHORT_TEXT_TOKENS:
         raise AskError(
             f"This text has {len(found):,} tokens; here each one is drawn, so the limit is {_SHORT_TEXT_TOKENS}. "

@@ -26,7 +26,7 @@ from app.needle.forms import (
 )
 from app.serving.reports import Update
 from app.serving.requests import Chosen
-from app.serving.service import Session
+from app.serving.service import ModelService
 from app.ui import html as views
 from app.ui.downloads import QUIET, saves
 from app.ui.figure import as_plot
@@ -52,14 +52,14 @@ document.addEventListener('pointerover', (event) => {
 
 
 def build_needle_tab(
-    session: Session, demo: gr.Blocks, document: gr.Textbox, chosen: gr.State, tokens: gr.State, pair: gr.State,
+    service: ModelService, demo: gr.Blocks, document: gr.Textbox, chosen: gr.State, tokens: gr.State, pair: gr.State,
     visitors: int,
 ) -> None:  # fmt: skip
     """The tab's components and events, within the page's `Blocks`.
 
     Parameters
     ----------
-    session : Session
+    service : ModelService
     demo : gr.Blocks
         The page.
     document : gr.Textbox
@@ -71,11 +71,11 @@ def build_needle_tab(
     pair : gr.State of (LampeConfig, length, query, key) or None
         Set to the needle whose place the map is to show.
     visitors : int
-        How many may wait in the session's line at once, where they see their place.
+        How many may wait in the service's line at once, where they see their place.
     """
 
     runs = Runs(demo)
-    measure = measuring(session, runs)
+    measure = measuring(service, runs)
 
     # Layout
 
@@ -169,7 +169,7 @@ def build_needle_tab(
 
         try:
             with runs.started(request) as stop:
-                config = session.config(chosen)
+                config = service.config(chosen)
                 cells = [
                     Cell(task, _tokens(length), float(depth), method, seed=whole_number("The seed", seed))
                     for method in dict.fromkeys(methods)
@@ -177,13 +177,13 @@ def build_needle_tab(
                 if not 1 <= len(cells) <= MOST_METHODS:
                     raise AskError(f"Choose one to {MOST_METHODS} methods that read the text.")
                 haystack, needle = haystack_of(source, text), own_needle(key, value)
-                for event in session.needles(haystack, cells, needle, stop, chosen):
+                for event in service.needles(haystack, cells, needle, stop, chosen):
                     if isinstance(event, Update):
                         yield [views.status(event), *[gr.skip()] * (len(tested) - 1)]
                         continue
                     found = event
                     shown[event.method] = needle_views.card(event)
-                    ran = session.method(event.method, chosen).position_map(event.length)
+                    ran = service.method(event.method, chosen).position_map(event.length)
                     where += needle_views.place(event, ran)
                     yield now("")
                 words = views.note("Stopped." if stop.is_set() else "Done.")
@@ -205,7 +205,7 @@ def build_needle_tab(
             tokens = _tokens(length)
             if not 1 <= tokens <= MAX_MAP_LENGTH:
                 raise AskError(f"The prompt length is from 1 to {MAX_MAP_LENGTH:,} tokens.")
-            return ["", *maps(session.config(chosen), tokens, round(depth * (tokens - 1))), (tokens, tokens)]
+            return ["", *maps(service.config(chosen), tokens, round(depth * (tokens - 1))), (tokens, tokens)]
         except LampeError as error:
             return [views.message(str(error)), gr.skip(), gr.skip(), gr.skip()]
 
@@ -232,7 +232,7 @@ def build_needle_tab(
                         f"{of['model']} in {of['bits']} bits. Save them and forget them first: a heat map shows one "
                         "task, text and model."
                     )
-                now = session.methods_of(wanted, chosen)
+                now = service.methods_of(wanted, chosen)
                 if others := {result.method for result in results if not result.ran_by(now)}:
                     names = " and ".join(METHODS[key].title for key in others)
                     raise AskError(
@@ -242,7 +242,7 @@ def build_needle_tab(
                 done = {result.cell for result in results}
                 missing = [cell for cell in wanted if cell not in done]
                 ran = 0
-                for event in session.needles(haystack, missing, stop=stop, chosen=chosen) if missing else ():
+                for event in service.needles(haystack, missing, stop=stop, chosen=chosen) if missing else ():
                     if isinstance(event, Update):
                         tests = f"{len(wanted) - len(missing) + ran} of {len(wanted)} tests done"
                         yield [views.status(event) + views.note(tests), *[gr.skip()] * (len(filled) - 1)]
@@ -268,7 +268,7 @@ def build_needle_tab(
         try:
             done = {result.cell for result in results}
             cells = [cell for cell in wanted_cells(*asked) if cell not in done]
-            return needle_views.time(len(cells), session.time_for(cells, chosen))
+            return needle_views.time(len(cells), service.time_for(cells, chosen))
         except LampeError as error:
             return views.message(str(error))
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
 
-from app.serving.requests import Way
+from app.serving.requests import Variant
 from app.ui.figure import GREY
 from app.ui.html import about, note
 from lampe.methods import METHODS
@@ -33,7 +33,7 @@ def _mark(score: float) -> str:
 
 def card(result: Result) -> str:
     """One method's answer, with its verdict."""
-    name, slug = METHODS[result.method].title, Way(result.method).slug
+    name, slug = METHODS[result.method].title, Variant(result.method).slug
     return (
         f'<section class="answer {slug}" id="needle-answer-{slug}" aria-label="Answer of {name}" tabindex="0">'
         f"<h3>{name}</h3><p>{escape(result.answer) or '(no answer)'}</p>"
@@ -257,7 +257,7 @@ def details(results: Sequence[Result]) -> str:
     if not results:
         return ""
     first = results[0]
-    slug, title = Way(first.method).slug, METHODS[first.method].title
+    slug, title = Variant(first.method).slug, METHODS[first.method].title
     tests = "".join(
         f'<li><p class="excerpt">…{escape(r.excerpt)}…</p><p><b>{escape(r.question)}</b> '
         f"{escape(r.answer) or '(no answer)'}</p>"

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import wait
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
-from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
+from transformers import StoppingCriteria, StoppingCriteriaList, TextStreamer
 
 import lampe
-from app.errors import AskError
-from app.serving.computing import Computing
+from app.serving.computing import Tell
 from app.serving.reports import Attention, RunReport, Update
-from app.serving.requests import Prompt, Request
+from app.serving.requests import Prompt, Request, planned_length
 from app.serving.speed import Pace, Speed
 from app.settings import ModelChoice
 from lampe.inference.prefill import PromptReader
-from lampe.methods import Method
+from lampe.methods import Method, Rope
+from lampe.patching.patch import applied
 from lampe.positions import PositionMap
-
-_STREAM_TIMEOUT = 600.0  # seconds for one token, after which the run is taken for dead
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,66 +40,109 @@ class Loaded:
     decoder: Any
 
 
-def answered(
-    loaded: Loaded,
-    computing: Computing,
-    reader: PromptReader,
-    request: Request,
-    prompt: Prompt,
-    method: Method,
-    patched: lampe.Patched | None,
-    position_map: PositionMap,
-    stop: threading.Event,
-    speed: Speed | None,
-) -> Iterator[Update]:
-    """Read what the reader doesn't hold of a prompt, and answer it.
+@dataclass(frozen=True)
+class Run:
+    """One answer to be given.
 
     Parameters
     ----------
     loaded : Loaded
-    computing : Computing
-        Where the model runs.
-    reader : PromptReader
     request : Request
     prompt : Prompt
     method : Method
-    patched : Patched or None
-        None for a model that runs unpatched.
-    position_map : PositionMap
-        What was planned.
-    stop : threading.Event
-        Ends the run within a layer, or after a token.
-    speed : Speed, optional
+        The request's, with the settings that run.
+    speed : Speed
         Of this machine; for the time left.
     """
-    length = len(prompt.ids)
-    watch = _Watch(stop, patched, loaded.model)
+
+    loaded: Loaded
+    request: Request
+    prompt: Prompt
+    method: Method
+    speed: Speed
+
+    @property
+    def length(self) -> int:
+        """Tokens of the prompt."""
+        return len(self.prompt.ids)
+
+    @cached_property
+    def planned(self) -> int:
+        """Tokens that it is mapped for."""
+        return planned_length(self.length, self.request.max_new_tokens, self.method)
+
+    @property
+    def plan(self) -> tuple[Any, ...]:
+        """What its keys depend on besides its tokens: equal plans can share a cache."""
+        plain = isinstance(self.method, Rope)  # whose keys are the same whatever the prompt's length
+        return (self.loaded,) if plain else (self.loaded, self.method, self.planned)
+
+    @cached_property
+    def position_map(self) -> PositionMap:
+        """What is planned."""
+        plain = isinstance(self.method, Rope)
+        return self.method.position_map(self.length if plain else self.planned, self.length)
+
+
+def answer(run: Run, reader: PromptReader, stop: threading.Event, outgrown: int | None, tell: Tell) -> None:
+    """Read what the reader doesn't hold of a prompt, and answer it; to be called in the model's thread.
+
+    Parameters
+    ----------
+    run : Run
+    reader : PromptReader
+    stop : threading.Event
+        Ends the run within a layer, or after a token.
+    outgrown : int, optional
+        For the report.
+    tell : callable
+        Called with an `Update` for each chunk that is read and each piece of the answer, and one with the report.
+    """
+    with applied(run.loaded.model, run.method) as patched:
+        if patched:
+            patched.plan(run.planned, run.length)
+        _answer(run, reader, patched, stop, outgrown, tell)
+
+
+def _answer(
+    run: Run,
+    reader: PromptReader,
+    patched: lampe.Patched | None,
+    stop: threading.Event,
+    outgrown: int | None,
+    tell: Tell,
+) -> None:
+    request, prompt, loaded, length, speed = run.request, run.prompt, run.loaded, run.length, run.speed
+    note = run.method.beyond(length)
     started = time.perf_counter()
-    done: int | None = 0
     pace: Pace | None = None
-    reading = reader.read(prompt.ids, position_map if patched else None, stop.is_set)
-    while done is not None and not stop.is_set():
-        left = None
-        if speed and done:
-            pace = pace or Pace(speed.reading(reader.kept, length))
-            left = pace(speed.reading(done, length))
-        yield Update("Reading", done, length, "tokens", seconds_left=left)
-        done = computing(next, reading, None)
-    answer, new_tokens = "", 0
+    to_write = request.max_new_tokens * speed.answer
+    tell(Update("Reading", 0, length, "tokens", note=note))
+    for done in reader.read(prompt.ids, run.position_map if patched else None, stop.is_set):
+        pace = pace or Pace(speed.reading(reader.kept, length))
+        left = pace(speed.reading(done, length))
+        tell(Update("Reading", done, length, "tokens", note=note, seconds_left=left, run_left=left + to_write))
+    watch = _Watch(stop, patched, loaded.model)
+    writer = _Writer(loaded.decoder, run, watch, note, tell)
     if not stop.is_set():
-        for answer in _generate(loaded, computing, reader, request, watch):
-            yield Update("Answering", watch.new_tokens, request.max_new_tokens, "tokens", answer.strip())
-        new_tokens = watch.new_tokens
+        _generate(run, reader, watch, writer)
     ended = time.perf_counter()
     first = watch.first_token or ended
-    position_map = watch.position_map or position_map  # generating may have planned anew since
+    position_map = watch.position_map or run.position_map  # generating may have planned anew since
     shares = watch.head_shares[0].float().mean(1) if watch.head_shares else None
     attention = None
     if watch.position_map:
         texts = tuple(loaded.decoder.decode([token]) for token in watch.queries)
         layers = tuple(layer.index for layer in patched.layers if layer.mapped) if patched else ()
         attention = Attention(
-            position_map, method, texts, tuple(watch.queries), request, layers, torch.stack(watch.head_shares)
+            position_map,
+            run.method,
+            texts,
+            tuple(watch.queries),
+            request,
+            prompt,
+            layers,
+            torch.stack(watch.head_shares),
         )
     report = RunReport(
         method=request.method,
@@ -114,68 +153,41 @@ def answered(
         planned_length=position_map.length,
         left_out=prompt.left_out,
         kept=reader.kept,
-        window=method.window,
+        outgrown=outgrown,
+        window=run.method.window,
         mapping_length=position_map.mapping_length if position_map.compresses else length,
-        doubt=method.doubt,
+        doubt=run.method.doubt,
         regions=region_rows(position_map, length, shares),
         layer_shares=[] if shares is None else shares.tolist(),
         prefill_seconds=first - started,
         decode_seconds=ended - first,
-        new_tokens=new_tokens,
+        new_tokens=watch.new_tokens,
         temperature=request.sampling.temperature,
         top_p=request.sampling.top_p,
         seed=int(request.sampling.seed),
         stopped=stop.is_set(),
-        cut_short=new_tokens == request.max_new_tokens and not watch.ended,
+        cut_short=watch.new_tokens == request.max_new_tokens and not watch.ended,
     )
     stage = "Stopped" if stop.is_set() else "Done"
-    yield Update(stage, length, length, "tokens", answer.strip(), report, attention)
+    tell(Update(stage, length, length, "tokens", writer.answer.strip(), report, attention, note))
 
 
-def _generate(
-    loaded: Loaded, computing: Computing, reader: PromptReader, request: Request, watch: _Watch
-) -> Iterator[str]:
-    """The answer so far, after each token; ends the worker if the consumer goes away."""
-    streamer = TextIteratorStreamer(loaded.decoder, skip_prompt=True, timeout=_STREAM_TIMEOUT, skip_special_tokens=True)
-    sampling = request.sampling
+def _generate(run: Run, reader: PromptReader, watch: _Watch, writer: _Writer) -> None:
+    sampling = run.request.sampling
     chosen: dict[str, Any] = {"do_sample": False}
     if sampling.temperature:
         chosen = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
-
-    def work() -> None:
-        try:
-            torch.manual_seed(int(sampling.seed))  # one thread computes, so nobody else draws in between
-            with torch.inference_mode():
-                loaded.model.generate(
-                    reader.ids,
-                    attention_mask=torch.ones_like(reader.ids),
-                    past_key_values=reader.cache,
-                    max_new_tokens=request.max_new_tokens,
-                    streamer=streamer,
-                    stopping_criteria=StoppingCriteriaList([watch]),
-                    **chosen,
-                )
-        except BaseException:
-            streamer.end()
-            raise
-
-    worker = computing.start(work)
-    answer = ""
-    try:
-        for piece in streamer:
-            answer += piece
-            yield answer
-    except queue.Empty as error:
-        watch.stop.set()
-        raise AskError(f"The model gave no token for {_STREAM_TIMEOUT:.0f} seconds; the run was ended.") from error
-    except BaseException:  # the visitor left, or the program ends: the worker mustn't go on
-        watch.stop.set()
-        wait([worker])
-        raise
-    try:
-        worker.result()
-    finally:
-        del worker  # its error holds this frame, which holds the cache
+    torch.manual_seed(int(sampling.seed))  # one thread computes, so nobody else draws in between
+    with torch.inference_mode():
+        run.loaded.model.generate(
+            reader.ids,
+            attention_mask=torch.ones_like(reader.ids),
+            past_key_values=reader.cache,
+            max_new_tokens=run.request.max_new_tokens,
+            streamer=writer,
+            stopping_criteria=StoppingCriteriaList([watch]),
+            **chosen,
+        )
 
 
 def region_rows(position_map: PositionMap, length: int, shares: torch.Tensor | None = None) -> list[dict[str, Any]]:
@@ -186,6 +198,22 @@ def region_rows(position_map: PositionMap, length: int, shares: torch.Tensor | N
         {"name": region.name, "role": region.role, "keys": count, "share": share}
         for region, count, share in zip(position_map.regions, counts, means, strict=True)
     ]
+
+
+class _Writer(TextStreamer):
+    """Tells the answer as it grows, in whole words."""
+
+    def __init__(self, decoder: Any, run: Run, watch: _Watch, note: str, tell: Tell) -> None:
+        super().__init__(decoder, skip_prompt=True, skip_special_tokens=True)
+        self.answer = ""
+        self._run, self._watch, self._note, self._tell = run, watch, note, tell
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        self.answer += text
+        most = self._run.request.max_new_tokens
+        written = self._watch.new_tokens + (not stream_end)  # which looks in after the writer
+        left = (most - written) * self._run.speed.answer
+        self._tell(Update("Answering", written, most, "tokens", self.answer.strip(), note=self._note, run_left=left))
 
 
 class _Watch(StoppingCriteria):

@@ -9,12 +9,12 @@ from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
-from app.serving.requests import Way
+from app.serving.requests import Variant
 from lampe.inference.prefill import PromptReader
 from lampe.models.memory import give_back
 from lampe.positions import PositionMap
 
-FIRST = Way("lampe")
+LAMPE = Variant("lampe")
 """The kind that a visitor's others give way to: follow-ups and the passages looked at rest on it."""
 
 LONGEST = 1800.0
@@ -31,7 +31,7 @@ class _Held(NamedTuple):
     used: float
 
 
-class Kept:
+class DocumentCache:
     """Read documents by visitor, the least recently used dropped first.
 
     Parameters
@@ -45,9 +45,9 @@ class Kept:
         self._readers: OrderedDict[tuple[str, Hashable], _Held] = OrderedDict()
         self._here: set[str] = set()
         self._lock = threading.Lock()
-        threading.Thread(target=_age, args=[weakref.ref(self)], name="kept", daemon=True).start()
+        threading.Thread(target=_age, args=[weakref.ref(self)], name="document cache", daemon=True).start()
 
-    def come(self, visitor: str | None) -> None:
+    def enter(self, visitor: str | None) -> None:
         """A visitor has asked something: what is read for them is kept, until `forget`."""
         if visitor is not None:
             with self._lock:
@@ -71,13 +71,13 @@ class Kept:
             held = self._readers.pop((visitor, kind), None)
             return held.reader if held and held.plan == plan else None
 
-    def plan(self, visitor: str | None, kind: Hashable) -> tuple[Any, ...] | None:
+    def plan_of(self, visitor: str | None, kind: Hashable) -> tuple[Any, ...] | None:
         """What the visitor's document of this kind was read under; None if there is none."""
         with self._lock:
             held = self._readers.get((visitor, kind)) if visitor is not None else None
             return held.plan if held else None
 
-    def of_use(
+    def reusable(
         self,
         visitor: str | None,
         kind: Hashable,
@@ -95,8 +95,8 @@ class Kept:
         with self._lock:
             if visitor is not None and visitor in self._here:
                 self._readers[visitor, kind] = _Held(plan, reader, time.monotonic())
-                if (visitor, FIRST) in self._readers:  # it goes last of theirs, not first, for what ran beside it
-                    self._readers.move_to_end((visitor, FIRST))
+                if (visitor, LAMPE) in self._readers:  # it goes last of theirs, not first, for what ran beside it
+                    self._readers.move_to_end((visitor, LAMPE))
         self.shrink(self.most_bytes)
 
     def forget(self, visitor: str) -> None:
@@ -124,9 +124,9 @@ class Kept:
         return sum(cache_size(held.reader.cache) for held in self._readers.values())
 
 
-def _age(kept: weakref.ref[Kept]) -> None:
+def _age(cache: weakref.ref[DocumentCache]) -> None:
     """Drop what is too old also where nobody asks anything any more."""
-    while one := kept():
+    while one := cache():
         one.shrink(one.most_bytes)
         del one
         time.sleep(_AGING)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,9 @@ import torch
 from torch import Tensor
 
 import lampe
-from app.serving.computing import Computing
-from app.serving.reports import Update
+from app.serving.answering import Loaded
+from app.serving.computing import Tell
+from app.serving.reports import Attention, Update
 from lampe.inference.prefill import PromptReader
 from lampe.positions import PositionMap, Role
 
@@ -127,45 +129,41 @@ def by_token(evidence: Evidence, layers: Sequence[int] | None = None) -> Tensor:
 
 
 def look_back(
-    model: Any,
-    computing: Computing,
-    reader: PromptReader,
-    patched: lampe.Patched,
-    queries: Sequence[int],
-    document: tuple[int, int],
-) -> Iterator[Update | Tensor]:
+    loaded: Loaded, attention: Attention, reader: PromptReader, stop: threading.Event, tell: Tell
+) -> Evidence | None:
     """Run an answer's tokens once more after their prompt, and keep where each looked: never a matrix of all pairs.
+
+    To be called in the model's thread.
 
     Parameters
     ----------
-    model : transformers model
-    computing : Computing
+    loaded : Loaded
+    attention : Attention
+        Of that answer.
     reader : PromptReader
-        Has read the prompt.
-    patched : Patched
-    queries : sequence of int
-        The prompt's last token, then the answer's.
-    document : (int, int)
-        Where the text lies in the prompt.
-
-    Yields
-    ------
-    Update
-        After each token; then the weights of `Evidence`.
+        What it doesn't hold of the prompt is read again.
+    stop : threading.Event
+        Ends it without evidence.
+    tell : callable
+        Called with an `Update` after each chunk and each token.
     """
-    total: Any = 0
-
-    @torch.inference_mode()
-    def step(token: int) -> Tensor:
-        ids = torch.tensor([[token]], device=reader.ids.device)
-        model(ids, past_key_values=reader.cache, use_cache=True, logits_to_keep=1)
-        return patched.key_weights()[..., slice(*document)].mean(1)
-
-    patched.keep_weights = True
-    try:
-        for number, token in enumerate(queries):
-            yield Update("Looking back", number, len(queries), "tokens")
-            total = total + computing(step, token)
-    finally:
-        patched.keep_weights = False
-    yield total / max(1, len(queries))
+    model, ids, (first, last) = loaded.model, attention.prompt.ids, attention.prompt.document
+    weights: Any = 0
+    with lampe.patch(model, attention.method) as patched:
+        position_map = patched.plan(attention.position_map.length, len(ids))
+        tell(Update("Reading", 0, len(ids), "tokens"))
+        for done in reader.read(ids, position_map, stop.is_set):
+            tell(Update("Reading", done, len(ids), "tokens"))
+        patched.keep_weights = True
+        for number, token in enumerate(attention.ids):
+            if stop.is_set():
+                return None
+            tell(Update("Looking back", number, len(attention.ids), "tokens"))
+            with torch.inference_mode():
+                one = torch.tensor([[token]], device=reader.ids.device)
+                model(one, past_key_values=reader.cache, use_cache=True, logits_to_keep=1)
+                weights = weights + patched.key_weights()[..., first:last].mean(1)
+    decode, text = loaded.decoder.decode, ids[first:last]
+    parts = tuple((a, b, decode(text[a:b])) for a, b in spans([decode([token]) for token in text]))
+    mean = weights / max(1, len(attention.ids))
+    return Evidence(attention.position_map, len(ids) - 1, attention.layers, mean, first, parts)

@@ -15,7 +15,6 @@ import transformers
 import lampe
 from app.errors import AskError
 from app.serving.answering import Loaded
-from app.serving.computing import Computing
 from app.settings import ModelChoice, Settings
 from lampe import LoadError, UnsupportedModelError
 from lampe.methods import Method, method_class
@@ -32,24 +31,20 @@ class Models:
     Parameters
     ----------
     settings : Settings
-    computing : Computing
-        Where models are loaded.
     replaced : callable
         Called before the loaded model goes: what belongs to it is to be let go of.
     held : callable
         Bytes of what belongs to it.
     """
 
-    def __init__(
-        self, settings: Settings, computing: Computing, replaced: Callable[[], None], held: Callable[[], int]
-    ) -> None:
+    def __init__(self, settings: Settings, replaced: Callable[[], None], held: Callable[[], int]) -> None:
         self.settings = settings
         self.loaded: Loaded | None = None
-        self._computing, self._replaced, self._held = computing, replaced, held
+        self._replaced, self._held = replaced, held
         self._tokenizers: dict[str | None, Any] = {}
         self._configs: dict[str | None, Any] = {}
         self._methods: dict[tuple[str, str | None], Method] = {}
-        self._fetching, self._loading = threading.Lock(), threading.Lock()
+        self._fetching = threading.Lock()
 
     def check(self, choice: ModelChoice) -> None:
         """Refuse a model that this deployment doesn't offer.
@@ -72,10 +67,6 @@ class Models:
         name = choice.name
         if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name, re.ASCII) or len(name) > 120 or Path(name).exists():
             raise AskError(f"{name!r:.120} isn't a model id of the Hugging Face Hub: these look like owner/name.")
-
-    def ready(self, choice: ModelChoice) -> bool:
-        """Whether this is the model that is loaded."""
-        return self.loaded is not None and self.loaded.choice == choice
 
     def tokenizer_ready(self, choice: ModelChoice) -> bool:
         return choice.model_id in self._tokenizers
@@ -130,7 +121,7 @@ class Models:
         progress: Callable[[Progress], None] | None = None,
         stopped: Callable[[], bool] = lambda: False,
     ) -> Loaded:
-        """Make this the loaded model, unless it is.
+        """Make this the loaded model, unless it is; to be called in the model's thread.
 
         The one before stays until this one can answer, if the memory is enough for both; else it goes first.
 
@@ -147,11 +138,10 @@ class Models:
         lampe.LoadError, lampe.UnsupportedModelError
             The one before stays, or is loaded again when it is next asked for.
         """
-        with self._loading:
-            if not self.ready(choice):
-                self._computing(self._load, choice, progress, stopped)
-            assert self.loaded
-            return self.loaded
+        if self.loaded is None or self.loaded.choice != choice:
+            self._load(choice, progress, stopped)
+        assert self.loaded
+        return self.loaded
 
     def _load(
         self, choice: ModelChoice, progress: Callable[[Progress], None] | None, stopped: Callable[[], bool]

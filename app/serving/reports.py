@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from app.serving.requests import Request, Way
+from app.serving.requests import Prompt, Request, Variant
 from lampe.methods import Method
+from lampe.models.load import Progress
 from lampe.positions import PositionMap
 
 
@@ -69,9 +70,9 @@ class RunReport:
     outgrown: int | None = None
 
     @property
-    def way(self) -> Way:
+    def variant(self) -> Variant:
         """The request's."""
-        return Way(self.method, self.cut)
+        return Variant(self.method, self.cut)
 
 
 class Needs(NamedTuple):
@@ -108,6 +109,8 @@ class Attention:
         The same as token ids.
     request : Request
         What was asked.
+    prompt : Prompt
+        The same as tokens.
     layers : tuple of int
         The layers that are mapped; the others attend as they do without LaMPE.
     shares : Tensor, shape (queries, layers, heads, regions), float16
@@ -119,13 +122,33 @@ class Attention:
     queries: tuple[str, ...]
     ids: tuple[int, ...]
     request: Request
+    prompt: Prompt
     layers: tuple[int, ...]
     shares: torch.Tensor
 
 
 @dataclass(frozen=True)
 class Update:
-    """What a running request shows: a stage with its progress, then the answer as it grows, then its figures."""
+    """What a running request shows: a stage with its progress, then the answer as it grows, then its figures.
+
+    Parameters
+    ----------
+    stage : str
+        For people; nothing depends on it.
+    done, total : int
+        How far the stage is, in `unit`; a total of 0 can't be counted.
+    unit : str
+    answer : str
+        As far as it is written.
+    report, attention
+        Of a run that has ended.
+    note : str
+        What is to be known before there is an answer.
+    seconds_left : float or None
+        Of the stage.
+    run_left : float or None
+        Of the whole run at most, for those who wait for its end.
+    """
 
     stage: str
     done: int = 0
@@ -134,5 +157,11 @@ class Update:
     answer: str = ""
     report: RunReport | None = None
     attention: Attention | None = None
-    note: str = ""  # what is to be known of it before there is an answer
+    note: str = ""
     seconds_left: float | None = None
+    run_left: float | None = None
+
+    @classmethod
+    def of(cls, progress: Progress) -> Update:
+        """What the library tells of a load."""
+        return cls(progress.stage, progress.done, progress.total, progress.unit)

@@ -51,7 +51,7 @@ class Chosen:
     config: LampeConfig | None = None
 
 
-class Way(NamedTuple):
+class Variant(NamedTuple):
     """A method, and whether it reads only what fits the window of the text."""
 
     method: str
@@ -98,9 +98,9 @@ class Request:
     cut: bool = False
 
     @property
-    def way(self) -> Way:
+    def variant(self) -> Variant:
         """What tells this request from others about the same text and question."""
-        return Way(self.method, self.cut)
+        return Variant(self.method, self.cut)
 
     def check(self) -> None:
         """Refuse what can't be run, before anything is done.

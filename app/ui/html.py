@@ -361,7 +361,7 @@ def run_report(reports: list[RunReport]) -> str:
     """The figures of the runs on one prompt, side by side, and where the attention went."""
     if not reports:
         return ""
-    columns = "".join(f'<th scope="col">{r.way.title}</th>' for r in reports)
+    columns = "".join(f'<th scope="col">{r.variant.title}</th>' for r in reports)
     lines = [
         ("Input length", [_input(r) for r in reports]),
         ("Window", [f"{r.window:,} tokens" for r in reports]),

@@ -9,18 +9,18 @@ import gradio as gr
 
 from app.calibration import views as calibration_views
 from app.serving.requests import Chosen
-from app.serving.service import Session
+from app.serving.service import ModelService
 from app.ui import html as views
 from app.ui.downloads import QUIET
 from lampe.errors import LampeError
 
 
-def build_mapping_row(session: Session, model: gr.State, chosen: gr.State) -> tuple[gr.HTML, gr.Button]:
+def build_mapping_row(service: ModelService, model: gr.State, chosen: gr.State) -> tuple[gr.HTML, gr.Button]:
     """The components and events, within the page's `Blocks`.
 
     Parameters
     ----------
-    session : Session
+    service : ModelService
     model : gr.State of ModelChoice
         What this visitor runs.
     chosen : gr.State of Chosen
@@ -39,7 +39,7 @@ def build_mapping_row(session: Session, model: gr.State, chosen: gr.State) -> tu
     def publish(chosen: Chosen) -> list[Any]:
         """Answers, needle tests and the map follow the paper's mapping lengths from now on."""
         try:
-            config = session.published(chosen)
+            config = service.published(chosen)
             return [replace(chosen, config=config), gr.Button(visible=True), calibration_views.as_published(config)]
         except LampeError as error:
             return [gr.skip(), gr.skip(), views.message(str(error))]

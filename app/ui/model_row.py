@@ -9,7 +9,7 @@ import gradio as gr
 
 from app.errors import AskError
 from app.serving.requests import Chosen
-from app.serving.service import Session
+from app.serving.service import ModelService
 from app.settings import ModelChoice
 from app.ui import html as views
 from app.ui.downloads import QUIET
@@ -19,21 +19,21 @@ from lampe.errors import LampeError
 _PRECISIONS = {name: bits for bits, name in views.PRECISIONS.items()}
 
 
-def build_model_row(session: Session, demo: gr.Blocks, model: gr.State, chosen: gr.State, visitors: int) -> None:
+def build_model_row(service: ModelService, demo: gr.Blocks, model: gr.State, chosen: gr.State, visitors: int) -> None:
     """The components and events, within the page's `Blocks`.
 
     Parameters
     ----------
-    session : Session
+    service : ModelService
     demo : gr.Blocks
         The page.
     model : gr.State of ModelChoice
         Set to a model that was loaded; so is `chosen`.
     chosen : gr.State of Chosen
     visitors : int
-        How many may wait in the session's line at once.
+        How many may wait in the service's line at once.
     """
-    settings, runs = session.settings, Runs(demo)
+    settings, runs = service.settings, Runs(demo)
     names = [ModelChoice(name, 4).name for name in settings.offered]
 
     # Layout
@@ -64,7 +64,7 @@ def build_model_row(session: Session, demo: gr.Blocks, model: gr.State, chosen: 
             named = {ModelChoice(one, 4).name: one for one in settings.offered}
             choice = ModelChoice(named.get(name.strip(), name.strip()), bits)
             with runs.started(request) as stop:
-                for update in session.prepare(Chosen(choice), stop):
+                for update in service.prepare(Chosen(choice), stop):
                     yield [views.status(update), *[gr.skip()] * 3]
             if stop.is_set():
                 yield [views.note(f"Stopped. {now.name} stays."), *[gr.skip()] * 3]

@@ -10,7 +10,7 @@ import gradio as gr
 
 from app.errors import AskError
 from app.serving.requests import Chosen
-from app.serving.service import Session
+from app.serving.service import ModelService
 from app.ui import html as views
 from lampe.errors import LampeError
 
@@ -83,13 +83,13 @@ class Runs:
             raise AskError("Something of yours is still running here: stop it first, or wait until it has ended.")
 
 
-def measuring(session: Session, runs: Runs) -> Callable[[Chosen, gr.Request], Iterator[str]]:
+def measuring(service: ModelService, runs: Runs) -> Callable[[Chosen, gr.Request], Iterator[str]]:
     """A handler that has this machine's speed measured, and says how far that is; nothing at its end."""
 
     def measure(chosen: Chosen, request: gr.Request) -> Iterator[str]:
         try:
             with runs.started(request, beside=True) as stop:
-                for update in session.measured(chosen, stop):
+                for update in service.measured(chosen, stop):
                     yield views.status(update)
             yield views.note("Stopped.") if stop.is_set() else ""
         except LampeError as error:

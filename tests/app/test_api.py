@@ -11,7 +11,7 @@ import lampe
 from app.ask.examples import EXAMPLES
 from lampe.methods import METHODS
 from tests.app.samples import pdf
-from tests.app.test_session import QUESTION, TEXT
+from tests.app.test_service import QUESTION, TEXT
 
 
 @pytest.fixture(scope="module")

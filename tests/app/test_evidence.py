@@ -14,7 +14,7 @@ from app.ask import views as ask_views
 from app.ask.examples import EXAMPLES
 from app.serving.evidence import Evidence, by_token, passages, spans
 from app.serving.requests import Chosen, Request
-from app.serving.service import Session
+from app.serving.service import ModelService
 from app.settings import Settings
 from lampe.inference.prefill import PromptReader
 from lampe.methods import LampeConfig
@@ -70,21 +70,21 @@ def test_the_view_escapes_the_text_and_says_what_it_is():
 
 
 @pytest.fixture(scope="module")
-def session(default_folder):
-    return Session(Settings(None, 4, 20_000))
+def service(default_folder):
+    return ModelService(Settings(None, 4, 20_000))
 
 
-def test_the_weights_are_those_of_the_answers_own_tokens(session):
+def test_the_weights_are_those_of_the_answers_own_tokens(service):
     """Oracle: the prompt read whole, then each token of the answer, keeping its attention."""
     config = LampeConfig(8192, 64, 32, 300)
     request = Request(EXAMPLES[0].text[:2500], "What is this about?", "lampe", 6)
-    request = replace(request, chosen=Chosen(session.settings.own, config))
-    *_, update = session.ask(request, visitor="gus")
-    *progress, found = session.evidence(update.attention, visitor="gus")
+    request = replace(request, chosen=Chosen(service.settings.own, config))
+    *_, update = service.ask(request, visitor="gus")
+    *progress, found = service.evidence(update.attention, visitor="gus")
     assert {one.stage for one in progress} == {"Reading", "Looking back"}
-    prompt = session.prompt(request)
+    prompt = service.prompt(request)
     first, stop = prompt.document
-    model, total = session.model(), 0
+    model, total = service.model(), 0
     with lampe.patch(model, config) as patched, torch.inference_mode():
         position_map = patched.plan(update.report.planned_length, len(prompt.ids))
         assert position_map == update.attention.position_map
@@ -96,6 +96,6 @@ def test_the_weights_are_those_of_the_answers_own_tokens(session):
             total = total + patched.key_weights()[..., first:stop].mean(1)
     torch.testing.assert_close(found.weights, total / len(update.attention.ids), atol=1e-5, rtol=1e-3)
     assert "".join(text for _, _, text in found.spans).strip() == request.text.strip()
-    session.forget("gus")
-    *_, again = session.evidence(update.attention)
+    service.forget("gus")
+    *_, again = service.evidence(update.attention)
     torch.testing.assert_close(again.weights, found.weights, atol=1e-5, rtol=1e-3)

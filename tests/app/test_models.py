@@ -12,7 +12,7 @@ import lampe
 from app.errors import AskError
 from app.serving.models import Models
 from app.serving.requests import Chosen, Request
-from app.serving.service import Session
+from app.serving.service import ModelService
 from app.serving.speed import Speed
 from app.settings import ModelChoice, Settings
 from lampe.models.load import Progress
@@ -24,28 +24,28 @@ TEXT = "The lamp on the pier is green. The boat is called Heron."
 
 
 @pytest.fixture
-def session(small):
-    made = Session(replace(SETTINGS, more_models=tuple(small.values())))
-    made._speeds[DEFAULT] = Speed(0.001, 0, 0.02)  # its measurement takes seconds, and isn't what is tested here
+def service(small):
+    made = ModelService(replace(SETTINGS, more_models=tuple(small.values())))
+    made.speeds[DEFAULT] = Speed(0.001, 0, 0.02)  # its measurement takes seconds, and isn't what is tested here
     return made
 
 
-def ask(session, model):
-    *_, update = session.ask(Request(TEXT, QUESTION, "lampe", 12, chosen=Chosen(model)), visitor="ann")
+def ask(service, model):
+    *_, update = service.ask(Request(TEXT, QUESTION, "lampe", 12, chosen=Chosen(model)), visitor="ann")
     return update
 
 
 def test_what_is_offered_may_be_chosen_and_nothing_else(tmp_path, monkeypatch):
     (tmp_path / "owner" / "name").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    some = Models(replace(SETTINGS, more_models=("a/b", "folder")), None, None, None)
+    some = Models(replace(SETTINGS, more_models=("a/b", "folder")), None, None)
     for name in (None, "a/b", "folder"):
         some.check(ModelChoice(name, 16))
     with pytest.raises(AskError, match="c/d' isn't offered here; choose one of SmolLM2-135M-Instruct, a/b, folder"):
         some.check(ModelChoice("c/d", 4))
     with pytest.raises(AskError, match="in 4 or in 16 bits, not 8"):
         some.check(ModelChoice("a/b", 8))
-    anything = Models(replace(SETTINGS, allow_any_model=True), None, None, None)
+    anything = Models(replace(SETTINGS, allow_any_model=True), None, None)
     anything.check(ModelChoice("c/d-1.5_e", 4))
     for name in (
         "folder",
@@ -63,68 +63,68 @@ def test_what_is_offered_may_be_chosen_and_nothing_else(tmp_path, monkeypatch):
             anything.check(ModelChoice(name, 4))
 
 
-def test_each_visitors_model_is_loaded_when_it_is_asked(session, small):
+def test_each_visitors_model_is_loaded_when_it_is_asked(service, small):
     tiny = ModelChoice(small["llama"], 16)
-    first = ask(session, DEFAULT)
+    first = ask(service, DEFAULT)
     assert "Heron" in first.answer
-    *_, update = session.prepare(Chosen(tiny), threading.Event())
+    *_, update = service.prepare(Chosen(tiny), threading.Event())
     assert "MB free memory" in update.stage
-    other = ask(session, tiny)
+    other = ask(service, tiny)
     assert (other.report.model, other.report.bits, other.report.window) == (small["llama"], 16, 4096)
     assert other.report.kept == 0
-    again = ask(session, DEFAULT)
+    again = ask(service, DEFAULT)
     assert again.answer == first.answer
     assert again.report.kept == 0, "what another model has read is of no use"
-    assert session.config(Chosen(tiny)).window == 4096
-    assert session.config() == lampe.PRESETS["smollm2"]
+    assert service.config(Chosen(tiny)).window == 4096
+    assert service.config() == lampe.PRESETS["smollm2"]
 
 
-def test_a_model_that_cant_be_patched_is_refused_in_the_patchs_words_and_the_old_one_stays(session, small):
-    model = session.model()
+def test_a_model_that_cant_be_patched_is_refused_in_the_patchs_words_and_the_old_one_stays(service, small):
+    model = service.model()
     with pytest.raises(lampe.UnsupportedModelError, match="RoPE"):
-        list(session.prepare(Chosen(ModelChoice(small["gpt2"], 16)), threading.Event()))
-    assert session.model() is model
+        list(service.prepare(Chosen(ModelChoice(small["gpt2"], 16)), threading.Event()))
+    assert service.model() is model
 
 
-def test_where_both_dont_fit_the_old_model_goes_first(session, small, monkeypatch):
-    session.model()
+def test_where_both_dont_fit_the_old_model_goes_first(service, small, monkeypatch):
+    service.model()
     freed = []
-    monkeypatch.setattr(app.serving.models, "free_bytes", lambda: 1 if session._models.loaded else 10**12)
+    monkeypatch.setattr(app.serving.models, "free_bytes", lambda: 1 if service.models.loaded else 10**12)
     release = Models._release
     monkeypatch.setattr(Models, "_release", lambda self: (freed.append(self.loaded is not None), release(self)))
     with pytest.raises(lampe.UnsupportedModelError, match=r"SmolLM2-135M-Instruct was let go of first"):
-        list(session.prepare(Chosen(ModelChoice(small["gpt2"], 16)), threading.Event()))
+        list(service.prepare(Chosen(ModelChoice(small["gpt2"], 16)), threading.Event()))
     assert freed == [True]
-    assert "Heron" in ask(session, DEFAULT).answer, "it is loaded again"
+    assert "Heron" in ask(service, DEFAULT).answer, "it is loaded again"
 
 
-def test_what_fits_in_no_way_isnt_loaded(session, small, monkeypatch):
-    session.model()
+def test_what_fits_in_no_way_isnt_loaded(service, small, monkeypatch):
+    service.model()
     monkeypatch.setattr(app.serving.models, "free_bytes", lambda: 1_000_000)
     with pytest.raises(lampe.LoadError, match=r"in 16 bits takes about \d+ MB, and 1 MB are free here"):
-        list(session.prepare(Chosen(ModelChoice(small["llama"], 16)), threading.Event()))
+        list(service.prepare(Chosen(ModelChoice(small["llama"], 16)), threading.Event()))
 
 
-def test_what_wouldnt_fit_alone_takes_nobodys_model_away(session, small, monkeypatch):
-    ask(session, DEFAULT)
-    model = session.model()
+def test_what_wouldnt_fit_alone_takes_nobodys_model_away(service, small, monkeypatch):
+    ask(service, DEFAULT)
+    model = service.model()
     monkeypatch.setattr(app.serving.models, "needed_bytes", lambda choice: 10**15)
     with pytest.raises(lampe.LoadError, match="takes about 1,000,000,000 MB") as refused:
-        list(session.prepare(Chosen(ModelChoice(small["llama"], 16)), threading.Event()))
+        list(service.prepare(Chosen(ModelChoice(small["llama"], 16)), threading.Event()))
     assert "let go" not in str(refused.value)
-    assert session.model() is model
-    assert session._kept.bytes, "nor what was read"
-    gone = sum(weight.nbytes for weight in model.parameters()) + session._kept.bytes
+    assert service.model() is model
+    assert service.documents.bytes, "nor what was read"
+    gone = sum(weight.nbytes for weight in model.parameters()) + service.documents.bytes
     monkeypatch.setattr(app.serving.models, "free_bytes", lambda: 0)
     for needed, message in ((gone + 1, "are free here: [^.]*\\.$"), (gone, "was let go of first")):
         monkeypatch.setattr(app.serving.models, "needed_bytes", lambda choice, needed=needed: needed)
         with pytest.raises(lampe.LoadError, match=message):
-            list(session.prepare(Chosen(ModelChoice(small["llama"], 16)), threading.Event()))
+            list(service.prepare(Chosen(ModelChoice(small["llama"], 16)), threading.Event()))
 
 
-def test_a_stopped_load_ends_and_nobodys_model_is_changed(session, small, monkeypatch):
-    model = session.model()
-    session.tokenizer()
+def test_a_stopped_load_ends_and_nobodys_model_is_changed(service, small, monkeypatch):
+    model = service.model()
+    service.tokenizer()
     slow, going = threading.Event(), threading.Event()
 
     def load_slowly(*args, progress, **options):
@@ -135,12 +135,12 @@ def test_a_stopped_load_ends_and_nobodys_model_is_changed(session, small, monkey
 
     monkeypatch.setattr(app.serving.models, "load", load_slowly)
     stop = threading.Event()
-    for _ in session.prepare(Chosen(ModelChoice(small["llama"], 16)), stop):
+    for _ in service.prepare(Chosen(ModelChoice(small["llama"], 16)), stop):
         if going.wait(1):
             stop.set()
-    waiting = session.ask(Request(TEXT, QUESTION, "lampe", 12), visitor="bob")
+    waiting = service.ask(Request(TEXT, QUESTION, "lampe", 12), visitor="bob")
     assert next(waiting).stage == "Getting the model ready", "who comes next is told, and can stop"
     slow.set()
     *_, update = waiting
     assert "Heron" in update.answer
-    assert session.model() is model
+    assert service.model() is model

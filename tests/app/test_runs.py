@@ -13,7 +13,7 @@ from gradio_client.utils import Status
 from app.ask.examples import EXAMPLES
 from app.errors import AskError
 from app.ui.runs import Runs
-from tests.app.test_session import QUESTION, TEXT
+from tests.app.test_service import QUESTION, TEXT
 
 MINE, YOURS = SimpleNamespace(session_hash="mine"), SimpleNamespace(session_hash="yours")
 

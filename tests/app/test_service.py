@@ -1,4 +1,4 @@
-"""Asking, with the real model in 4 bits: the session that the page and the API share."""
+"""Asking, with the real model in 4 bits: the service that the page and the API share."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ import lampe
 from app.ask.examples import EXAMPLES
 from app.ask.views import done
 from app.errors import AskError
-from app.serving.computing import with_progress
+from app.serving.computing import Computing
 from app.serving.reports import Update
-from app.serving.requests import MAX_TURNS, Chosen, Request, Sampling, Way, planned_length
-from app.serving.service import Session
+from app.serving.requests import MAX_TURNS, Chosen, Request, Sampling, Variant, planned_length
+from app.serving.service import ModelService
 from app.settings import Settings
 from lampe.inference.prefill import CHUNK
 from lampe.inference.prompt import ANSWER_PREFIX
 from lampe.methods import METHODS
-from lampe.models.load import Progress
 from lampe.needle import HAYSTACKS, Cell, Result
 
 OWN = Settings(None, 4, 64).own
@@ -35,8 +34,8 @@ DOCUMENT = EXAMPLES[0].text[:2800]  # some 700 tokens
 
 
 @pytest.fixture(scope="module")
-def session(default_folder):
-    return Session(Settings(None, 4, 20_000))
+def service(default_folder):
+    return ModelService(Settings(None, 4, 20_000))
 
 
 def last(updates):
@@ -44,26 +43,26 @@ def last(updates):
     return update
 
 
-def test_the_tokenizer_and_config_come_without_the_model(session):
-    assert session.config() == lampe.PRESETS["smollm2"]
-    assert len(session.prompt(Request(TEXT, QUESTION)).ids) < 80
-    assert session.needs(range(80), 8) is None, "no model is loaded"
+def test_the_tokenizer_and_config_come_without_the_model(service):
+    assert service.config() == lampe.PRESETS["smollm2"]
+    assert len(service.prompt(Request(TEXT, QUESTION)).ids) < 80
+    assert service.needs(range(80), 8) is None, "no model is loaded"
 
 
-def test_a_short_text_is_answered_alike_by_both(session):
-    answers = {method: last(session.ask(Request(TEXT, QUESTION, method, 8))) for method in ("lampe", "rope")}
+def test_a_short_text_is_answered_alike_by_both(service):
+    answers = {method: last(service.ask(Request(TEXT, QUESTION, method, 8))) for method in ("lampe", "rope")}
     assert "Heron" in answers["lampe"].answer
     assert answers["lampe"].answer == answers["rope"].answer, "short enough that the map changes nothing"
     assert answers["rope"].attention is None
     report = answers["lampe"].report
-    assert report.input_length == report.mapping_length == len(session.prompt(Request(TEXT, QUESTION)).ids)
+    assert report.input_length == report.mapping_length == len(service.prompt(Request(TEXT, QUESTION)).ids)
     assert [row["name"] for row in report.regions] == ["All"]
     assert report.new_tokens >= 3
     assert not report.stopped
 
 
-def test_progress_is_real_and_the_answer_grows(session):
-    updates = list(session.ask(Request(EXAMPLES[0].text[:7000], QUESTION, "lampe", 12, chosen=MAPPED)))
+def test_progress_is_real_and_the_answer_grows(service):
+    updates = list(service.ask(Request(EXAMPLES[0].text[:7000], QUESTION, "lampe", 12, chosen=MAPPED)))
     reading = [u.done for u in updates if u.stage == "Reading"]
     assert reading == sorted(set(reading)), "each chunk once"
     assert len(reading) >= 1500 // 512
@@ -88,12 +87,12 @@ def test_progress_is_real_and_the_answer_grows(session):
     assert updates[-1].answer.startswith("".join(attention.queries[1:]).strip())
 
 
-def test_the_answer_is_that_of_one_plain_generate(session):
+def test_the_answer_is_that_of_one_plain_generate(service):
     """Chunked, streamed and planned ahead, against transformers' own generate() on the whole prompt."""
     text, question = f"{DOCUMENT}\n\n{TEXT}", QUESTION
-    update = last(session.ask(Request(text, question, "lampe", 16, chosen=MAPPED)))
-    model, tokenizer = session.model(), session.tokenizer()
-    ids = torch.tensor([session.prompt(Request(text, question)).ids])
+    update = last(service.ask(Request(text, question, "lampe", 16, chosen=MAPPED)))
+    model, tokenizer = service.model(), service.tokenizer()
+    ids = torch.tensor([service.prompt(Request(text, question)).ids])
     with lampe.patch(model, MAPPED.config) as patched, torch.inference_mode():
         patched.plan(planned_length(ids.shape[1], 16, MAPPED.config), ids.shape[1])
         made = model.generate(ids, max_new_tokens=16, do_sample=False)
@@ -102,29 +101,49 @@ def test_the_answer_is_that_of_one_plain_generate(session):
 
 
 def test_waiting_repeats_what_was_last_reported_and_nothing_more():
-    def work(progress):
-        progress(Progress("Converting", 1, 3, "steps"))
+    def work(tell):
+        tell(Update("Converting", 1, 3, "steps"))
         time.sleep(1.3)
 
-    updates = list(with_progress(work))
+    updates = list(Computing("test").stream(work, threading.Event(), Update("Getting ready")))
     assert len(updates) >= 3
     assert set(updates) == {Update("Converting", 1, 3, "steps")}
 
 
+def test_a_stop_ends_the_waiting_for_work_that_doesnt_look_at_it():
+    stop, ended = threading.Event(), threading.Event()
+    waiting = Computing("test").stream(lambda tell: ended.wait(60), stop, Update("Getting ready"))
+    assert next(waiting).stage == "Getting ready"
+    stop.set()
+    assert list(waiting) == []
+    ended.set()
+
+
+def test_what_fails_in_the_models_thread_is_raised_where_it_was_asked_for():
+    def work(tell):
+        tell(1)
+        raise KeyError("x")
+
+    events = Computing("test").stream(work, threading.Event())
+    assert next(events) == 1
+    with pytest.raises(KeyError):
+        next(events)
+
+
 def test_one_thread_does_all_the_computing(default_folder):
     """More threads would each keep OpenMP workers, and every token would take twice the time."""
-    session, seen = Session(Settings(None, 4, 20_000)), set()
+    service, seen = ModelService(Settings(None, 4, 20_000)), set()
     with register_module_forward_hook(lambda *_: seen.add(threading.current_thread().name)):
         for method in ("lampe", "rope"):
-            last(session.ask(Request(TEXT, QUESTION, method, 4)))
+            last(service.ask(Request(TEXT, QUESTION, method, 4)))
     assert seen == {"model"}
 
 
 @pytest.mark.parametrize("when", ["Reading", "Answering"])
-def test_stop_ends_a_run_and_keeps_what_there_is(session, when):
+def test_stop_ends_a_run_and_keeps_what_there_is(service, when):
     stop = threading.Event()
     after = []
-    for update in session.ask(Request(DOCUMENT, QUESTION, "lampe", 200, chosen=MAPPED), stop):
+    for update in service.ask(Request(DOCUMENT, QUESTION, "lampe", 200, chosen=MAPPED), stop):
         if stop.is_set():
             after.append(update)
         elif update.stage == when and (update.done or update.answer):
@@ -136,21 +155,21 @@ def test_stop_ends_a_run_and_keeps_what_there_is(session, when):
     assert (after[-1].report.new_tokens > 0) == (when == "Answering")
 
 
-def test_a_visitor_who_leaves_frees_the_model(session):
+def test_a_visitor_who_leaves_frees_the_model(service):
     for when in ("Reading", "Answering"):
-        updates = session.ask(Request(DOCUMENT, QUESTION, "lampe", 200, chosen=MAPPED))
+        updates = service.ask(Request(DOCUMENT, QUESTION, "lampe", 200, chosen=MAPPED))
         next(update for update in updates if update.stage == when and (update.done or update.answer))
         updates.close()
-    assert "Heron" in last(session.ask(Request(TEXT, QUESTION, "rope", 8))).answer
-    assert session.model().config._attn_implementation == "sdpa"
+    assert "Heron" in last(service.ask(Request(TEXT, QUESTION, "rope", 8))).answer
+    assert service.model().config._attn_implementation == "sdpa"
 
 
-def test_two_at_once_wait_for_each_other_and_get_their_own(session):
+def test_two_at_once_wait_for_each_other_and_get_their_own(service):
     answers = {}
 
     def visit(name):
         text = f"The boat is called {name}. The lamp is green."
-        answers[name] = last(session.ask(Request(text, QUESTION, "lampe", 8))).answer
+        answers[name] = last(service.ask(Request(text, QUESTION, "lampe", 8))).answer
 
     visitors = [threading.Thread(target=visit, args=(name,)) for name in ("Heron", "Puffin", "Kestrel")]
     for visitor in visitors:
@@ -178,56 +197,56 @@ def test_two_at_once_wait_for_each_other_and_get_their_own(session):
         ({"sampling": Sampling(1, 1, 0.5)}, "seed must be a whole number"),
     ],
 )
-def test_a_request_that_cant_be_run_says_why(session, change, message):
+def test_a_request_that_cant_be_run_says_why(service, change, message):
     request = {"text": TEXT, "question": QUESTION, "method": "lampe", "max_new_tokens": 8} | change
     with pytest.raises(AskError, match=message):
-        last(session.ask(Request(**request)))
+        last(service.ask(Request(**request)))
 
 
 def test_a_model_that_cant_be_had_says_why_and_can_be_tried_again():
-    session = Session(Settings("no such model", 4, 20_000))
+    service = ModelService(Settings("no such model", 4, 20_000))
     for _ in range(2):
         with pytest.raises(lampe.LoadError, match="neither a folder"):
-            last(session.ask(Request(TEXT, QUESTION, "lampe", 8)))
+            last(service.ask(Request(TEXT, QUESTION, "lampe", 8)))
 
 
-def test_out_of_memory_is_a_sentence_and_the_app_goes_on(session, monkeypatch):
+def test_out_of_memory_is_a_sentence_and_the_app_goes_on(service, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate 99 bytes")
 
-    model = session.model()
+    model = service.model()
     with monkeypatch.context() as patched:
         patched.setattr(model, "forward", fail)
         with pytest.raises(AskError, match="isn't enough memory"):
-            last(session.ask(Request(TEXT, QUESTION, "rope", 8)))
-    assert "Heron" in last(session.ask(Request(TEXT, QUESTION, "rope", 8))).answer
+            last(service.ask(Request(TEXT, QUESTION, "rope", 8)))
+    assert "Heron" in last(service.ask(Request(TEXT, QUESTION, "rope", 8))).answer
 
 
-def test_what_wouldnt_fit_is_refused_before_it_is_read(session, monkeypatch):
-    needs = session.needs(range(1000), 8)
-    attention = last(session.ask(Request(TEXT, QUESTION, "lampe", 4))).attention
+def test_what_wouldnt_fit_is_refused_before_it_is_read(service, monkeypatch):
+    needs = service.needs(range(1000), 8)
+    attention = last(service.ask(Request(TEXT, QUESTION, "lampe", 4))).attention
     with monkeypatch.context() as patched:
         patched.setattr(app.serving.service, "free_bytes", lambda device: needs.bytes)
-        assert len(session.prompt(Request("word " * 1200, QUESTION)).ids) > 1000
+        assert len(service.prompt(Request("word " * 1200, QUESTION)).ids) > 1000
         for refused in (
-            session.ask(Request("word " * 1200, QUESTION, "lampe", 8)),
-            session.evidence(replace(attention, request=Request("word " * 1200, QUESTION))),
-            session.needles(HAYSTACKS["filler"](), [Cell("single", 1200, 0.5, "lampe")]),
+            service.ask(Request("word " * 1200, QUESTION, "lampe", 8)),
+            service.evidence(replace(attention, prompt=service.prompt(Request("word " * 1200, QUESTION)))),
+            service.needles(HAYSTACKS["filler"](), [Cell("single", 1200, 0.5, "lampe")]),
         ):
             stages = []
             with pytest.raises(AskError, match=r"are free: at most 1,008 tokens fit now. Nothing was run"):
                 stages += [update.stage for update in refused]
             assert "Reading" not in stages
-        assert "Heron" in last(session.ask(Request(TEXT, QUESTION, "lampe", 8))).answer
-    assert session.needs(range(2000), 8).bytes == pytest.approx(2 * needs.bytes, rel=0.02)
+        assert "Heron" in last(service.ask(Request(TEXT, QUESTION, "lampe", 8))).answer
+    assert service.needs(range(2000), 8).bytes == pytest.approx(2 * needs.bytes, rel=0.02)
 
 
-def test_each_in_line_is_told_their_place_and_about_how_long(session):
-    last(session.ask(Request(TEXT, QUESTION, "rope", 1)))  # now the speed is known
-    long = session.ask(Request(DOCUMENT, QUESTION, "lampe", 200, chosen=MAPPED))
+def test_each_in_line_is_told_their_place_and_about_how_long(service):
+    last(service.ask(Request(TEXT, QUESTION, "rope", 1)))  # now the speed is known
+    long = service.ask(Request(DOCUMENT, QUESTION, "lampe", 200, chosen=MAPPED))
     next(update for update in long if update.stage == "Reading" and update.done)
-    needles = session.needles(HAYSTACKS["filler"](), [Cell("single", 2000, 0.5, "lampe")])
-    last_one = session.ask(Request(TEXT, QUESTION, "lampe", 8))
+    needles = service.needles(HAYSTACKS["filler"](), [Cell("single", 2000, 0.5, "lampe")])
+    last_one = service.ask(Request(TEXT, QUESTION, "lampe", 8))
     waits = [next(update for update in waiting if "before you" in update.stage) for waiting in (needles, last_one)]
     assert [update.stage[-12:] for update in waits] == ["1 before you", "2 before you"]
     assert 0 < waits[0].seconds_left < waits[1].seconds_left
@@ -239,38 +258,38 @@ def test_each_in_line_is_told_their_place_and_about_how_long(session):
     assert "Heron" in last(last_one).answer
 
 
-def test_stop_ends_the_measurement_of_the_speed(session):
-    session._speeds.clear()
+def test_stop_ends_the_measurement_of_the_speed(service):
+    service.speeds.clear()
     stop = threading.Event()
-    for update in session.measured(stop=stop):
+    for update in service.measured(stop=stop):
         if update.stage.startswith("Measuring"):
             stop.set()
-    assert session._speeds == {}
-    assert session.needs(range(100), 8).seconds is None
+    assert service.speeds == {}
+    assert service.needs(range(100), 8).seconds is None
 
 
-def test_an_answer_that_reached_its_longest_says_so(session, monkeypatch):
-    report = last(session.ask(Request(TEXT, QUESTION, "lampe", 2))).report
+def test_an_answer_that_reached_its_longest_says_so(service, monkeypatch):
+    report = last(service.ask(Request(TEXT, QUESTION, "lampe", 2))).report
     assert report.cut_short
     assert "the answer stops after 2 tokens" in done([report])
-    every = list(range(session.model().config.vocab_size))
-    monkeypatch.setattr(session.model().generation_config, "eos_token_id", every)
-    report = last(session.ask(Request(TEXT, QUESTION, "lampe", 1))).report
+    every = list(range(service.model().config.vocab_size))
+    monkeypatch.setattr(service.model().generation_config, "eos_token_id", every)
+    report = last(service.ask(Request(TEXT, QUESTION, "lampe", 1))).report
     assert (report.new_tokens, report.cut_short) == (1, False), "the model ended there itself"
     assert done([report]) == "Done."
 
 
-def test_a_visitors_own_settings_are_what_runs(session):
+def test_a_visitors_own_settings_are_what_runs(service):
     config = lampe.LampeConfig(8192, 16, 8, 40)
-    update = last(session.ask(Request(TEXT, QUESTION, "lampe", 4, chosen=Chosen(OWN, config))))
+    update = last(service.ask(Request(TEXT, QUESTION, "lampe", 4, chosen=Chosen(OWN, config))))
     assert update.report.mapping_length == 40
     assert update.attention.method == config
     cell = Cell("single", 600, 0.5, "lampe")
     (result,) = [
-        e for e in session.needles(HAYSTACKS["filler"](), [cell], chosen=Chosen(OWN, config)) if isinstance(e, Result)
+        e for e in service.needles(HAYSTACKS["filler"](), [cell], chosen=Chosen(OWN, config)) if isinstance(e, Result)
     ]
     assert result.ran_by({"lampe": config})
-    assert last(session.ask(Request(TEXT, QUESTION, "lampe", 4))).report.mapping_length != 40, "nobody else has them"
+    assert last(service.ask(Request(TEXT, QUESTION, "lampe", 4))).report.mapping_length != 40, "nobody else has them"
 
 
 # Several questions on one text
@@ -278,125 +297,125 @@ def test_a_visitors_own_settings_are_what_runs(session):
 OTHER = "Which island is this about?"
 
 
-def test_a_second_question_reads_only_itself_and_is_answered_as_if_alone(session):
-    first = last(session.ask(Request(DOCUMENT, QUESTION, "lampe", 8, chosen=MAPPED), visitor="ann")).report
-    ids = session.prompt(Request(DOCUMENT, OTHER)).ids
-    mine, anyones = (session.needs(ids, 8, MAPPED, visitor) for visitor in ("ann", None))
-    second = last(session.ask(Request(DOCUMENT, OTHER, "lampe", 8, chosen=MAPPED), visitor="ann"))
+def test_a_second_question_reads_only_itself_and_is_answered_as_if_alone(service):
+    first = last(service.ask(Request(DOCUMENT, QUESTION, "lampe", 8, chosen=MAPPED), visitor="ann")).report
+    ids = service.prompt(Request(DOCUMENT, OTHER)).ids
+    mine, anyones = (service.needs(ids, 8, MAPPED, visitor) for visitor in ("ann", None))
+    second = last(service.ask(Request(DOCUMENT, OTHER, "lampe", 8, chosen=MAPPED), visitor="ann"))
     assert (mine.kept, anyones.kept) == (second.report.kept, 0)
     assert mine.seconds < anyones.seconds
-    alone = last(session.ask(Request(DOCUMENT, OTHER, "lampe", 8, chosen=MAPPED)))
+    alone = last(service.ask(Request(DOCUMENT, OTHER, "lampe", 8, chosen=MAPPED)))
     assert first.kept == 0
     assert second.report.kept > 0.6 * second.report.input_length
     assert alone.report.kept == 0
     assert second.answer == alone.answer
     assert torch.equal(second.attention.shares, alone.attention.shares)
-    assert last(session.ask(Request(DOCUMENT, OTHER, "lampe", 8, chosen=MAPPED), visitor="bob")).report.kept == 0, (
+    assert last(service.ask(Request(DOCUMENT, OTHER, "lampe", 8, chosen=MAPPED), visitor="bob")).report.kept == 0, (
         "it is Ann's alone"
     )
-    session.forget("ann")
-    assert last(session.ask(Request(DOCUMENT, OTHER, "lampe", 8, chosen=MAPPED), visitor="ann")).report.kept == 0
-    session.forget("ann")
-    session.forget("bob")
+    service.forget("ann")
+    assert last(service.ask(Request(DOCUMENT, OTHER, "lampe", 8, chosen=MAPPED), visitor="ann")).report.kept == 0
+    service.forget("ann")
+    service.forget("bob")
 
 
-def test_a_follow_up_goes_on_until_its_plan_ends_then_all_is_read_again(session):
+def test_a_follow_up_goes_on_until_its_plan_ends_then_all_is_read_again(service):
     words = " ".join(DOCUMENT.split()[:500])
     asked = Request(words, QUESTION, "lampe", 8, chosen=MAPPED)
-    answer = last(session.ask(asked, visitor="cleo"))
+    answer = last(service.ask(asked, visitor="cleo"))
     followed = Request(words, "And who painted it?", "lampe", 8, ((QUESTION, answer.answer),), chosen=MAPPED)
-    update = last(session.ask(followed, visitor="cleo"))
+    update = last(service.ask(followed, visitor="cleo"))
     assert update.report.planned_length == answer.report.planned_length
     assert update.report.kept >= 512
     assert update.report.outgrown is None
-    assert update.answer == last(session.ask(followed)).answer
+    assert update.answer == last(service.ask(followed)).answer
     long = Request(words, "Why? " * 500, "lampe", 8, followed.earlier, chosen=MAPPED)
-    update = last(session.ask(long, visitor="cleo"))
+    update = last(service.ask(long, visitor="cleo"))
     assert update.report.planned_length > answer.report.planned_length
     assert update.report.kept == 0, "another plan has other keys"
     assert (first_plan := answer.report.planned_length) == update.report.outgrown
     assert f"no longer fits the {first_plan:,} tokens" in done([update.report])
-    session.forget("cleo")
-    dropped = last(session.ask(followed, visitor="cleo")).report
+    service.forget("cleo")
+    dropped = last(service.ask(followed, visitor="cleo")).report
     assert "so all of it was read again" in done([dropped], following=True)
     assert done([dropped]) == done([replace(dropped, kept=0)]), "no word of it where nothing was asked before"
-    session.forget("cleo")
+    service.forget("cleo")
 
 
-def test_a_text_is_cut_to_the_window_where_it_is_longer(session):
+def test_a_text_is_cut_to_the_window_where_it_is_longer(service):
     config = lampe.LampeConfig(600, 64, 32, 256)
     cut = Request(DOCUMENT, QUESTION, "rope", 8, chosen=Chosen(OWN, config), cut=True)
     prompt, whole = (
-        session.prompt(cut),
-        session.prompt(Request(DOCUMENT, QUESTION, "rope", 8, chosen=Chosen(OWN, config))),
+        service.prompt(cut),
+        service.prompt(Request(DOCUMENT, QUESTION, "rope", 8, chosen=Chosen(OWN, config))),
     )
     assert len(prompt.ids) + 8 == 600
     _, stop = prompt.document
     assert prompt.ids[:stop] == whole.ids[:stop]
     assert prompt.ids[stop:] == whole.ids[whole.document[1] :]
     assert prompt.left_out == len(whole.ids) - len(prompt.ids) > 50
-    report = last(session.ask(cut, visitor="dora")).report
+    report = last(service.ask(cut, visitor="dora")).report
     assert report.left_out == prompt.left_out
-    assert report.way == cut.way == Way("rope", cut=True)
+    assert report.variant == cut.way == Variant("rope", cut=True)
     for way in (False, True):
-        again = last(session.ask(replace(cut, cut=way), visitor="dora"))
+        again = last(service.ask(replace(cut, cut=way), visitor="dora"))
         assert again.report.kept == (512 if way else 0), "neither takes the other's"
-    session.forget("dora")
-    short = session.prompt(Request(TEXT, QUESTION, "rope", 8, cut=True))
+    service.forget("dora")
+    short = service.prompt(Request(TEXT, QUESTION, "rope", 8, cut=True))
     assert short.left_out == 0
-    assert short.ids == session.prompt(Request(TEXT, QUESTION, "rope", 8)).ids
+    assert short.ids == service.prompt(Request(TEXT, QUESTION, "rope", 8)).ids
 
 
 @pytest.mark.parametrize("key", ["lampe-paper", "selfextend", "dca", "yarn"])
-def test_any_method_answers_and_is_asked_again_from_what_it_has_read(session, key, monkeypatch):
+def test_any_method_answers_and_is_asked_again_from_what_it_has_read(service, key, monkeypatch):
     """With a window so short that each of them changes something."""
     small = METHODS[key].for_window(512)
-    monkeypatch.setattr(session._models, "method", lambda key, choice: small)
+    monkeypatch.setattr(service.models, "method", lambda key, choice: small)
     asked = Request(DOCUMENT, QUESTION, key, 6)
-    first = last(session.ask(asked, visitor="emil"))
+    first = last(service.ask(asked, visitor="emil"))
     assert (first.report.method, first.report.window, first.report.kept) == (key, 512, 0)
     assert first.report.input_length > 512
     assert first.attention.method == small
-    again = last(session.ask(asked, visitor="emil"))
+    again = last(service.ask(asked, visitor="emil"))
     assert again.answer == first.answer
     assert again.report.kept >= first.report.input_length - 2 * CHUNK - small.position_map(2048).tail
-    *_, evidence = session.evidence(again.attention, visitor="emil")
+    *_, evidence = service.evidence(again.attention, visitor="emil")
     assert evidence.position_map.regions == again.attention.position_map.regions
-    session.forget("emil")
+    service.forget("emil")
 
 
-def test_what_is_drawn_is_drawn_again_with_its_seed(session):
+def test_what_is_drawn_is_drawn_again_with_its_seed(service):
     def drawn(seed, temperature=1.5):
-        return last(session.ask(Request(TEXT, QUESTION, "lampe", 6, sampling=Sampling(temperature, 1.0, seed)))).answer
+        return last(service.ask(Request(TEXT, QUESTION, "lampe", 6, sampling=Sampling(temperature, 1.0, seed)))).answer
 
     assert drawn(1) == drawn(1)
     assert len({drawn(seed) for seed in range(4)}) > 1
-    greedy = last(session.ask(Request(TEXT, QUESTION, "lampe", 6))).answer
+    greedy = last(service.ask(Request(TEXT, QUESTION, "lampe", 6))).answer
     assert drawn(3, 0.0) == greedy
 
 
-def test_a_run_that_failed_leaves_nothing_to_go_on_from(session, monkeypatch):
-    last(session.ask(Request(DOCUMENT, QUESTION, "rope", 4), visitor="eve"))
-    layer, forward = session.model().model.layers[7], type(session.model().model.layers[7]).forward
+def test_a_run_that_failed_leaves_nothing_to_go_on_from(service, monkeypatch):
+    last(service.ask(Request(DOCUMENT, QUESTION, "rope", 4), visitor="eve"))
+    layer, forward = service.model().model.layers[7], type(service.model().model.layers[7]).forward
     monkeypatch.setattr(layer, "forward", lambda *args, **kwargs: (_ for _ in ()).throw(RuntimeError("broken")))
     with pytest.raises(RuntimeError, match="broken"):
-        last(session.ask(Request(DOCUMENT, OTHER, "rope", 4), visitor="eve"))
+        last(service.ask(Request(DOCUMENT, OTHER, "rope", 4), visitor="eve"))
     monkeypatch.setattr(layer, "forward", lambda *args, **kwargs: forward(layer, *args, **kwargs))
-    assert last(session.ask(Request(DOCUMENT, OTHER, "rope", 4), visitor="eve")).report.kept == 0
-    session.forget("eve")
+    assert last(service.ask(Request(DOCUMENT, OTHER, "rope", 4), visitor="eve")).report.kept == 0
+    service.forget("eve")
 
 
-def test_after_a_stop_the_next_question_is_answered_right(session):
+def test_after_a_stop_the_next_question_is_answered_right(service):
     for when in ("Reading", "Answering"):
         stop = threading.Event()
-        for update in session.ask(Request(DOCUMENT, QUESTION, "lampe", 8, chosen=MAPPED), stop, "fay"):
+        for update in service.ask(Request(DOCUMENT, QUESTION, "lampe", 8, chosen=MAPPED), stop, "fay"):
             if update.stage == when and (update.done > 512 or update.answer):
                 stop.set()
-        alone = last(session.ask(Request(DOCUMENT, OTHER, "lampe", 8, chosen=MAPPED)))
+        alone = last(service.ask(Request(DOCUMENT, OTHER, "lampe", 8, chosen=MAPPED)))
         assert (
-            last(session.ask(Request(DOCUMENT, OTHER, "lampe", 8, chosen=MAPPED), visitor="fay")).answer == alone.answer
+            last(service.ask(Request(DOCUMENT, OTHER, "lampe", 8, chosen=MAPPED), visitor="fay")).answer == alone.answer
         )
-        session.forget("fay")
+        service.forget("fay")
 
 
 @pytest.mark.parametrize(

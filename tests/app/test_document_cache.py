@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import torch
 
-from app.serving.document_cache import LONGEST, Kept, cache_size
-from app.serving.requests import Way
+from app.serving.document_cache import LONGEST, DocumentCache, cache_size
+from app.serving.requests import Variant
 
 
 def reader(numbers):
@@ -19,10 +19,10 @@ def reader(numbers):
 
 
 def test_each_visitor_gets_their_own_back_once():
-    kept = Kept(1000)
+    kept = DocumentCache(1000)
     mine, yours = reader(10), reader(10)
     for visitor, one in (("a", mine), ("b", yours)):
-        kept.come(visitor)
+        kept.enter(visitor)
         assert kept.take(visitor, "lampe", 1) is None
         kept.put(visitor, "lampe", 1, one)
     assert cache_size(mine.cache) == 40
@@ -35,10 +35,10 @@ def test_each_visitor_gets_their_own_back_once():
 
 
 def test_the_least_recently_used_goes_first():
-    kept = Kept(100)
+    kept = DocumentCache(100)
     readers = {visitor: reader(10) for visitor in "abc"}
     for visitor, one in readers.items():
-        kept.come(visitor)
+        kept.enter(visitor)
         kept.put(visitor, "lampe", 1, one)
         if visitor == "b":
             kept.put("a", "lampe", 1, kept.take("a", "lampe", 1))
@@ -53,21 +53,21 @@ def test_the_least_recently_used_goes_first():
 
 def test_what_ran_beside_lampe_goes_before_it():
     """Else two methods that don't fit together would each drop the other's, and nothing would ever be reused."""
-    kept = Kept(60)
-    kept.come("a")
+    kept = DocumentCache(60)
+    kept.enter("a")
     for _ in range(2):
-        for kind in (Way("lampe"), Way("rope")):
+        for kind in (Variant("lampe"), Variant("rope")):
             kept.take("a", kind, 1)
             kept.put("a", kind, 1, reader(10))
-    assert kept.take("a", Way("rope"), 1) is None
-    assert kept.take("a", Way("lampe"), 1)
+    assert kept.take("a", Variant("rope"), 1) is None
+    assert kept.take("a", Variant("lampe"), 1)
 
 
 def test_what_is_old_goes_where_nobody_asks(monkeypatch):
     monkeypatch.setattr("app.serving.document_cache._AGING", 0.01)
     monkeypatch.setattr("app.serving.document_cache.LONGEST", 0.05)
-    kept = Kept(1000)
-    kept.come("a")
+    kept = DocumentCache(1000)
+    kept.enter("a")
     kept.put("a", "lampe", 1, reader(10))
     assert kept.bytes == 40
     ends = time.monotonic() + 20
@@ -77,15 +77,15 @@ def test_what_is_old_goes_where_nobody_asks(monkeypatch):
 
 
 def test_nothing_is_kept_for_nobody_or_for_who_has_left():
-    kept = Kept(1000)
+    kept = DocumentCache(1000)
     assert kept.take(None, "lampe", 1) is None
     kept.put(None, "lampe", 1, reader(10))
-    kept.come("a")
+    kept.enter("a")
     kept.forget("a")
     assert kept.take("a", "lampe", 1) is None
     kept.put("a", "lampe", 1, reader(10))
     assert kept.bytes == 0, "they left while they waited, or while it was read"
-    kept.come("a")
+    kept.enter("a")
     kept.put("a", "lampe", 1, reader(10))
     kept.put("a", "rope", 1, reader(10))
     kept.forget("a")
@@ -93,10 +93,10 @@ def test_nothing_is_kept_for_nobody_or_for_who_has_left():
 
 
 def test_what_nobody_has_asked_about_for_long_goes(monkeypatch):
-    kept, now = Kept(1000), [100.0]
+    kept, now = DocumentCache(1000), [100.0]
     monkeypatch.setattr("app.serving.document_cache.time", SimpleNamespace(monotonic=lambda: now[0], sleep=time.sleep))
     for visitor in "ab":
-        kept.come(visitor)
+        kept.enter(visitor)
         kept.put(visitor, "lampe", 1, reader(10))
         now[0] += LONGEST / 2
     assert kept.bytes == 80
