@@ -12,9 +12,9 @@ import lampe
 from app.documents.document import Part
 from app.documents.reading import read_document
 from app.errors import AskError
-from app.limits import whole_number
+from app.limits import MAX_MAP_LENGTH, whole_number
 from app.map.figures import curves
-from app.map.settings import MAX_MAP_LENGTH, check
+from app.map.settings import check
 from app.needle.forms import checked_grid, given_haystack
 from app.serving.evidence import Evidence, passages
 from app.serving.reports import Update

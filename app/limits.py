@@ -7,6 +7,8 @@ from typing import Any
 from app.errors import AskError
 
 MAX_CHARACTERS = 5_000_000
+MAX_MAP_LENGTH = 1_048_576
+"""Tokens of the longest input that a position map is drawn for."""
 
 
 def whole_number(name: str, value: Any) -> int:

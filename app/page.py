@@ -8,17 +8,17 @@ from typing import Any
 import gradio as gr
 
 from app.api import build_api
-from app.ask.page import build_ask_tab
-from app.calibration.page import build_calibration_tab
+from app.ask.page import AskTab
+from app.calibration.page import CalibrationTab
 from app.documents.kinds import MAX_BYTES
-from app.map.page import build_map_tab
-from app.needle.page import build_needle_tab
-from app.serving.requests import Chosen
+from app.map.page import MapTab
+from app.needle.page import NeedleTab
 from app.serving.service import ModelService
 from app.settings import Settings
 from app.ui.figure import COLOURS, UNSEEN
-from app.ui.mapping_row import build_mapping_row
-from app.ui.model_row import build_model_row
+from app.ui.mapping_row import MappingRow
+from app.ui.model_row import ModelRow
+from app.ui.state import PageState
 
 STYLE = Path(__file__).parent / "assets" / "style.css"
 THEME = gr.themes.Base(
@@ -58,28 +58,22 @@ def build(settings: Settings) -> gr.Blocks:
     """
     service = ModelService(settings)
 
-    # Handlers
-
     def forget(request: gr.Request) -> None:
         service.forget(request.session_hash or "")
 
-    # Layout
-
     with gr.Blocks(title="LaMPE Lab", analytics_enabled=False, fill_width=True, delete_cache=(60, 120)) as demo:
-        tokens, attention, pair = gr.State(None), gr.State(None), gr.State(None)
-        model, chosen = gr.State(settings.own), gr.State(Chosen(settings.own))
-        build_model_row(service, demo, model, chosen, _VISITORS)
-        in_use, back = build_mapping_row(service, model, chosen)
+        state = PageState.of(settings)
+        ModelRow(service, demo, state, _VISITORS)
+        mapping = MappingRow(service, state)
         with gr.Tabs(overflow_behavior="wrap") as tabs:  # a menu would hide one on a phone, by chance
             with gr.Tab("Ask a document", id="ask"):
-                text = build_ask_tab(service, demo, chosen, tokens, attention, _VISITORS)
+                ask = AskTab(service, demo, state, _VISITORS)
             with gr.Tab("Needle test", id="needle"):
-                build_needle_tab(service, demo, text, chosen, tokens, pair, _VISITORS)
+                NeedleTab(service, demo, ask.text, state, _VISITORS)
             with gr.Tab("Position map", id="map"):
-                build_map_tab(service, demo, tabs, chosen, tokens, attention, pair)
+                MapTab(service, demo, tabs, state)
             with gr.Tab("Calibration", id="calibration"):
-                build_calibration_tab(service, demo, model, chosen, in_use, back)
-
+                CalibrationTab(service, demo, state, mapping)
         demo.unload(forget)
         build_api(service, demo, _VISITORS)
     demo.queue(max_size=2 * _VISITORS, default_concurrency_limit=4)

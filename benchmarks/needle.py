@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from app.needle.views import heat
+from app.needle.figures import heat
 from benchmarks.measure import arguments, machine
 from benchmarks.screenshots import picture
 from lampe.__main__ import main as lampe_command

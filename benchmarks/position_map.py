@@ -13,18 +13,18 @@ from dataclasses import asdict
 from functools import partial
 from statistics import median
 
+from app.map.drawing import draw
 from app.map.more_figures import BINS
-from app.map.page import draw
-from app.map.settings import MapView
+from app.map.settings import MapSettings
 from app.ui.figure import as_plot
 from benchmarks.measure import arguments, machine, seconds
 
 LENGTHS = [64, 1000, 12_000, 131_072, 1_048_576]
 
 
-def change(view: MapView) -> int:
+def change(view: MapSettings) -> int:
     """One change of a control, as the page's handler does it; the bytes that go to the browser."""
-    drawn = draw(MapView.checked(**asdict(view)))
+    drawn = draw(MapSettings.checked(**asdict(view)))
     plots = [as_plot(figure, name).model_dump() for name, (_, figure) in drawn.figures.items()]
     shown = [plots, drawn.captions, drawn.sentence, drawn.numbers, drawn.row]
     return len(json.dumps(shown, ensure_ascii=False).encode())
@@ -37,10 +37,10 @@ def main() -> None:
     print(json.dumps(machine()), flush=True)
     for length in LENGTHS[:2] if given.quick else LENGTHS:
         for view in (
-            MapView(length=length),
-            MapView(length=length, kind="plain"),
-            MapView("llama3.1", length, 131_072),
-            MapView(length=length, across=BINS, at_query=length - 1, at_key=length // 2),  # no blank cell
+            MapSettings(length=length),
+            MapSettings(length=length, kind="plain"),
+            MapSettings("llama3.1", length, 131_072),
+            MapSettings(length=length, across=BINS, at_query=length - 1, at_key=length // 2),  # no blank cell
         ):
             size = change(view)
             times = [seconds(partial(change, view)) for _ in range(1 if given.quick else given.repeats)]

@@ -3,111 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
 
-from app.ask import views as ask_views
-from app.ask.examples import EXAMPLES, Example
+from app.ask import views
+from app.ask.conversation import MOST_BESIDE, Conversation, Opened, Turn
+from app.ask.examples import EXAMPLES
 from app.documents.cutting import WAYS
-from app.documents.document import Document, Part, text_of
+from app.documents.document import Part
 from app.documents.kinds import EXTENSIONS
 from app.documents.reading import read_document
 from app.errors import AskError
-from app.limits import MAX_CHARACTERS, too_long, whole_number
+from app.limits import MAX_CHARACTERS, MAX_MAP_LENGTH, too_long, whole_number
 from app.map.figures import Frame, distance_figure, regions_figure
-from app.map.settings import MAX_MAP_LENGTH, MapView
+from app.map.settings import MapSettings
+from app.map.views import map_sentence
 from app.serving.document_cache import LAMPE
 from app.serving.evidence import Evidence, passages
-from app.serving.reports import Attention, Needs, RunReport
-from app.serving.requests import MAX_NEW_TOKENS, Chosen, Request, Sampling, Variant, planned_length
+from app.serving.reports import Attention, Needs
+from app.serving.requests import MAX_NEW_TOKENS, Chosen, Request, Sampling, planned_length
 from app.serving.service import ModelService
-from app.ui import html as views
-from app.ui.downloads import QUIET
+from app.ui.events import AT_ONCE, INTERNAL, LATEST
 from app.ui.figure import as_plot
+from app.ui.html import message, note, side_by_side, status
 from app.ui.runs import Runs, measuring
+from app.ui.state import PageState
 from lampe.errors import LampeError
 from lampe.inference.prompt import build_prompt
 from lampe.methods import METHODS
 
 BESIDE = [(method.title, key) for key, method in METHODS.items() if key != LAMPE.method]
-MOST_BESIDE = 4
-CUT = Variant("rope", cut=True)
-SHOWN_WITHOUT_TEXT = MapView().length
+SHOWN_WITHOUT_TEXT = MapSettings().length
 _CHARACTERS_PER_TOKEN = 4.3  # English prose; only until the tokenizer is there
 CUTS = dict(zip(("Its beginning", "Its beginning and its end", "Pages or chapters"), WAYS, strict=True))
 LAYERS = ("All layers", "First third", "Middle third", "Last third")
 
-
-@dataclass(frozen=True)
-class Conversation:
-    """What was said about one text.
-
-    Parameters
-    ----------
-    text : str
-    chosen : Chosen
-        What answered.
-    turns : dict of Variant to tuple of (question, answer)
-        As each method had them; one that was left out of a turn, or stopped in it, has fewer.
-    """
-
-    text: str
-    chosen: Chosen
-    turns: dict[Variant, tuple[tuple[str, str], ...]]
-
-    def all_along(self, way: Variant) -> bool:
-        """Whether a method has answered every turn that LaMPE has."""
-        return len(self.turns.get(way, ())) == len(self.turns.get(LAMPE, ()))
+Shown = dict[Any, Any]
+"""New values by component."""
 
 
-@dataclass(frozen=True)
-class Opened:
-    """A document as it was opened or cut, to tell whether the text box still holds it.
-
-    Parameters
-    ----------
-    parts : tuple of Part
-    whole : tuple of Part
-        Those it had before it was cut; none where it wasn't.
-    """
-
-    parts: tuple[Part, ...]
-    whole: tuple[Part, ...] = ()
-
-
-def held(text: str, opened: Opened | None) -> Opened:
-    """What was opened or cut, if the text box still holds it; else the text as one part."""
-    return opened if opened and text_of(opened.parts) == text else Opened((Part("the text", text),))
-
-
-def edited(text: str, opened: Opened | None) -> bool:
-    """Whether a text is one that was cut, with no more than half of it changed at one place."""
-    if opened is None or not opened.whole:
-        return False
-    was = text_of(opened.parts)
-    return _same(was, text) + _same(was[::-1], text[::-1]) >= len(was) / 2
-
-
-def _same(one: str, other: str) -> int:
-    """How many characters both begin with."""
-    return next((k for k, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-
-
-def marked(document: Document) -> tuple[Part, ...]:
-    """A document's parts as they are put into the text box: a PDF's pages begin with their numbers.
-
-    Chapters begin with their headings anyway.
-    """
-    if document.kind != "pdf":
-        return document.parts
-    return tuple(Part(part.label, f"[{part.label}]\n{part.text}") for part in document.parts)
-
-
-def build_ask_tab(
-    service: ModelService, demo: gr.Blocks, chosen: gr.State, tokens: gr.State, attention: gr.State, visitors: int
-) -> gr.Textbox:
+class AskTab:
     """The tab's components and events, within the page's `Blocks`.
 
     Parameters
@@ -115,292 +52,314 @@ def build_ask_tab(
     service : ModelService
     demo : gr.Blocks
         The page.
-    chosen : gr.State of Chosen
-        What this visitor runs.
-    tokens : gr.State of int
-        Set to the length that a prompt is mapped for: the map follows it.
-    attention : gr.State of Attention or None
-        Set to where the last answer's attention went.
+    state : PageState
+        Its `lengths` and `attention` are set.
     visitors : int
-        How many may wait in the service's line at once, where they see their place.
+        How many may wait in the model's line at once, where they see their place.
 
-    Returns
-    -------
-    gr.Textbox
+    Attributes
+    ----------
+    text : gr.Textbox
         The document.
     """
 
-    runs = Runs(demo)
+    def __init__(self, service: ModelService, demo: gr.Blocks, state: PageState, visitors: int) -> None:
+        self.service, self.state, self.runs = service, state, Runs(demo)
+        self.opened, self.conversation, self.found = gr.State(None), gr.State(None), gr.State(None)
+        with gr.Row(elem_classes="columns"):
+            with gr.Column(scale=5, min_width=320):
+                self._lay_out_document()
+                self._lay_out_question()
+            with gr.Column(scale=4, min_width=320):
+                self.length = gr.HTML(elem_id="length")
+                self.plot = gr.Plot(show_label=False, label="Position map of this text", elem_id="plot-text")
+                self.plane = gr.Plot(show_label=False, label="Attention regions of this text")
+                self.sentence = gr.HTML(elem_id="sentence")
+                self.timing = gr.Button("How long will it take here?", size="sm", elem_id="ask-time")
+        self._lay_out_answers()
+        self._wire_document(demo)
+        self._wire_questions(visitors)
 
     # Layout
 
-    opened, conversation, found = gr.State(None), gr.State(None), gr.State(None)
-    with gr.Row(elem_classes="columns"):
-        with gr.Column(scale=5, min_width=320):
-            with gr.Row(elem_classes="examples"):
-                buttons = [gr.Button(example.label, size="sm") for example in EXAMPLES]
-                file = gr.UploadButton("Open a file", size="sm", file_types=list(EXTENSIONS), type="filepath")
-            text = gr.Textbox(
-                label="Document",
-                placeholder="Paste a long text here, take an example, or open a PDF, Word, EPUB, HTML or text file.",
-                lines=14,
-                max_lines=14,
-                elem_id="document",
-            )
-            about = gr.HTML(elem_id="about-document")
-            left_out = gr.HTML(elem_id="left-out")
-            with gr.Accordion("Read only a part of it", open=False, elem_id="cut"):
-                way = gr.Radio(list(CUTS.items()), value=WAYS[0], label="Keep", elem_id="cut-way")
-                with gr.Row(visible=False) as pages:
-                    first = gr.Number(1, label="From number", min_width=100, elem_id="cut-first")
-                    last = gr.Number(1, label="to number", min_width=100, elem_id="cut-last")
-                most = gr.Number(service.settings.max_input_tokens, label="At most (tokens)", elem_id="cut-most")
-                with gr.Row(elem_classes="points"):
-                    cut_it = gr.Button("Cut it", size="sm", elem_id="cut-it")
-                    uncut = gr.Button("Whole text again", size="sm", visible=False, elem_id="uncut")
-            question = gr.Textbox(
-                label="Question", placeholder="What do you want to know about it?", elem_id="question"
-            )
-            with gr.Row(elem_classes="actions"):
-                go = gr.Button("Ask", variant="primary", elem_id="ask-button")
-                on = gr.Button("Follow up", interactive=False, elem_id="follow-button")
-                halt = gr.Button("Stop", variant="stop", elem_id="stop-button")
-            beside = gr.Dropdown(
-                BESIDE,
-                value=["rope"],
-                multiselect=True,
-                max_choices=MOST_BESIDE,
-                label=f"Beside LaMPE, on the same prompt (up to {MOST_BESIDE})",
-                elem_id="beside",
-            )
-            cut_too = gr.Checkbox(False, label="And plain RoPE on what fits its window", elem_id="beside-cut")
-            with gr.Accordion("Options", open=False):
-                budget = gr.Slider(1, MAX_NEW_TOKENS, 48, step=1, label="Longest answer (tokens)", elem_id="budget")
-                temperature = gr.Slider(
-                    0, 2, 0, step=0.05, label="Temperature (0: always the likeliest token)", elem_id="temperature"
-                )
-                top_p = gr.Slider(0.05, 1, 1, step=0.05, label="Top-p", elem_id="top-p")
-                seed = gr.Number(0, label="Seed", elem_id="seed")
-        with gr.Column(scale=4, min_width=320):
-            length = gr.HTML(elem_id="length")
-            plot = gr.Plot(show_label=False, label="Position map of this text", elem_id="plot-text")
-            plane = gr.Plot(show_label=False, label="Attention regions of this text")
-            sentence = gr.HTML(elem_id="sentence")
-            timing = gr.Button("How long will it take here?", size="sm", elem_id="ask-time")
-    status = gr.HTML("", elem_id="status")
-    answers_shown = gr.HTML(elem_id="answers")
-    report = gr.HTML("", elem_id="report")
-    with gr.Column(visible=False) as looked:
-        with gr.Row(elem_classes="points"):
-            look = gr.Button("Which passages did LaMPE's answer look at?", size="sm", elem_id="look")
-        layers = gr.Radio(list(LAYERS), value=LAYERS[0], label="Attention of", visible=False, elem_id="look-layers")
-        evidence = gr.HTML(elem_id="evidence")
+    def _lay_out_document(self) -> None:
+        with gr.Row(elem_classes="examples"):
+            self.examples = [gr.Button(example.label, size="sm") for example in EXAMPLES]
+            self.file = gr.UploadButton("Open a file", size="sm", file_types=list(EXTENSIONS), type="filepath")
+        self.text = gr.Textbox(
+            label="Document",
+            placeholder="Paste a long text here, take an example, or open a PDF, Word, EPUB, HTML or text file.",
+            lines=14,
+            max_lines=14,
+            elem_id="document",
+        )
+        self.about = gr.HTML(elem_id="about-document")
+        self.left_out = gr.HTML(elem_id="left-out")
+        with gr.Accordion("Read only a part of it", open=False, elem_id="cut"):
+            self.way = gr.Radio(list(CUTS.items()), value=WAYS[0], label="Keep", elem_id="cut-way")
+            with gr.Row(visible=False) as self.pages:
+                self.first = gr.Number(1, label="From number", min_width=100, elem_id="cut-first")
+                self.last = gr.Number(1, label="to number", min_width=100, elem_id="cut-last")
+            limit = self.service.settings.max_input_tokens
+            self.most = gr.Number(limit, label="At most (tokens)", elem_id="cut-most")
+            with gr.Row(elem_classes="points"):
+                self.cut_it = gr.Button("Cut it", size="sm", elem_id="cut-it")
+                self.uncut = gr.Button("Whole text again", size="sm", visible=False, elem_id="uncut")
 
-    # Handlers
+    def _lay_out_question(self) -> None:
+        self.question = gr.Textbox(
+            label="Question", placeholder="What do you want to know about it?", elem_id="question"
+        )
+        with gr.Row(elem_classes="actions"):
+            self.go = gr.Button("Ask", variant="primary", elem_id="ask-button")
+            self.on = gr.Button("Follow up", interactive=False, elem_id="follow-button")
+            self.halt = gr.Button("Stop", variant="stop", elem_id="stop-button")
+        self.beside = gr.Dropdown(
+            BESIDE,
+            value=["rope"],
+            multiselect=True,
+            max_choices=MOST_BESIDE,
+            label=f"Beside LaMPE, on the same prompt (up to {MOST_BESIDE})",
+            elem_id="beside",
+        )
+        self.cut_too = gr.Checkbox(False, label="And plain RoPE on what fits its window", elem_id="beside-cut")
+        with gr.Accordion("Options", open=False):
+            self.budget = gr.Slider(1, MAX_NEW_TOKENS, 48, step=1, label="Longest answer (tokens)", elem_id="budget")
+            greedy = "Temperature (0: always the likeliest token)"
+            self.temperature = gr.Slider(0, 2, 0, step=0.05, label=greedy, elem_id="temperature")
+            self.top_p = gr.Slider(0.05, 1, 1, step=0.05, label="Top-p", elem_id="top-p")
+            self.seed = gr.Number(0, label="Seed", elem_id="seed")
 
-    def count(
-        text: str, question: str, budget: float, chosen: Chosen, request: gr.Request
-    ) -> Iterator[tuple[Any, ...]]:
+    def _lay_out_answers(self) -> None:
+        self.status = gr.HTML("", elem_id="status")
+        self.answers = gr.HTML(elem_id="answers")
+        self.report = gr.HTML("", elem_id="report")
+        with gr.Column(visible=False) as self.looked:
+            with gr.Row(elem_classes="points"):
+                self.look = gr.Button("Which passages did LaMPE's answer look at?", size="sm", elem_id="look")
+            self.layers = gr.Radio(
+                list(LAYERS), value=LAYERS[0], label="Attention of", visible=False, elem_id="look-layers"
+            )
+            self.evidence = gr.HTML(elem_id="evidence")
+
+    # Events
+
+    def _wire_document(self, demo: gr.Blocks) -> None:
+        counted: list[Any] = [self.text, self.question, self.budget, self.state.chosen]
+        # The page paints first: another model's config may have to be fetched.
+        gr.on(
+            [demo.load, *(part.change for part in counted)],
+            self.count,
+            counted,
+            self._counted(),
+            concurrency_limit=4,
+            trigger_mode="always_last",
+            **INTERNAL,
+        )
+        over = [self.conversation, self.on, self.opened, self.about, self.left_out, self.uncut]
+        gr.on([self.text.change, self.state.chosen.change], self.new_text, [self.text, self.opened], over, **LATEST)
+        for button, example in zip(self.examples, EXAMPLES, strict=True):
+            button.click(
+                lambda example=example: (gr.Textbox(example.text, interactive=True), example.question),
+                None,
+                [self.text, self.question],
+                **AT_ONCE,
+            )
+        document = [self.text, self.opened, self.about, self.left_out, self.uncut, self.status]
+        self.file.upload(self.open_file, self.file, [*document, self.first, self.last], **INTERNAL)
+        self.way.change(lambda way: gr.Row(visible=way == "parts"), self.way, self.pages, **AT_ONCE)
+        cut = [self.text, self.question, self.opened, self.way, self.first, self.last, self.most, self.state.chosen]
+        self.cut_it.click(self.cut_text, cut, document, **INTERNAL)
+        self.uncut.click(self.take_back, self.opened, document, **AT_ONCE)
+
+    def _wire_questions(self, visitors: int) -> None:
+        counted = [self.count, [self.text, self.question, self.budget, self.state.chosen], self._counted()]
+        anew, further = gr.State(False), gr.State(True)
+        given = [
+            self.text, self.question, self.beside, self.cut_too, self.budget, self.temperature, self.top_p, self.seed,
+            self.conversation, self.state.chosen,
+        ]  # fmt: skip
+        answered = [
+            self.status, self.answers, self.report, self.conversation, self.on, self.state.attention, self.looked,
+            self.evidence, self.layers,
+        ]  # fmt: skip
+        running: dict[str, Any] = {"concurrency_limit": visitors, **INTERNAL}
+        asking = gr.on([self.go.click, self.question.submit], self.answer, [anew, *given], answered, **running)
+        asking.then(*counted, **INTERNAL)
+        self.on.click(self.answer, [further, *given], answered, **running).then(*counted, **INTERNAL)
+        self.halt.click(self.runs.stop, **AT_ONCE)
+        looking = [self.status, self.found, self.evidence, self.layers]
+        self.look.click(self.look_back, self.state.attention, looking, **running)
+        self.layers.input(self.show_evidence, [self.found, self.layers], self.evidence, **AT_ONCE)
+        measure = measuring(self.service, self.runs)
+        self.timing.click(measure, self.state.chosen, self.status, **running).then(*counted, **INTERNAL)
+
+    def _counted(self) -> list[Any]:
+        return [self.length, self.sentence, self.plot, self.plane, self.state.lengths]
+
+    # The document
+
+    def count(self, text: str, question: str, budget: float, chosen: Chosen, request: gr.Request) -> Iterator[Shown]:
         """Readout, sentence, figures, and both lengths of the text's plan; fetches the tokenizer at its first use."""
         try:
             if not text.strip():
-                _, *drawn, _ = show_length(chosen, SHOWN_WITHOUT_TEXT, 0, True)
-                yield views.no_text(SHOWN_WITHOUT_TEXT), *drawn, None
+                drawn = self._show_length(chosen, SHOWN_WITHOUT_TEXT, 0, True)
+                yield drawn | {self.length: views.no_text(SHOWN_WITHOUT_TEXT), self.state.lengths: None}
                 return
             if len(text) + len(question) > MAX_CHARACTERS:
                 raise AskError(too_long(text + question))
-            if not service.tokenizer_ready(chosen):
-                estimate = show_length(chosen, max(1, round(len(text) / _CHARACTERS_PER_TOKEN)), budget, False)
+            if not self.service.tokenizer_ready(chosen):
+                about = max(1, round(len(text) / _CHARACTERS_PER_TOKEN))
+                estimate = self._show_length(chosen, about, budget, False)
                 yield estimate
-                for update in service.fetch_tokenizer(chosen):
-                    yield estimate[0] + views.status(update), *[gr.skip()] * 4
-            ids = build_prompt(service.tokenizer(chosen), text, question)
-            needs = service.needs(ids, int(budget), chosen, request.session_hash)
-            yield show_length(chosen, len(ids), budget, True, needs)
+                for update in self.service.fetch_tokenizer(chosen):
+                    yield {self.length: estimate[self.length] + status(update)}
+            ids = build_prompt(self.service.tokenizer(chosen), text, question)
+            needs = self.service.needs(ids, int(budget), chosen, request.session_hash)
+            yield self._show_length(chosen, len(ids), budget, True, needs)
         except LampeError as error:
-            yield views.message(str(error)), "", *[gr.skip()] * 3
+            yield {self.length: message(str(error)), self.sentence: ""}
 
-    def show_length(
-        chosen: Chosen, tokens: int, budget: float, exact: bool, needs: Needs | None = None
-    ) -> tuple[Any, ...]:
-        config = service.config(chosen)
+    def _show_length(
+        self, chosen: Chosen, tokens: int, budget: float, exact: bool, needs: Needs | None = None
+    ) -> Shown:
+        config, limit = self.service.config(chosen), self.service.settings.max_input_tokens
         planned = min(planned_length(tokens, int(budget), config), MAX_MAP_LENGTH) if budget else tokens
         position_map = config.position_map(planned, min(tokens, planned))
-        return (
-            views.length_readout(tokens, exact, config.window, service.settings.max_input_tokens)
-            + ask_views.document_strip(position_map)
-            + ask_views.needed(needs),
-            views.map_sentence(position_map, config),
-            as_plot(distance_figure(position_map, config.window), "lampe-distance"),
-            as_plot(regions_figure(position_map, Frame.whole(position_map)), "lampe-regions"),
-            (position_map.end, planned),
-        )
+        readout = views.length_readout(tokens, exact, config.window, limit)
+        return {
+            self.length: readout + views.document_strip(position_map) + views.needed(needs),
+            self.sentence: map_sentence(position_map, config),
+            self.plot: as_plot(distance_figure(position_map, config.window), "lampe-distance"),
+            self.plane: as_plot(regions_figure(position_map, Frame.whole(position_map)), "lampe-regions"),
+            self.state.lengths: (position_map.end, planned),
+        }
 
-    def open_file(path: str) -> Iterator[list[Any]]:
-        yield [*[gr.skip()] * 3, views.note("Reading the file…"), *[gr.skip()] * 4]
+    def open_file(self, path: str) -> Iterator[Shown]:
+        """Read an uploaded file into the text box."""
+        yield {self.status: note("Reading the file…")}
         try:
             document = read_document(path)
-            parts = marked(document)
-            told = ask_views.about(document)
-            yield [text_of(parts), Opened(parts), told, "", 1, len(parts), "", gr.Button(visible=False)]
         except AskError as error:
-            yield [*[gr.skip()] * 3, views.message(str(error)), *[gr.skip()] * 4]
+            yield {self.status: message(str(error))}
+            return
+        opened = Opened.of(document)
+        ends = {self.first: 1, self.last: len(opened.parts)}
+        yield self._put(opened, about=views.about(document)) | ends | {self.status: ""}
 
     def cut_text(
-        text: str, question: str, opened: Opened | None, way: str, first: float, last: float, most: float,
+        self, text: str, question: str, opened: Opened | None, way: str, first: float, last: float, most: float,
         chosen: Chosen,
-    ) -> list[Any]:  # fmt: skip
+    ) -> Shown:  # fmt: skip
         """Leave out a part of the whole text, also where one was left out before; it is told, and can be had again."""
         try:
             if not text.strip():
                 raise AskError("There is no text to cut.")
-            before = held(text, opened)
+            before = opened if opened and opened.text == text else Opened((Part("the text", text),))
             whole = before.whole or before.parts
-            made = service.cut(way, whole, question, most, first, last, chosen)
-            kept = Opened((Part("the text", made.text),), whole) if made.left_out else Opened(whole)
-            return [
-                text_of(kept.parts),
-                kept,
-                views.note(made.sentence),
-                "",
-                gr.Button(visible=bool(made.left_out)),
-            ]
+            made = self.service.cut(way, whole, question, most, first, last, chosen)
         except LampeError as error:
-            return [gr.skip(), gr.skip(), gr.skip(), views.message(str(error)), gr.skip()]
+            return {self.status: message(str(error))}
+        cut = Opened((Part("the text", made.text),), whole) if made.left_out else Opened(whole)
+        return self._put(cut, left_out=note(made.sentence)) | {self.status: ""}
 
-    def take_back(opened: Opened | None) -> list[Any]:
-        if opened is None or not opened.whole:
-            return [gr.skip()] * 4
-        return [text_of(opened.whole), Opened(opened.whole), "", gr.Button(visible=False)]
+    def take_back(self, opened: Opened | None) -> Shown:
+        """The whole text again."""
+        return self._put(Opened(opened.whole)) if opened and opened.whole else {self.status: gr.skip()}
 
-    def new_text(text: str, opened: Opened | None) -> list[Any]:
+    def _put(self, opened: Opened, left_out: str = "", about: str | None = None) -> Shown:
+        """A document in the text box. A cut one can't be edited: its whole text would take the edits away."""
+        shown = {
+            self.text: gr.Textbox(opened.text, interactive=not opened.whole),
+            self.opened: opened,
+            self.left_out: left_out,
+            self.uncut: gr.Button(visible=bool(opened.whole)),
+        }
+        return shown if about is None else shown | {self.about: about}
+
+    def new_text(self, text: str, opened: Opened | None) -> Shown:
         """What was said about one text is no conversation about another, and its pages aren't the other's."""
-        over = [None, gr.Button(interactive=False)]
-        # A change from before a cut may come after it, with the whole text.
-        if opened and (held(text, opened) is opened or (opened.whole and text == text_of(opened.whole))):
-            return [*over, *[gr.skip()] * 3, gr.Button(visible=bool(opened.whole))]
-        if edited(text, opened):  # what was left out of it still is; the whole text would take the edits away
-            return [*over, gr.skip(), "", gr.skip(), gr.Button(visible=False)]
-        return [*over, None, "", "", gr.Button(visible=False)]
+        over = {self.conversation: None, self.on: gr.Button(interactive=False)}
+        if opened and opened.wrote(text):
+            return over
+        return over | {self.opened: None, self.about: "", self.left_out: "", self.uncut: gr.Button(visible=False)}
+
+    # Questions
 
     def answer(
-        following: bool, text: str, question: str, beside: list[str], cut_too: bool, budget: float, temperature: float,
-        top_p: float, seed: float, conversation: Conversation | None, chosen: Chosen, request: gr.Request,
-    ) -> Iterator[list[Any]]:  # fmt: skip
+        self, following: bool, text: str, question: str, beside: list[str], cut_too: bool, budget: float,
+        temperature: float, top_p: float, seed: float, conversation: Conversation | None, chosen: Chosen,
+        request: gr.Request,
+    ) -> Iterator[Shown]:  # fmt: skip
         """Run LaMPE, then what is to stand beside it: status, answers, figures, and where the attention went."""
-        ways = [LAMPE, *map(Variant, beside or []), *[CUT] * bool(cut_too)]
-        earlier = conversation.turns if following and conversation else {}
-        answers: dict[Variant, str] = {}
-        notes: dict[Variant, str] = {}
-        reports: list[RunReport] = []
-        measured: Attention | None = None
-
-        def shown(words: str) -> list[Any]:
-            threads = [
-                ask_views.thread(way, earlier.get(way, ()), question, answers.get(way, ""), notes.get(way, ""))
-                for way in ways
-            ]
-            held = views.side_by_side(threads if answers or reports else [])
-            return [words, held, views.run_report(reports), *[gr.skip()] * 6]
-
-        def ended(words: str) -> list[Any]:
-            said = earlier | {
-                report.variant: (*earlier.get(report.variant, ()), (question, answers[report.variant]))
-                for report in reports
-                if not report.stopped
-            }
-            *before, _, _, _, _, _, _ = shown(words)
-            over = bool(said.get(LAMPE))
-            return [
-                *before, Conversation(text, chosen, said), gr.Button(interactive=over), measured or gr.skip(),
-                gr.Column(visible=bool(measured)), "", gr.Radio(visible=False),
-            ]  # fmt: skip
-
+        turn: Turn | None = None
         try:
             sampling = Sampling(temperature, top_p, whole_number("The seed", seed))
             longest = whole_number("The answer's length", budget)
-            if len(ways) > len(set(ways)) or len(beside or []) > MOST_BESIDE:
-                raise AskError(f"Choose up to {MOST_BESIDE} different methods beside LaMPE.")
-            behind: list[Variant] = []
+            turn = Turn.new(question, beside or [], bool(cut_too))
             if following:
-                if not conversation or (conversation.text, conversation.chosen) != (text, chosen):
-                    raise AskError("The conversation was about another text or with another model: ask anew.")
-                behind = [way for way in ways if not conversation.all_along(way)]
-                ways = [way for way in ways if way not in behind]
-            with runs.started(request) as stop:
-                for way in ways:
-                    turns = earlier.get(way, ())
-                    asked = Request(text, question, way.method, longest, turns, sampling, chosen, way.cut)
-                    answers[way] = ""
-                    for update in service.ask(asked, stop, request.session_hash):
-                        answers[way], notes[way] = update.answer, update.note or notes.get(way, "")
-                        stage = f"{way.title}: {update.stage}"
-                        if update.report:
-                            reports.append(update.report)
-                            if way == LAMPE:
-                                measured = update.attention or measured
-                            yield shown(views.note(f"{stage}."))
-                        else:
-                            yield shown(views.status(replace(update, stage=stage)))
-            yield ended(views.note("Stopped." if stop.is_set() else ask_views.done(reports, bool(following), behind)))
+                turn = turn.after(conversation, text, chosen)
+            with self.runs.started(request) as stop:
+                for variant in turn.variants:
+                    earlier, (method, cut) = turn.earlier.get(variant, ()), variant
+                    asked = Request(text, question, method, longest, earlier, sampling, chosen, cut)
+                    turn.answers[variant] = ""
+                    for update in self.service.ask(asked, stop, request.session_hash):
+                        turn.take(variant, update)
+                        stage = f"{variant.title}: {update.stage}"
+                        words = note(f"{stage}.") if update.report else status(replace(update, stage=stage))
+                        yield {self.status: words, **self._show(turn)}
+            words = "Stopped." if stop.is_set() else views.done(turn.reports, following, turn.behind)
+            yield {self.status: note(words), **self._ended(turn, text, chosen)}
         except LampeError as error:
-            yield ended(views.message(str(error))) if reports else [
-                views.message(str(error)), *[gr.skip()] * (len(answered_in) - 1)
-            ]  # fmt: skip
+            ended = self._ended(turn, text, chosen) if turn and turn.reports else {}
+            yield {self.status: message(str(error)), **ended}
 
-    def look_back(attention: Attention | None, request: gr.Request) -> Iterator[list[Any]]:
+    def _show(self, turn: Turn) -> Shown:
+        threads = [
+            views.thread(v, turn.earlier.get(v, ()), turn.question, turn.answers.get(v, ""), turn.notes.get(v, ""))
+            for v in turn.variants
+        ]
+        return {self.answers: side_by_side(threads), self.report: views.run_report(turn.reports)}
+
+    def _ended(self, turn: Turn, text: str, chosen: Chosen) -> Shown:
+        exchanges = turn.exchanges
+        return self._show(turn) | {
+            self.conversation: Conversation(text, chosen, exchanges),
+            self.on: gr.Button(interactive=bool(exchanges.get(LAMPE))),
+            self.state.attention: turn.attention or gr.skip(),
+            self.looked: gr.Column(visible=bool(turn.attention)),
+            self.evidence: "",
+            self.layers: gr.Radio(visible=False),
+        }
+
+    # Where an answer looked
+
+    def look_back(self, attention: Attention | None, request: gr.Request) -> Iterator[Shown]:
         """Which passages the last answer looked at: its tokens are run once more."""
         try:
             if attention is None:
                 raise AskError("There is no answer yet: ask first.")
-            with runs.started(request) as stop:
-                for event in service.evidence(attention, stop, request.session_hash):
-                    if isinstance(event, Evidence):
-                        choice = gr.Radio(visible=True, value=LAYERS[0])
-                        yield [views.note("Done."), event, show_evidence(event, LAYERS[0]), choice]
-                    else:
-                        yield [views.status(event), *[gr.skip()] * 3]
+            with self.runs.started(request) as stop:
+                for event in self.service.evidence(attention, stop, request.session_hash):
+                    if not isinstance(event, Evidence):
+                        yield {self.status: status(event)}
+                        continue
+                    yield {
+                        self.status: note("Done."),
+                        self.found: event,
+                        self.evidence: self.show_evidence(event, LAYERS[0]),
+                        self.layers: gr.Radio(visible=True, value=LAYERS[0]),
+                    }
             if stop.is_set():
-                yield [views.note("Stopped."), *[gr.skip()] * 3]
+                yield {self.status: note("Stopped.")}
         except LampeError as error:
-            yield [views.message(str(error)), *[gr.skip()] * 3]
+            yield {self.status: message(str(error))}
 
-    def show_evidence(evidence: Evidence | None, which: str) -> Any:
+    def show_evidence(self, evidence: Evidence | None, which: str) -> Any:
+        """The passages that some of the layers looked at."""
         if evidence is None:
             return gr.skip()
-        third = LAYERS.index(which) - 1
-        count = len(evidence.layers)
+        third, count = LAYERS.index(which) - 1, len(evidence.layers)
         some = evidence.layers if third < 0 else evidence.layers[count * third // 3 : count * (third + 1) // 3]
-        return ask_views.evidence(evidence, some, passages(evidence, some))
-
-    # Events
-
-    counted: dict[str, Any] = {"fn": count, "inputs": [text, question, budget, chosen], **QUIET}
-    counted |= {"trigger_mode": "always_last", "outputs": [length, sentence, plot, plane, tokens]}
-    # The page paints first: another model's config may have to be fetched.
-    gr.on([demo.load, text.change, question.change, budget.change, chosen.change], **counted, concurrency_limit=4)
-    said_of = [conversation, on, opened, about, left_out, uncut]
-    another: dict[str, Any] = {"queue": False, "trigger_mode": "always_last", **QUIET}
-    gr.on([text.change, chosen.change], new_text, [text, opened], said_of, **another)
-    for button, example in zip(buttons, EXAMPLES, strict=True):
-        button.click(_filled(example), None, [text, question], queue=False, **QUIET)
-    file.upload(open_file, file, [text, opened, about, status, first, last, left_out, uncut], **QUIET)
-    way.change(lambda way: gr.Row(visible=way == "parts"), way, pages, queue=False, **QUIET)
-    asked_to_cut = [text, question, opened, way, first, last, most, chosen]
-    cut_it.click(cut_text, asked_to_cut, [text, opened, left_out, status, uncut], **QUIET)
-    uncut.click(take_back, opened, [text, opened, left_out, uncut], queue=False, **QUIET)
-    answered_in = [status, answers_shown, report, conversation, on, attention, looked, evidence, layers]
-    anew, further = gr.State(False), gr.State(True)
-    given = [text, question, beside, cut_too, budget, temperature, top_p, seed, conversation, chosen]
-    running: dict[str, Any] = {"concurrency_limit": visitors, **QUIET}
-    gr.on([go.click, question.submit], answer, [anew, *given], answered_in, **running).then(**counted)
-    on.click(answer, [further, *given], answered_in, **running).then(**counted)
-    halt.click(runs.stop, queue=False, **QUIET)
-    look.click(look_back, attention, [status, found, evidence, layers], **running)
-    layers.input(show_evidence, [found, layers], evidence, queue=False, **QUIET)
-    timing.click(measuring(service, runs), chosen, status, **running).then(**counted)
-    return text
-
-
-def _filled(example: Example) -> Any:
-    return lambda: (example.text, example.question)
+        return views.evidence(evidence, some, passages(evidence, some))

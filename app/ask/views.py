@@ -10,12 +10,34 @@ from app.documents.document import Document
 from app.serving.evidence import Evidence, Passage, by_token
 from app.serving.reports import Needs, RunReport
 from app.serving.requests import Variant
+from app.ui.html import PRECISIONS
 from app.ui.html import about as about_seconds
 from lampe.inference.prompt import ANSWER_PREFIX
 from lampe.methods import Rope
 from lampe.positions import PositionMap
 
 _BINS = 160  # along the strip of a document
+
+
+def no_text(drawn: int) -> str:
+    """What stands in the length's place before there is a text."""
+    return f'<div class="length"><b>No text yet.</b> The map below is drawn for {drawn:,} tokens.</div>'
+
+
+def length_readout(tokens: int, exact: bool, window: int, limit: int) -> str:
+    """The prompt's length against the window and the limit."""
+    if tokens > limit:
+        kind, note = "error", f"over the limit of {limit:,}: choose what to read of it, below the text"
+    elif tokens > window:
+        kind, note = "past", f"{tokens / window:.2g} × the window of {window:,}; the limit is {limit:,}"
+    else:
+        kind, note = "", f"{tokens / window:.0%} of the window of {window:,}; the limit is {limit:,}"
+    scale = max(tokens, window) * 1.02
+    return (
+        f'<div class="length {kind}"><b>{"" if exact else "about "}{tokens:,} tokens</b> <span>{note}</span>'
+        f'<div class="bar" aria-hidden="true"><i style="width:{tokens / scale:.1%}"></i>'
+        f'<u style="left:{window / scale:.1%}"></u></div></div>'
+    )
 
 
 def document_strip(position_map: PositionMap) -> str:
@@ -126,3 +148,65 @@ def evidence(evidence: Evidence, layers: Sequence[int], passages: Sequence[Passa
         '<p class="caption">Attention is a hint, not a proof: it tells what a layer read from, not what the answer '
         "rests on. What share of it each layer gave Head, Middle and Tail stands in the position map.</p></section>"
     )
+
+
+def run_report(reports: list[RunReport]) -> str:
+    """The figures of the runs on one prompt, side by side, and where the attention went."""
+    if not reports:
+        return ""
+    columns = "".join(f'<th scope="col">{r.variant.title}</th>' for r in reports)
+    lines = [
+        ("Input length", [_input(r) for r in reports]),
+        ("Window", [f"{r.window:,} tokens" for r in reports]),
+        ("Mapping length", [_mapping_length(r) for r in reports]),
+        ("Keys of the last prompt token", [_keys(r) for r in reports]),
+        ("Its attention, by region", [_shares(r) for r in reports]),
+        ("Reading (prefill)", [f"{r.prefill_seconds:.1f} s" for r in reports]),
+        ("Answering (decode)", [_decode(r) for r in reports]),
+    ]
+    body = "".join(
+        f'<tr><th scope="row">{name}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+        for name, cells in lines
+    )
+    first = reports[0]
+    drawn = f"temperature {first.temperature:g}, top-p {first.top_p:g}, seed {first.seed}"
+    caption = f"{escape(first.model)}, {PRECISIONS[first.bits]}, {drawn if first.temperature else 'greedy'}"
+    return (
+        f'<div class="scroll"><table class="figures"><caption>{caption}</caption><thead><tr><td></td>{columns}</tr>'
+        f"</thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _input(report: RunReport) -> str:
+    parts = [f"{report.kept:,} read before"] * bool(report.kept)
+    parts += [f"{report.left_out:,} of the text left out"] * bool(report.left_out)
+    return f"{report.input_length:,} tokens{' (' + ', '.join(parts) + ')' if parts else ''}"
+
+
+def _mapping_length(report: RunReport) -> str:
+    note = f", {report.doubt}" if report.doubt else ""
+    planned = f", planned for {report.planned_length:,} tokens" if report.method != Rope.key else ""
+    return f"{report.mapping_length:,} positions{planned}{note}"
+
+
+def _keys(report: RunReport) -> str:
+    if not report.new_tokens:
+        return "stopped before it was read"
+    return ", ".join(f"{row['keys']:,} {row['name']}" for row in report.regions)
+
+
+def _shares(report: RunReport) -> str:
+    if report.method == Rope.key:
+        return "not measured: the model ran unpatched"
+    if not report.layer_shares:
+        return "stopped before it was measured"
+    bar = "".join(f'<i class="region-{row["role"]}" style="width:{row["share"]:.1%}"></i>' for row in report.regions)
+    text = ", ".join(f"{row['share']:.0%} {row['name']}" for row in report.regions)
+    return f'<div class="shares" aria-hidden="true">{bar}</div>{text} <small>(mean over layers and heads)</small>'
+
+
+def _decode(report: RunReport) -> str:
+    if not report.new_tokens:
+        return "stopped before the first token"
+    speed = f", {(report.new_tokens - 1) / report.decode_seconds:.1f} tokens/s" if report.decode_seconds > 0.05 else ""
+    return f"{report.new_tokens} tokens in {report.decode_seconds:.1f} s{speed}"

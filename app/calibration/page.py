@@ -9,15 +9,17 @@ from typing import Any
 import gradio as gr
 
 import lampe
-from app.calibration import views as calibration_views
+from app.calibration import views
 from app.calibration.figures import chosen_figure, loss_figure, needle_figure
 from app.errors import AskError
 from app.serving.requests import Chosen
 from app.serving.service import ModelService
 from app.settings import ModelChoice
-from app.ui import html as views
-from app.ui.downloads import QUIET
+from app.ui.events import AT_ONCE, INTERNAL
 from app.ui.figure import as_plot
+from app.ui.html import message, note
+from app.ui.mapping_row import MappingRow
+from app.ui.state import PageState
 from lampe.calibration import Preset, read_preset
 from lampe.errors import LampeError
 
@@ -69,9 +71,11 @@ def fitting(preset: Preset, own: lampe.LampeConfig, model: ModelChoice) -> tuple
     return preset.config, "In use: answers, needle tests and the position map follow it."
 
 
-def build_calibration_tab(
-    service: ModelService, demo: gr.Blocks, model: gr.State, chosen: gr.State, in_use: gr.HTML, back: gr.Button
-) -> None:
+Shown = dict[Any, Any]
+"""New values by component."""
+
+
+class CalibrationTab:
     """The tab's components and events, within the page's `Blocks`.
 
     Parameters
@@ -79,105 +83,123 @@ def build_calibration_tab(
     service : ModelService
     demo : gr.Blocks
         The page.
-    model : gr.State of ModelChoice
-        What this visitor runs.
-    chosen : gr.State of Chosen
-        The same with LaMPE's settings; its LaMPE settings are set.
-    in_use : gr.HTML
-        Says so, above the tabs.
-    back : gr.Button
-        Beside it: back to the model's own mapping.
+    state : PageState
+        Its LaMPE settings are set.
+    mapping : MappingRow
+        Says so, above the tabs, and leads back.
     """
-    # Layout
 
-    shown = gr.State(None)  # the preset of the figures, and its file's name
-    with gr.Row(elem_classes="columns map-page"):
-        with gr.Column(scale=2, min_width=300, elem_classes="map-controls"):
-            gr.HTML(
-                '<p class="sentence">Which mapping length suits which input? A calibration tries several at each input '
-                "length, on text and with hidden numbers, and fits a curve to the best.</p>"
-            )
-            with gr.Row(elem_classes="points"):
-                upload = gr.UploadButton("Open a preset file", size="sm", file_types=[".json"], type="filepath")
-                own = gr.Button("Show the model's own", size="sm")
-            use = gr.Button("Run with the opened preset", variant="primary", visible=False, elem_id="calibration-use")
-            message = gr.HTML(elem_id="calibration-message")
-        with gr.Column(scale=6, min_width=320):
-            sentence = gr.HTML(elem_id="calibration-sentence")
-            with gr.Column(visible=False) as figures:
-                gr.HTML("<h2>1 · Chosen mapping lengths</h2>")
-                curve = gr.Plot(
-                    show_label=False, label="Best mapping length by input length", elem_id="plot-calibration-chosen"
+    def __init__(self, service: ModelService, demo: gr.Blocks, state: PageState, mapping: MappingRow) -> None:
+        self.service, self.state, self.mapping = service, state, mapping
+        self.opened = gr.State(None)  # the preset of the figures and its file's name, where it isn't the model's own
+        with gr.Row(elem_classes="columns map-page"):
+            with gr.Column(scale=2, min_width=300, elem_classes="map-controls"):
+                gr.HTML(
+                    '<p class="sentence">Which mapping length suits which input? A calibration tries several at each '
+                    "input length, on text and with hidden numbers, and fits a curve to the best.</p>"
                 )
-                with gr.Row(elem_classes="planes"):
-                    with gr.Column(min_width=320) as of_loss:
-                        gr.HTML("<h2>2 · Loss against m</h2>")
-                        loss = gr.Plot(
-                            show_label=False, label="Loss against mapping length", elem_id="plot-calibration-loss"
-                        )
-                        gr.HTML(
-                            '<p class="caption">Where a line is least, that mapping length reads this input best. The '
-                            "rightmost point of an input within the window is plain RoPE: nothing mapped.</p>"
-                        )
-                    with gr.Column(min_width=320) as of_needles:
-                        gr.HTML("<h2>3 · Needles against m</h2>")
-                        needles = gr.Plot(
-                            show_label=False, label="Needles against mapping length", elem_id="plot-calibration-needles"
-                        )
-                        gr.HTML('<p class="caption">● all found &nbsp; ○ some &nbsp; × none</p>')
-                table = gr.HTML(elem_id="calibration-table")
-                every = gr.HTML(elem_id="calibration-every")
-                origin = gr.HTML(elem_id="calibration-origin")
+                with gr.Row(elem_classes="points"):
+                    self.upload = gr.UploadButton(
+                        "Open a preset file", size="sm", file_types=[".json"], type="filepath"
+                    )
+                    self.own = gr.Button("Show the model's own", size="sm")
+                self.use = gr.Button(
+                    "Run with the opened preset", variant="primary", visible=False, elem_id="calibration-use"
+                )
+                self.message = gr.HTML(elem_id="calibration-message")
+            with gr.Column(scale=6, min_width=320):
+                self.sentence = gr.HTML(elem_id="calibration-sentence")
+                with gr.Column(visible=False) as self.figures:
+                    self._lay_out_figures()
+        self._wire(demo)
 
-    # Handlers
+    def _lay_out_figures(self) -> None:
+        gr.HTML("<h2>1 · Chosen mapping lengths</h2>")
+        self.curve = gr.Plot(
+            show_label=False, label="Best mapping length by input length", elem_id="plot-calibration-chosen"
+        )
+        with gr.Row(elem_classes="planes"):
+            with gr.Column(min_width=320) as self.of_loss:
+                gr.HTML("<h2>2 · Loss against m</h2>")
+                self.loss = gr.Plot(
+                    show_label=False, label="Loss against mapping length", elem_id="plot-calibration-loss"
+                )
+                gr.HTML(
+                    '<p class="caption">Where a line is least, that mapping length reads this input best. The '
+                    "rightmost point of an input within the window is plain RoPE: nothing mapped.</p>"
+                )
+            with gr.Column(min_width=320) as self.of_needles:
+                gr.HTML("<h2>3 · Needles against m</h2>")
+                self.needles = gr.Plot(
+                    show_label=False, label="Needles against mapping length", elem_id="plot-calibration-needles"
+                )
+                gr.HTML('<p class="caption">● all found &nbsp; ○ some &nbsp; × none</p>')
+        self.table = gr.HTML(elem_id="calibration-table")
+        self.every = gr.HTML(elem_id="calibration-every")
+        self.origin = gr.HTML(elem_id="calibration-origin")
 
-    def show(preset: Preset | None, name: str, words: str = "", model: str = "") -> list[Any]:
-        """A preset's figures; the model's own has no name. Without a preset, that this model has none."""
-        if preset is None:
-            blank = [None, words, "", calibration_views.no_sweep(model), gr.Column(visible=False)]
-            return [*blank, *[gr.skip()] * 7, gr.Button(visible=False)]
-        plots = loss_figure(preset), needle_figure(preset)
-        return [
-            (preset, name) if name else None, words, calibration_views.provenance(preset),
-            calibration_views.sentence(preset), gr.Column(visible=True),
-            as_plot(chosen_figure(preset), "lampe-calibration"),
-            *(gr.Column(visible=plot is not None) for plot in plots),
-            *(gr.skip() if plot is None else as_plot(plot, "lampe-sweep") for plot in plots),
-            calibration_views.chosen_table(preset), calibration_views.sweep_table(preset),
-            gr.Button(visible=bool(name)),
+    def _wire(self, demo: gr.Blocks) -> None:
+        drawn = [
+            self.opened, self.message, self.origin, self.sentence, self.figures, self.curve, self.of_loss,
+            self.of_needles, self.loss, self.needles, self.table, self.every, self.use,
         ]  # fmt: skip
+        gr.on([demo.load, self.state.model.change, self.own.click], self.show_own, self.state.chosen, drawn, **INTERNAL)
+        self.upload.upload(self.open_file, self.upload, drawn, **INTERNAL)
+        mapping = [self.state.chosen, self.mapping.back, self.mapping.in_use, self.message]
+        self.use.click(self.use_it, [self.opened, self.state.chosen], mapping, **INTERNAL)
+        self.mapping.back.click(lambda: "", None, self.message, **AT_ONCE)
 
-    drawn_in = [
-        shown, message, origin, sentence, figures, curve, of_loss, of_needles, loss, needles, table, every, use,
-    ]  # fmt: skip
-
-    def show_own(chosen: Chosen) -> list[Any]:
+    def show_own(self, chosen: Chosen) -> Shown:
+        """The sweep behind the model's own preset."""
         try:
-            return show(shipped(service.config(Chosen(chosen.model))), "", model=chosen.model.name)
+            preset = shipped(self.service.config(Chosen(chosen.model)))
         except LampeError as error:
-            return [gr.skip(), views.message(str(error)), *[gr.skip()] * (len(drawn_in) - 2)]
+            return {self.message: message(str(error))}
+        if preset:
+            return self._show(preset) | {self.opened: None, self.message: "", self.use: gr.Button(visible=False)}
+        return {
+            self.opened: None,
+            self.message: "",
+            self.origin: "",
+            self.sentence: views.no_sweep(chosen.model.name),
+            self.figures: gr.Column(visible=False),
+            self.use: gr.Button(visible=False),
+        }
 
-    def open_file(path: str) -> list[Any]:
+    def open_file(self, path: str) -> Shown:
+        """A preset that a visitor brings, to be looked at."""
         name = Path(path).name
         try:
-            return show(opened(path), name, views.note(f"{name} is open. Nothing runs with it yet."))
+            preset = opened(path)
         except (LampeError, OSError) as error:
-            return [gr.skip(), views.message(str(error)), *[gr.skip()] * (len(drawn_in) - 2)]
+            return {self.message: message(str(error))}
+        words = note(f"{name} is open. Nothing runs with it yet.")
+        shown = {self.opened: (preset, name), self.message: words, self.use: gr.Button(visible=True)}
+        return self._show(preset) | shown
 
-    def use_it(given: tuple[Preset, str], chosen: Chosen) -> list[Any]:
+    def use_it(self, given: tuple[Preset, str], chosen: Chosen) -> Shown:
+        """Answers, needle tests and the map follow the opened preset from now on."""
         preset, name = given
         try:
-            config, words = fitting(preset, service.config(Chosen(chosen.model)), chosen.model)
+            config, words = fitting(preset, self.service.config(Chosen(chosen.model)), chosen.model)
         except LampeError as error:
-            return [gr.skip(), gr.skip(), gr.skip(), views.message(str(error))]
-        line = calibration_views.in_use(config, name)
-        return [replace(chosen, config=config), gr.Button(visible=True), line, views.note(words)]
+            return {self.message: message(str(error))}
+        shown = self.mapping.show(views.in_use(config, name))
+        return {self.state.chosen: replace(chosen, config=config), self.message: note(words), **shown}
 
-    # Events
-
-    demo.load(show_own, chosen, drawn_in, **QUIET)
-    model.change(show_own, chosen, drawn_in, **QUIET)
-    own.click(show_own, chosen, drawn_in, **QUIET)
-    upload.upload(open_file, upload, drawn_in, **QUIET)
-    use.click(use_it, [shown, chosen], [chosen, back, in_use, message], **QUIET)
-    back.click(lambda: "", None, message, queue=False, **QUIET)
+    def _show(self, preset: Preset) -> Shown:
+        shown: Shown = {
+            self.origin: views.provenance(preset),
+            self.sentence: views.sentence(preset),
+            self.figures: gr.Column(visible=True),
+            self.curve: as_plot(chosen_figure(preset), "lampe-calibration"),
+            self.table: views.chosen_table(preset),
+            self.every: views.sweep_table(preset),
+        }
+        for column, plot, figure in (
+            (self.of_loss, self.loss, loss_figure(preset)),
+            (self.of_needles, self.needles, needle_figure(preset)),
+        ):
+            shown[column] = gr.Column(visible=figure is not None)
+            shown |= {plot: as_plot(figure, "lampe-sweep")} if figure else {}
+        return shown

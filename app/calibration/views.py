@@ -5,26 +5,9 @@ from __future__ import annotations
 from html import escape
 
 from app.calibration.figures import by_length
-from app.ui.html import table
+from app.ui.html import mapping_formula, table
 from lampe.calibration import Preset, Priced
-from lampe.methods import LampeConfig, ScaledSigmoid
-
-
-def mapping_formula(config: LampeConfig) -> str:
-    """How a configuration chooses its mapping length."""
-    mapping = config.mapping
-    if isinstance(mapping, int):
-        return f"m = {mapping:,} at every input length"
-    return f"m(l) = {curve_formula(mapping)}"
-
-
-def curve_formula(curve: ScaledSigmoid) -> str:
-    """The curve's right side with its numbers."""
-    sign = "−" if curve.intercept < 0 else "+"
-    text = f"{curve.maximum:,.5g} / (1 + e^−({curve.slope:.4g}·l {sign} {abs(curve.intercept):.4g}))"
-    if curve.short_mapping is not None:
-        text += f"; {curve.short_mapping:,} below {curve.short_length:,} tokens"
-    return text
+from lampe.methods import LampeConfig
 
 
 def sentence(preset: Preset) -> str:
@@ -39,15 +22,6 @@ def in_use(config: LampeConfig | None, name: str) -> str:
     return (
         f'<div class="status" role="status"><span>LaMPE runs with the opened preset <b>{escape(name)}</b>: '
         f'{mapping_formula(config)}. The figures behind it are in "Calibration".</span></div>'
-    )
-
-
-def as_published(config: LampeConfig) -> str:
-    """A line for all tabs while the published mapping is used."""
-    doubt = f" ({config.doubt})" if config.doubt else ""
-    return (
-        '<div class="status" role="status"><span>LaMPE runs <b>as published</b> in all tabs: '
-        f"{mapping_formula(config)}{doubt}.</span></div>"
     )
 
 

@@ -14,6 +14,9 @@ from lampe.positions import ChunkMap, IndexMap, PositionMap, RealMap, Region, Ro
 
 _HATCHES = {Role.COMPRESSED: "/", Role.FAR: "\\", Role.END: "."}
 _UNDER = "rgba(255,255,255,0.85)"  # behind a name on a hatched region; the page's style sheet darkens it
+BINS = 144
+"""Bins of the matrix along each side: with what hovering tells of each, all figures together stay under a megabyte."""
+
 _POINTS = 160  # a region; more can't be told apart at projector width
 
 

@@ -9,13 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import plotly.graph_objects as go
 
-from app.map.figures import Frame, binned, curves, formula, plain_line, plane_axes, region_line
+from app.map.figures import BINS, Frame, binned, curves, formula, plain_line, plane_axes, region_line
 from app.ui.figure import COLOURS, DASHES, GREY, Sheet, faint
 from lampe.positions import PositionMap, Region, Role
-
-BINS = 144
-"""Bins of the matrix along each side: with what hovering tells of each, all figures together stay under a megabyte."""
-
 
 # 3. The matrix of mapped positions
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
@@ -12,18 +9,29 @@ from urllib.parse import urlencode
 
 import lampe
 from app.errors import AskError
-from app.limits import whole_number
-from app.map.figures import Frame, curves, formula
+from app.limits import MAX_MAP_LENGTH, whole_number
+from app.map.figures import BINS, Frame
 from lampe.methods import METHODS, LampeConfig, Method, MethodError, ScaledSigmoid, method_class
 from lampe.positions import PositionMap, plain_map
 from lampe.presets import rescaled
 
-MAX_MAP_LENGTH = 1_048_576
 MOST_BESIDE = 5
 CUSTOM = "custom"
 """The model of nobody: a window of one's own, with Llama-3's curve rescaled to it."""
 
+ZOOMS = ("Whole text", "In × 4", "Out × 4", "Head border", "Tail border", "Stair steps")
+
 Kind = Literal["lampe", "uniform", "plain"]
+MODELS = {
+    "SmolLM2": "smollm2",
+    "Llama-2": "llama2",
+    "Llama-3": "llama3",
+    "Mistral": "mistral",
+    "Llama-3.1": "llama3.1",
+    "custom": CUSTOM,
+}
+"""By their names for people: keys of `lampe.PRESETS`, and a model of one's own."""
+
 KINDS: dict[str, Kind] = {
     "LaMPE": "lampe",
     "One uniform region (multi-grained off)": "uniform",
@@ -32,7 +40,7 @@ KINDS: dict[str, Kind] = {
 
 
 @dataclass(frozen=True)
-class MapView:
+class MapSettings:
     """The settings of the page; a link carries the ones that aren't the default.
 
     Parameters
@@ -85,7 +93,7 @@ class MapView:
     beside: tuple[str, ...] = ()
 
     @classmethod
-    def checked(cls, **given: Any) -> MapView:
+    def checked(cls, **given: Any) -> MapSettings:
         """The settings as a page or a link gives them: numbers may be floats, text or missing.
 
         Raises
@@ -102,13 +110,24 @@ class MapView:
         return view
 
     @classmethod
-    def of(cls, model: str) -> MapView:
+    def of(cls, model: str) -> MapSettings:
         """The view of a preset's own sizes."""
         preset = lampe.PRESETS[model]
         return cls(model=model, window=preset.window, head=preset.head, tail=preset.tail)
 
     @classmethod
-    def from_link(cls, parameters: Mapping[str, str]) -> tuple[MapView, list[str]]:
+    def running(cls, config: LampeConfig) -> MapSettings:
+        """The settings that answers and needle tests run with."""
+        name = next((name for name, preset in lampe.PRESETS.items() if preset == config), None)
+        if name:
+            return cls.of(name)
+        view = cls(CUSTOM, window=config.window, head=config.head, tail=config.tail, scale=config.attention_scale)
+        if isinstance(config.mapping, int):
+            return replace(view, mapping=config.mapping)
+        return view if config.basis == "rescaled" else replace(view, curve=curve_text(config.mapping))
+
+    @classmethod
+    def from_link(cls, parameters: Mapping[str, str]) -> tuple[MapSettings, list[str]]:
         """A link's settings; one that can't be used keeps its default, with a sentence about it."""
         view, problems = cls(), []
         for field in fields(cls):
@@ -131,7 +150,7 @@ class MapView:
     @property
     def link(self) -> str:
         """The query string that brings this view back."""
-        default = MapView() if self.model == CUSTOM else replace(MapView.of(self.model), window=self.window)
+        default = MapSettings() if self.model == CUSTOM else replace(MapSettings.of(self.model), window=self.window)
         values = asdict(self)
         given = {name: value for name, value in values.items() if value != getattr(default, name)}
         if self.beside:
@@ -173,6 +192,26 @@ class MapView:
         """The query token whose row is drawn: the last where the chosen one lies beyond the text."""
         last = self.length - 1
         return last if self.query is None else min(self.query, last)
+
+    def zoomed(self, name: str) -> tuple[int | None, int, int]:
+        """Another part of the matrix, one of `ZOOMS`: its tokens across, and the query and key in its middle."""
+        frame, position_map, last = self.frame, self.position_map, self.length - 1
+        query, key = (sum(side) // 2 for side in (frame.queries, frame.keys))
+        if name == "Whole text":
+            return None, 0, 0
+        if name.endswith("border"):
+            distance = position_map.head if name.startswith("Head") else self.length - position_map.tail
+            query = max(0, last - 32)
+            return min(64, self.length), query, max(0, query - distance)
+        if name == "Stair steps":  # about eight positions of Middle
+            tokens = 8 * self.length // max(1, position_map.mapping_length)
+            return min(max(32, tokens), BINS, self.length), last, last // 2
+        if name == "Out × 4":
+            across = 4 * frame.across
+            return (None, 0, 0) if across >= self.length else (across, query, key)
+        if self.across is None:  # the whole plane's middle is blank or nearly so: go in where attention is
+            query, key = last, last // 2
+        return min(frame.across, max(16, frame.across // 4)), query, key
 
 
 _RANGES = {
@@ -283,88 +322,3 @@ def check(config: LampeConfig, length: int, chosen: bool) -> None:
             f"Head + Tail ({config.head + config.tail:,}) must be less than the mapping length ({m:,}): no positions "
             "would be left for Middle. Make Head or Tail smaller, or the mapping length greater."
         )
-
-
-@dataclass(frozen=True)
-class Point:
-    """A view that makes one point."""
-
-    label: str
-    changes: dict[str, Any]
-    look: str
-
-
-SENTENCE = (
-    "The lamp in the lighthouse was lit by the keeper's daughter, who had learned from her father to read the "
-    "weather, the tide, the gulls and the silence that comes before a storm."
-)
-"""A text so short that each token can be seen."""
-
-POINTS = (
-    Point(
-        "Inside the window",
-        {"length": 4000},
-        "Half of the window, and shorter than this model's mapping length: nothing is compressed, every distance is "
-        "its own position, as in plain RoPE.",
-    ),
-    Point(
-        "Just past it",
-        {"length": 10_000},
-        "Plain RoPE's line leaves the window: its last part was never seen in training. LaMPE's stays below.",
-    ),
-    Point("4 × the window", {"length": 32_768}, "Head and Tail keep their exact steps; only Middle gets coarser."),
-    Point(
-        "16 × the window",
-        {"length": 131_072},
-        "A Middle token shares its position with a hundred others. Zoom the matrix to its stair steps.",
-    ),
-    Point(
-        "The paper's Llama-3 at 128K",
-        {"model": "llama3", "length": 131_072},
-        "Here the mapping length follows the paper's curve (figure 4): it grows with the input up to about three "
-        "quarters of the window.",
-    ),
-    Point(
-        "Without LaMPE",
-        {"length": 32_768, "kind": "plain"},
-        "Every distance is its own position, three quarters of them beyond anything the model was trained on.",
-    ),
-    Point(
-        "One sentence",
-        {"model": CUSTOM, "window": 24, "head": 6, "tail": 4, "mapping": 18},
-        "The whole method on one short text, token by token: hover over a word, or choose another query.",
-    ),
-)
-
-
-def as_json(view: MapView) -> str:
-    """All numbers of a view: its settings, the map's regions and formulas, and sampled points for the query."""
-    position_map = view.position_map
-    found = {
-        "view": asdict(view),
-        "window": view.config.window,
-        "basis": view.config.basis,
-        "mapping_length": position_map.mapping_length,
-        "compresses": position_map.compresses,
-        "regions": [
-            {**asdict(region), "formula": formula(region), "keys": keys}
-            for region, keys in zip(position_map.regions, position_map.key_counts(view.row), strict=True)
-        ],
-        "query": view.row,
-        "points": [asdict(curve) for curve in curves(position_map, view.row)],
-    }
-    return json.dumps(found, ensure_ascii=False, indent=1)
-
-
-def as_csv(view: MapView) -> str:
-    """The drawn points of the query's row, a line each."""
-    position_map = view.position_map
-    formulas = {region.name: formula(region) for region in position_map.regions}
-    text = io.StringIO()
-    lines = csv.writer(text)
-    lines.writerow(["region", "query", "key", "distance", "mapped_position", "formula"])
-    for curve in curves(position_map, view.row):
-        for distance, position in zip(curve.distances, curve.positions, strict=True):
-            key = view.row - distance
-            lines.writerow([curve.region, view.row, key, distance, position, formulas[curve.region]])
-    return text.getvalue()

@@ -1,19 +1,14 @@
-"""What people fill in for needle tests, checked, and the files that results are taken home in."""
+"""What people fill in for needle tests, checked."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from app.errors import AskError
-from app.limits import MAX_CHARACTERS, too_long, whole_number
-from app.map.settings import MAX_MAP_LENGTH
+from app.limits import MAX_CHARACTERS, MAX_MAP_LENGTH, too_long, whole_number
 from lampe.methods import method_class
-from lampe.needle import HAYSTACKS, Cell, Haystack, Needles, Result, file_needles, grid, read_rows, row_of
+from lampe.needle import HAYSTACKS, Cell, Haystack, Needles, file_needles, grid
 
 SOURCES = {
     "Python's language reference": "reference",
@@ -23,7 +18,6 @@ SOURCES = {
 MOST_METHODS = 6
 """Of one grid: as many heat maps can be compared at a glance."""
 MOST_TESTS = 400
-MOST_ROWS_BYTES = 5_000_000
 
 
 @dataclass(frozen=True)
@@ -125,50 +119,3 @@ def given_haystack(text: Any) -> Haystack:
 def haystack_of(source: str, document: str) -> Haystack:
     """The text to hide in."""
     return given_haystack(document) if source == "document" else HAYSTACKS[source]()
-
-
-def as_jsonl(results: Sequence[Result], ran_with: Mapping[str, Any]) -> str:
-    return "".join(row_of(result, ran_with) for result in results)
-
-
-def as_csv(results: Sequence[Result], ran_with: Mapping[str, Any]) -> str:
-    text = io.StringIO()
-    lines = csv.writer(text)
-    names = [field.name for field in fields(Result)]
-    lines.writerow([*names, *ran_with])
-    for result in results:
-        values = (getattr(result, name) for name in names)
-        cells = [" | ".join(value) if isinstance(value, tuple) else value for value in values]
-        lines.writerow([*cells, *ran_with.values()])
-    return text.getvalue()
-
-
-FILES = {"CSV": ("csv", as_csv), "JSONL": ("jsonl", as_jsonl)}
-
-
-def opened(path: Path) -> tuple[list[Result], dict[str, Any]]:
-    """The results in a file that a visitor brings, and the model and bits that they ran with.
-
-    Raises
-    ------
-    AskError, NeedleError
-        If it is too large, empty, or not such a file.
-    """
-    if path.stat().st_size > MOST_ROWS_BYTES:
-        raise AskError(f"This file is larger than {MOST_ROWS_BYTES / 1e6:.0f} MB; no grid here makes such a one.")
-    try:
-        rows = read_rows(path)
-    except UnicodeDecodeError:
-        raise AskError("This file isn't text, so it holds no results.") from None
-    if not rows:
-        raise AskError("This file is empty: it holds no results.")
-    results, (first, *others) = [result for result, _ in rows], [ran_with for _, ran_with in rows]
-    if any(other != first for other in others) or len({(r.task, r.haystack) for r in results}) > 1:
-        raise AskError("This file mixes results of several models, tasks or texts; a file of one of each can be shown.")
-    settings = {(r.method, r.length, r.mapping_length, r.head, r.tail, r.attention_scale) for r in results}
-    if len(settings) > len({(method, length) for method, length, *_ in settings}):
-        raise AskError("This file mixes results of several settings of a method; a file of one of each can be shown.")
-    points = len({r.length for r in results}) * len({r.depth for r in results})
-    if points > MOST_TESTS:
-        raise AskError(f"This file has {points:,} points of length and depth; at most {MOST_TESTS} can be drawn.")
-    return results, first

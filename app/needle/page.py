@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from app.errors import AskError
-from app.limits import whole_number
+from app.limits import MAX_MAP_LENGTH, whole_number
 from app.map.figures import Frame, distance_figure, regions_figure
-from app.map.settings import MAX_MAP_LENGTH
-from app.needle import views as needle_views
+from app.needle import figures, views
 from app.needle.forms import (
-    FILES,
     MOST_METHODS,
     READY,
     SOURCES,
     checked_grid,
     haystack_of,
     numbers,
-    opened,
     own_needle,
 )
+from app.needle.results import FILES, GridResults, opened
 from app.serving.reports import Update
 from app.serving.requests import Chosen
 from app.serving.service import ModelService
-from app.ui import html as views
-from app.ui.downloads import QUIET, saves
+from app.ui.downloads import saves
+from app.ui.events import AT_ONCE, INTERNAL, LATEST
 from app.ui.figure import as_plot
+from app.ui.html import message, note, side_by_side, status
 from app.ui.runs import Runs, measuring
+from app.ui.state import PageState
 from lampe.errors import LampeError
 from lampe.methods import METHODS, LampeConfig
-from lampe.needle import TASKS, Cell, Result
+from lampe.needle import TASKS, Cell
 
 # Plotly tells of clicks by an event of its own, on an element that is made anew with each result.
 _CLICKS = """
@@ -50,11 +50,11 @@ document.addEventListener('pointerover', (event) => {
 });
 """
 
+Shown = dict[Any, Any]
+"""New values by component."""
 
-def build_needle_tab(
-    service: ModelService, demo: gr.Blocks, document: gr.Textbox, chosen: gr.State, tokens: gr.State, pair: gr.State,
-    visitors: int,
-) -> None:  # fmt: skip
+
+class NeedleTab:
     """The tab's components and events, within the page's `Blocks`.
 
     Parameters
@@ -64,285 +64,298 @@ def build_needle_tab(
         The page.
     document : gr.Textbox
         The text of "Ask a document".
-    chosen : gr.State of Chosen
-        What this visitor runs.
-    tokens : gr.State of (int, int)
-        Set to the prompt's length: the map follows it.
-    pair : gr.State of (LampeConfig, length, query, key) or None
-        Set to the needle whose place the map is to show.
+    state : PageState
+        Its `lengths` and `pair` are set.
     visitors : int
-        How many may wait in the service's line at once, where they see their place.
+        How many may wait in the model's line at once, where they see their place.
     """
 
-    runs = Runs(demo)
-    measure = measuring(service, runs)
+    def __init__(
+        self, service: ModelService, demo: gr.Blocks, document: gr.Textbox, state: PageState, visitors: int
+    ) -> None:
+        self.service, self.document, self.state, self.runs = service, document, state, Runs(demo)
+        self.results, self.placed = gr.State(GridResults()), gr.State()
+        with gr.Row(elem_classes="columns"):
+            with gr.Column(scale=3, min_width=300):
+                self._lay_out_form()
+            with gr.Column(scale=5, min_width=320):
+                self.status = gr.HTML(elem_id="needle-status")
+                self._lay_out_one()
+                self._lay_out_grid()
+                self.file = gr.DownloadButton(visible="hidden", elem_id="needle-file")
+        self._wire_one(demo, visitors)
+        self._wire_grid(demo, visitors)
 
     # Layout
 
-    # Results of one task, text, model and LaMPE setting: what a heat map can put side by side.
-    kept, ran_with, placed = gr.State([]), gr.State({}), gr.State()
-    with gr.Row(elem_classes="columns"):
-        with gr.Column(scale=3, min_width=300):
-            with gr.Group():
-                source = gr.Radio(list(SOURCES.items()), value="reference", label="Hide it in", elem_id="needle-source")
-                task = gr.Radio(list(TASKS), value="single", label="Kind of needle", elem_id="needle-task")
-                methods = gr.Dropdown(
-                    [(method.title, key) for key, method in METHODS.items()],
-                    value=["rope", "lampe"],
-                    multiselect=True,
-                    max_choices=MOST_METHODS,
-                    label=f"Read by (up to {MOST_METHODS})",
-                    elem_id="needle-methods",
-                )
-                seed = gr.Number(0, label="Seed", elem_id="needle-seed")
-            with gr.Tabs() as kinds:
-                with gr.Tab("One test"):
-                    length = gr.Number(12_288, label="Prompt length (tokens)", elem_id="needle-length")
-                    depth = gr.Slider(0, 1, 0.5, step=0.05, label="Depth of the needle", elem_id="needle-depth")
-                    with gr.Row():
-                        key = gr.Textbox(
-                            label="Your own needle: the number of the…", placeholder="drawn by the seed", min_width=140
-                        )
-                        value = gr.Textbox(label="is", placeholder="drawn by the seed", min_width=140)
-                    one = gr.Button("Hide it and ask", variant="primary", elem_id="needle-one")
-                with gr.Tab("A grid"):
-                    with gr.Row(elem_classes="points"):
-                        ready = [gr.Button(choice.label, size="sm") for choice in READY]
-                    lengths = gr.Textbox("2048, 4096", label="Prompt lengths (tokens)", elem_id="needle-lengths")
-                    depths = gr.Textbox("0.1, 0.5, 0.9", label="Depths", elem_id="needle-depths")
-                    trials = gr.Number(1, label="Trials for each", elem_id="needle-trials")
-                    time = gr.HTML(elem_id="needle-time")
-                    many = gr.Button("Run the grid, or go on with it", variant="primary", elem_id="needle-grid")
-                    with gr.Row(elem_classes="points"):
-                        estimate = gr.Button("How long will it take?", size="sm")
-                        clear = gr.Button("Forget its results", size="sm")
-            halt = gr.Button("Stop", variant="stop", elem_id="needle-stop")
-        with gr.Column(scale=5, min_width=320):
-            status = gr.HTML(elem_id="needle-status")
-            with gr.Column() as of_one:
-                answers = gr.HTML(elem_id="needle-answers")
-                place = gr.HTML(elem_id="needle-place")
-                to_map = gr.Button("See its place in the position map", size="sm", visible=False)
-                with gr.Row(elem_classes="planes"):
-                    distance = gr.Plot(
-                        show_label=False,
-                        label="The needle's distance and mapped position",
-                        min_width=320,
-                        elem_id="plot-needle-distance",
-                    )
-                    plane = gr.Plot(show_label=False, label="The needle among the attention regions", min_width=280)
-                gr.HTML(
-                    "<p class=\"caption\">LaMPE's map of this prompt. The diamond is the needle, as the prompt's last "
-                    "token sees it.</p>"
-                )
-            with gr.Column(visible=False) as of_many:
-                heat = gr.Plot(
-                    show_label=False, label="Share found by length and depth", elem_id="plot-needle", visible=False
-                )
-                apart = gr.Plot(
-                    show_label=False, label="LaMPE's share less the other's", elem_id="plot-needle-apart", visible=False
-                )
-                details = gr.HTML(elem_id="needle-details")
-                table = gr.HTML(elem_id="needle-table")
+    def _lay_out_form(self) -> None:
+        with gr.Group():
+            sources = list(SOURCES.items())
+            self.source = gr.Radio(sources, value="reference", label="Hide it in", elem_id="needle-source")
+            self.task = gr.Radio(list(TASKS), value="single", label="Kind of needle", elem_id="needle-task")
+            self.methods = gr.Dropdown(
+                [(method.title, key) for key, method in METHODS.items()],
+                value=["rope", "lampe"],
+                multiselect=True,
+                max_choices=MOST_METHODS,
+                label=f"Read by (up to {MOST_METHODS})",
+                elem_id="needle-methods",
+            )
+            self.seed = gr.Number(0, label="Seed", elem_id="needle-seed")
+        with gr.Tabs() as self.kinds:
+            with gr.Tab("One test", id="one"):
+                self.length = gr.Number(12_288, label="Prompt length (tokens)", elem_id="needle-length")
+                self.depth = gr.Slider(0, 1, 0.5, step=0.05, label="Depth of the needle", elem_id="needle-depth")
+                with gr.Row():
+                    drawn: dict[str, Any] = {"placeholder": "drawn by the seed", "min_width": 140}
+                    self.key = gr.Textbox(label="Your own needle: the number of the…", **drawn)
+                    self.value = gr.Textbox(label="is", **drawn)
+                self.one = gr.Button("Hide it and ask", variant="primary", elem_id="needle-one")
+            with gr.Tab("A grid", id="grid"):
                 with gr.Row(elem_classes="points"):
-                    save_buttons = {name: gr.Button(name, size="sm") for name in FILES}
-                    upload = gr.UploadButton("Open a result file", size="sm", file_types=[".jsonl"], type="filepath")
-                points = gr.HTML(elem_id="needle-points", js_on_load=_CLICKS)
-            file = gr.DownloadButton(visible="hidden", elem_id="needle-file")
+                    self.ready = [gr.Button(choice.label, size="sm") for choice in READY]
+                self.lengths = gr.Textbox("2048, 4096", label="Prompt lengths (tokens)", elem_id="needle-lengths")
+                self.depths = gr.Textbox("0.1, 0.5, 0.9", label="Depths", elem_id="needle-depths")
+                self.trials = gr.Number(1, label="Trials for each", elem_id="needle-trials")
+                self.time = gr.HTML(elem_id="needle-time")
+                self.many = gr.Button("Run the grid, or go on with it", variant="primary", elem_id="needle-grid")
+                with gr.Row(elem_classes="points"):
+                    self.estimate = gr.Button("How long will it take?", size="sm")
+                    self.clear = gr.Button("Forget its results", size="sm")
+        self.halt = gr.Button("Stop", variant="stop", elem_id="needle-stop")
 
-    # Handlers
+    def _lay_out_one(self) -> None:
+        with gr.Column() as self.of_one:
+            self.answers = gr.HTML(elem_id="needle-answers")
+            self.place = gr.HTML(elem_id="needle-place")
+            self.to_map = gr.Button("See its place in the position map", size="sm", visible=False)
+            with gr.Row(elem_classes="planes"):
+                self.distance = gr.Plot(
+                    show_label=False,
+                    label="The needle's distance and mapped position",
+                    min_width=320,
+                    elem_id="plot-needle-distance",
+                )
+                self.plane = gr.Plot(show_label=False, label="The needle among the attention regions", min_width=280)
+            gr.HTML(
+                "<p class=\"caption\">LaMPE's map of this prompt. The diamond is the needle, as the prompt's last "
+                "token sees it.</p>"
+            )
 
-    def run_one(
-        source: str, task: str, methods: list[str], seed: float, length: float, depth: float, key: str, value: str,
-        text: str, chosen: Chosen, request: gr.Request,
-    ) -> Iterator[list[Any]]:  # fmt: skip
-        shown: dict[str, str] = {}
-        where = ""
-        found: Result | None = None
-
-        def now(words: str) -> list[Any]:
-            cards = views.side_by_side(list(shown.values()))
-            if found is None:
-                return [words, cards, where, gr.Button(visible=False), None, gr.skip(), gr.skip()]
-            pair = config, found.length, found.length - 1, found.place
-            return [words, cards, where, gr.Button(visible=True), pair, *maps(config, found.length, found.place)]
-
-        try:
-            with runs.started(request) as stop:
-                config = service.config(chosen)
-                cells = [
-                    Cell(task, _tokens(length), float(depth), method, seed=whole_number("The seed", seed))
-                    for method in dict.fromkeys(methods)
-                ]
-                if not 1 <= len(cells) <= MOST_METHODS:
-                    raise AskError(f"Choose one to {MOST_METHODS} methods that read the text.")
-                haystack, needle = haystack_of(source, text), own_needle(key, value)
-                for event in service.needles(haystack, cells, needle, stop, chosen):
-                    if isinstance(event, Update):
-                        yield [views.status(event), *[gr.skip()] * (len(tested) - 1)]
-                        continue
-                    found = event
-                    shown[event.method] = needle_views.card(event)
-                    ran = service.method(event.method, chosen).position_map(event.length)
-                    where += needle_views.place(event, ran)
-                    yield now("")
-                words = views.note("Stopped." if stop.is_set() else "Done.")
-                yield now(words) if found else [words, *[gr.skip()] * (len(tested) - 1)]
-        except LampeError as error:
-            yield [views.message(str(error)), *[gr.skip()] * (len(tested) - 1)]  # earlier results stay
-
-    def maps(config: LampeConfig, length: int, needle: int) -> list[Any]:
-        """Figures 1 and 2 of LaMPE's map of a prompt, with the needle in them."""
-        position_map = config.position_map(length)
-        return [
-            as_plot(distance_figure(position_map, config.window, needle=needle), "lampe-needle-distance"),
-            as_plot(regions_figure(position_map, Frame.whole(position_map), needle=needle), "lampe-needle-regions"),
-        ]
-
-    def moved(length: float, depth: float, chosen: Chosen) -> list[Any]:
-        """The same before the test: about where the needle will be."""
-        try:
-            tokens = _tokens(length)
-            if not 1 <= tokens <= MAX_MAP_LENGTH:
-                raise AskError(f"The prompt length is from 1 to {MAX_MAP_LENGTH:,} tokens.")
-            return ["", *maps(service.config(chosen), tokens, round(depth * (tokens - 1))), (tokens, tokens)]
-        except LampeError as error:
-            return [views.message(str(error)), gr.skip(), gr.skip(), gr.skip()]
-
-    def wanted_cells(
-        lengths: str, depths: str, trials: float, methods: list[str], task: str, seed: float
-    ) -> list[Cell]:
-        tokens = numbers("Prompt lengths", lengths, int, "2048, 4096")
-        places = tokens, numbers("Depths", depths, float, "0.1, 0.5, 0.9")
-        return checked_grid(task, *places, methods, trials, seed)
-
-    def run_grid(
-        results: list[Result], of: dict[str, Any], source: str, task: str, methods: list[str], seed: float,
-        lengths: str, depths: str, trials: float, text: str, chosen: Chosen, request: gr.Request,
-    ) -> Iterator[list[Any]]:  # fmt: skip
-        results = list(results)
-        try:
-            with runs.started(request) as stop:
-                own = {"model": chosen.model.name, "bits": chosen.model.bits}
-                wanted = wanted_cells(lengths, depths, trials, methods, task, seed)
-                haystack = haystack_of(source, text)
-                if results and (results[0].task, results[0].haystack, of) != (task, haystack.name, own):
-                    raise AskError(
-                        f"The results below are of the task {results[0].task!r} in {results[0].haystack!r}, read by "
-                        f"{of['model']} in {of['bits']} bits. Save them and forget them first: a heat map shows one "
-                        "task, text and model."
-                    )
-                now = service.methods_of(wanted, chosen)
-                if others := {result.method for result in results if not result.ran_by(now)}:
-                    names = " and ".join(METHODS[key].title for key in others)
-                    raise AskError(
-                        f"The results of {names} below were read with other settings than those that would run now. "
-                        "Save them and forget them first: a heat map shows one setting of a method."
-                    )
-                done = {result.cell for result in results}
-                missing = [cell for cell in wanted if cell not in done]
-                ran = 0
-                for event in service.needles(haystack, missing, stop=stop, chosen=chosen) if missing else ():
-                    if isinstance(event, Update):
-                        tests = f"{len(wanted) - len(missing) + ran} of {len(wanted)} tests done"
-                        yield [views.status(event) + views.note(tests), *[gr.skip()] * (len(filled) - 1)]
-                        continue
-                    ran += 1
-                    results.append(event)
-                    yield [gr.skip(), *shown(results, own, wanted)]
-                words = "Stopped: run it again to go on." if stop.is_set() else f"Done: {len(wanted)} tests."
-                yield [views.note(words), *shown(results, own, wanted)]
-        except LampeError as error:
-            yield [views.message(str(error)), *[gr.skip()] * (len(filled) - 1)]
-
-    def shown(results: list[Result], of: dict[str, Any], wanted: list[Cell] | None = None) -> list[Any]:
-        """The heat maps, with a blank for what is still to come, the buttons of their points, and the table."""
-        cells = [*(result.cell for result in results), *(wanted or [])]
-        plot = gr.Plot(as_plot(needle_views.heat(results, cells), "lampe-needles"), visible=bool(results))
-        less = needle_views.differences(results)
-        apart = gr.Plot(as_plot(less, "lampe-needles-apart") if less else None, visible=bool(less))
-        return [results, of, plot, apart, needle_views.point_buttons(results), needle_views.table(results)]
-
-    def tell_time(chosen: Chosen, results: list[Result], *asked: Any) -> str:
-        """How many tests are left to do of what the settings make, and how long they take here, if it is known."""
-        try:
-            done = {result.cell for result in results}
-            cells = [cell for cell in wanted_cells(*asked) if cell not in done]
-            return needle_views.time(len(cells), service.time_for(cells, chosen))
-        except LampeError as error:
-            return views.message(str(error))
-
-    def measure_time(chosen: Chosen, request: gr.Request, *values: Any) -> Iterator[str]:
-        words = ""
-        for words in measure(chosen, request):
-            yield words
-        if not words:
-            yield tell_time(chosen, *values)  # as it was asked
-
-    def look(results: list[Result], event: gr.EventData) -> str:
-        """What came of the point that was clicked."""
-        asked = event._data.get("point") if isinstance(event._data, dict) else None
-        tests = (tests for point, tests in needle_views.by_point(results).items() if str(point) == asked)
-        return needle_views.details(next(tests, []))
-
-    def show_kind(tab: gr.SelectData) -> list[Any]:
-        """What comes of one test, or of a grid."""
-        return [gr.Column(visible=tab.value == "One test"), gr.Column(visible=tab.value != "One test")]
-
-    def forget(request: gr.Request) -> list[Any]:
-        try:
-            runs.check_idle(request)
-        except AskError as error:
-            return [views.message(str(error)), *[gr.skip()] * len(filled)]
-        return ["", [], {}, gr.Plot(visible=False), gr.Plot(visible=False), "", "", ""]
-
-    def open_file(path: str, request: gr.Request) -> list[Any]:
-        try:
-            runs.check_idle(request)
-            results, of = opened(Path(path))
-            words = f"{len(results)} results opened: {of['model']} in {of['bits']} bits, task {results[0].task!r}."
-            return [views.note(words), *shown(results, of), ""]
-        except LampeError as error:
-            return [views.message(str(error)), *[gr.skip()] * len(filled)]
-
-    def in_file(name: str) -> Any:
-        ending, content = FILES[name]
-
-        def make(results: list[Result], of: dict[str, Any]) -> tuple[str, str]:
-            if not results:
-                raise AskError("There are no results yet: run a grid first.")
-            return f"lampe-needles.{ending}", content(results, of)
-
-        return make
+    def _lay_out_grid(self) -> None:
+        with gr.Column(visible=False) as self.of_many:
+            self.heat = gr.Plot(
+                show_label=False, label="Share found by length and depth", elem_id="plot-needle", visible=False
+            )
+            self.apart = gr.Plot(
+                show_label=False, label="LaMPE's share less the other's", elem_id="plot-needle-apart", visible=False
+            )
+            self.details = gr.HTML(elem_id="needle-details")
+            self.table = gr.HTML(elem_id="needle-table")
+            with gr.Row(elem_classes="points"):
+                self.save_buttons = {name: gr.Button(name, size="sm") for name in FILES}
+                self.upload = gr.UploadButton("Open a result file", size="sm", file_types=[".jsonl"], type="filepath")
+            self.points = gr.HTML(elem_id="needle-points", js_on_load=_CLICKS)
 
     # Events
 
-    common = [source, task, methods, seed]
-    running: dict[str, Any] = {"concurrency_limit": visitors, **QUIET}
-    tested = [status, answers, place, to_map, placed, distance, plane]
-    one.click(run_one, [*common, length, depth, key, value, document, chosen], tested, **running)
-    moves: dict[str, Any] = {"queue": False, "trigger_mode": "always_last", **QUIET}
-    placed_by = [length, depth, chosen]
-    gr.on([demo.load, chosen.change], lambda *values: moved(*values)[:3], placed_by, [status, distance, plane], **QUIET)
-    gr.on([length.change, depth.change], moved, placed_by, [status, distance, plane, tokens], **moves)
-    to_map.click(lambda placed: placed, placed, pair, **QUIET)
-    filled = [status, kept, ran_with, heat, apart, points, table]
-    asked: list[Any] = [chosen, kept, lengths, depths, trials, methods, task, seed]
-    gr.on([demo.load, *(part.change for part in [chosen, *asked[2:]])], tell_time, asked, time, **moves)
-    ran = many.click(run_grid, [kept, ran_with, *common, lengths, depths, trials, document, chosen], filled, **running)
-    ran.then(tell_time, asked, time, **QUIET)
-    estimate.click(measure_time, asked, time, **running)
-    kinds.select(show_kind, None, [of_one, of_many], **moves)
-    halt.click(runs.stop, queue=False, **QUIET)
-    clear.click(forget, None, [*filled, details], queue=False, **QUIET)
-    points.select(look, kept, details, queue=False, **QUIET)
-    upload.upload(open_file, upload, [*filled, details], **QUIET)
-    for button, choice in zip(ready, READY, strict=True):
-        values = (choice.lengths, choice.depths, choice.trials)
-        button.click(lambda values=values: values, None, [lengths, depths, trials], queue=False, **QUIET)
-    for name, button in save_buttons.items():
-        saves(button, [kept, ran_with], in_file(name), file, status)
+    def _wire_one(self, demo: gr.Blocks, visitors: int) -> None:
+        given = [*self._common, self.length, self.depth, self.key, self.value, self.document, self.state.chosen]
+        tested = [self.status, self.answers, self.place, self.to_map, self.placed, self.distance, self.plane]
+        self.one.click(self.run_one, given, tested, concurrency_limit=visitors, **INTERNAL)
+        place = [self.length, self.depth, self.state.chosen]
+        drawn = [self.status, self.distance, self.plane]
+        gr.on([demo.load, self.state.chosen.change], self.show_place, place, drawn, **INTERNAL)
+        moved = [self.length.change, self.depth.change]
+        gr.on(moved, self.move, place, [*drawn, self.state.lengths], **LATEST)
+        self.to_map.click(lambda placed: placed, self.placed, self.state.pair, **INTERNAL)
+        self.kinds.select(self.show_kind, None, [self.of_one, self.of_many], **LATEST)
+        self.halt.click(self.runs.stop, **AT_ONCE)
 
+    def _wire_grid(self, demo: gr.Blocks, visitors: int) -> None:
+        chosen, results = self.state.chosen, self.results
+        filled = [self.status, results, self.heat, self.apart, self.points, self.table]
+        asked: list[Any] = [chosen, results, self.lengths, self.depths, self.trials, self.methods, self.task, self.seed]
+        changed = [part.change for part in asked if part is not results]
+        gr.on([demo.load, *changed], self.tell_time, asked, self.time, **LATEST)
+        given = [results, *self._common, self.lengths, self.depths, self.trials, self.document, chosen]
+        running: dict[str, Any] = {"concurrency_limit": visitors, **INTERNAL}
+        ran = self.many.click(self.run_grid, given, filled, **running)
+        ran.then(self.tell_time, asked, self.time, **INTERNAL)
+        self.estimate.click(self.measure_time, asked, self.time, **running)
+        self.clear.click(self.forget, None, [*filled, self.details], **AT_ONCE)
+        self.points.select(self.look, results, self.details, **AT_ONCE)
+        self.upload.upload(self.open_file, self.upload, [*filled, self.details], **INTERNAL)
+        for button, choice in zip(self.ready, READY, strict=True):
+            values = choice.lengths, choice.depths, choice.trials
+            button.click(lambda values=values: values, None, [self.lengths, self.depths, self.trials], **AT_ONCE)
+        for name, button in self.save_buttons.items():
+            saves(button, [results], self.in_file(name), self.file, self.status)
 
-def _tokens(length: Any) -> int:
-    return whole_number("The prompt length", length)
+    @property
+    def _common(self) -> list[Any]:
+        return [self.source, self.task, self.methods, self.seed]
+
+    # One test
+
+    def run_one(
+        self, source: str, task: str, methods: list[str], seed: float, length: float, depth: float, key: str,
+        value: str, text: str, chosen: Chosen, request: gr.Request,
+    ) -> Iterator[Shown]:  # fmt: skip
+        """Hide a needle, ask for it with each method, and show the answers as they come."""
+        cards, places = [], ""
+        try:
+            with self.runs.started(request) as stop:
+                config = self.service.config(chosen)
+                tokens, drawn = whole_number("The prompt length", length), whole_number("The seed", seed)
+                cells = [Cell(task, tokens, float(depth), method, seed=drawn) for method in dict.fromkeys(methods)]
+                if not 1 <= len(cells) <= MOST_METHODS:
+                    raise AskError(f"Choose one to {MOST_METHODS} methods that read the text.")
+                haystack, needle = haystack_of(source, text), own_needle(key, value)
+                for event in self.service.needles(haystack, cells, needle, stop, chosen):
+                    if isinstance(event, Update):
+                        yield {self.status: status(event)}
+                        continue
+                    cards.append(views.card(event))
+                    ran = self.service.method(event.method, chosen).position_map(event.length)
+                    places += views.place(event, ran)
+                    yield {
+                        self.status: "",
+                        self.answers: side_by_side(cards),
+                        self.place: places,
+                        self.to_map: gr.Button(visible=True),
+                        self.placed: (config, event.length, event.length - 1, event.place),
+                        **self._maps(config, event.length, event.place),
+                    }
+                yield {self.status: note("Stopped." if stop.is_set() else "Done.")}
+        except LampeError as error:
+            yield {self.status: message(str(error))}  # earlier results stay
+
+    def _maps(self, config: LampeConfig, length: int, needle: int) -> Shown:
+        """Figures 1 and 2 of LaMPE's map of a prompt, with the needle in them."""
+        position_map = config.position_map(length)
+        plane = regions_figure(position_map, Frame.whole(position_map), needle=needle)
+        distance = distance_figure(position_map, config.window, needle=needle)
+        return {
+            self.distance: as_plot(distance, "lampe-needle-distance"),
+            self.plane: as_plot(plane, "lampe-needle-regions"),
+        }
+
+    def show_place(self, length: float, depth: float, chosen: Chosen) -> Shown:
+        """The same before the test: about where the needle will be."""
+        try:
+            tokens = whole_number("The prompt length", length)
+            if not 1 <= tokens <= MAX_MAP_LENGTH:
+                raise AskError(f"The prompt length is from 1 to {MAX_MAP_LENGTH:,} tokens.")
+            return {self.status: "", **self._maps(self.service.config(chosen), tokens, round(depth * (tokens - 1)))}
+        except LampeError as error:
+            return {self.status: message(str(error))}
+
+    def move(self, length: float, depth: float, chosen: Chosen) -> Shown:
+        """Another place: the map follows it."""
+        shown = self.show_place(length, depth, chosen)
+        return shown | ({self.state.lengths: (int(length), int(length))} if self.plane in shown else {})
+
+    def show_kind(self, tab: gr.SelectData) -> Shown:
+        """What comes of one test, or of a grid."""
+        one = tab.index == 0
+        return {self.of_one: gr.Column(visible=one), self.of_many: gr.Column(visible=not one)}
+
+    # A grid
+
+    def run_grid(
+        self, results: GridResults, source: str, task: str, methods: list[str], seed: float, lengths: str, depths: str,
+        trials: float, text: str, chosen: Chosen, request: gr.Request,
+    ) -> Iterator[Shown]:  # fmt: skip
+        """Run what a grid still lacks, and show the results as they come."""
+        try:
+            with self.runs.started(request) as stop:
+                wanted = self._wanted(lengths, depths, trials, methods, task, seed)
+                haystack, model = haystack_of(source, text), chosen.model
+                results = results.going_on(task, haystack.name, {"model": model.name, "bits": model.bits})
+                results.check_settings(self.service.methods_of(wanted, chosen))
+                missing = results.missing(wanted)
+                done = len(wanted) - len(missing)
+                for event in self.service.needles(haystack, missing, stop=stop, chosen=chosen) if missing else ():
+                    if isinstance(event, Update):
+                        told = status(event) + note(f"{done} of {len(wanted)} tests done")
+                        yield {self.status: told}
+                        continue
+                    done, results = done + 1, results.with_one(event)
+                    yield self._show(results, wanted)
+                words = "Stopped: run it again to go on." if stop.is_set() else f"Done: {len(wanted)} tests."
+                yield {self.status: note(words), **self._show(results, wanted)}
+        except LampeError as error:
+            yield {self.status: message(str(error))}
+
+    def _wanted(
+        self, lengths: str, depths: str, trials: float, methods: list[str], task: str, seed: float
+    ) -> list[Cell]:
+        tokens = numbers("Prompt lengths", lengths, int, "2048, 4096")
+        places = numbers("Depths", depths, float, "0.1, 0.5, 0.9")
+        return checked_grid(task, tokens, places, methods, trials, seed)
+
+    def _show(self, results: GridResults, wanted: list[Cell] | None = None) -> Shown:
+        """The heat maps, with a blank for what is still to come, the buttons of their points, and the table."""
+        rows = results.rows
+        cells = [*(result.cell for result in rows), *(wanted or [])]
+        less = figures.differences(rows)
+        return {
+            self.results: results,
+            self.heat: gr.Plot(as_plot(figures.heat(rows, cells), "lampe-needles"), visible=bool(rows)),
+            self.apart: gr.Plot(as_plot(less, "lampe-needles-apart") if less else None, visible=bool(less)),
+            self.points: views.point_buttons(rows),
+            self.table: views.table(rows),
+        }
+
+    def tell_time(self, chosen: Chosen, results: GridResults, *asked: Any) -> str:
+        """How many tests are left to do of what the settings make, and how long they take here, if it is known."""
+        try:
+            cells = results.missing(self._wanted(*asked))
+            return views.time(len(cells), self.service.time_for(cells, chosen))
+        except LampeError as error:
+            return message(str(error))
+
+    def measure_time(self, chosen: Chosen, request: gr.Request, *asked: Any) -> Iterator[str]:
+        """The same after this machine's speed was measured."""
+        words = ""
+        for words in measuring(self.service, self.runs)(chosen, request):
+            yield words
+        if not words:
+            yield self.tell_time(chosen, *asked)
+
+    def look(self, results: GridResults, event: gr.EventData) -> str:
+        """What came of the point that was clicked."""
+        asked = event._data.get("point") if isinstance(event._data, dict) else None
+        tests = (tests for point, tests in figures.by_point(results.rows).items() if str(point) == asked)
+        return views.details(next(tests, []))
+
+    def forget(self, request: gr.Request) -> Shown:
+        """No results any more."""
+        try:
+            self.runs.check_idle(request)
+        except AskError as error:
+            return {self.status: message(str(error))}
+        return {self.status: "", self.details: "", **self._show(GridResults())}
+
+    def open_file(self, path: str, request: gr.Request) -> Shown:
+        """The results of a file that a visitor brings."""
+        try:
+            self.runs.check_idle(request)
+            results = opened(Path(path))
+        except LampeError as error:
+            return {self.status: message(str(error))}
+        rows, ran = results.rows, results.ran_with
+        words = f"{len(rows)} results opened: {ran['model']} in {ran['bits']} bits, task {rows[0].task!r}."
+        return {self.status: note(words), self.details: "", **self._show(results)}
+
+    def in_file(self, name: str) -> Callable[[GridResults], tuple[str, str]]:
+        """What a button saves: a file's name and its text."""
+        ending, content = FILES[name]
+
+        def make(results: GridResults) -> tuple[str, str]:
+            if not results.rows:
+                raise AskError("There are no results yet: run a grid first.")
+            return f"lampe-needles.{ending}", content(results)
+
+        return make

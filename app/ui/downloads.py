@@ -9,11 +9,9 @@ from typing import Any
 
 import gradio as gr
 
-from app.ui import html as views
+from app.ui.events import INTERNAL
+from app.ui.html import message as sentence
 from lampe.errors import LampeError
-
-QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-"""For events that show by themselves what they do, and are no endpoints."""
 
 
 def saves(
@@ -37,12 +35,12 @@ def saves(
         try:
             name, text = make(*values)
         except LampeError as error:
-            yield None, views.message(str(error))
+            yield None, sentence(str(error))
             return
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / name
             path.write_text(text, encoding="utf-8")
             yield str(path), gr.skip()  # gradio takes a copy, which it deletes after a while
 
-    made = button.click(save, inputs, [file, message], concurrency_limit=1, **QUIET)
-    made.then(js=f"() => setTimeout(() => document.querySelector('#{file.elem_id}')?.click(), 300)", **QUIET)
+    made = button.click(save, inputs, [file, message], concurrency_limit=1, **INTERNAL)
+    made.then(js=f"() => setTimeout(() => document.querySelector('#{file.elem_id}')?.click(), 300)", **INTERNAL)

@@ -7,48 +7,54 @@ from typing import Any
 
 import gradio as gr
 
-from app.calibration import views as calibration_views
 from app.serving.requests import Chosen
 from app.serving.service import ModelService
-from app.ui import html as views
-from app.ui.downloads import QUIET
+from app.ui.events import AT_ONCE, INTERNAL
+from app.ui.html import as_published, message
+from app.ui.state import PageState
 from lampe.errors import LampeError
 
 
-def build_mapping_row(service: ModelService, model: gr.State, chosen: gr.State) -> tuple[gr.HTML, gr.Button]:
+class MappingRow:
     """The components and events, within the page's `Blocks`.
 
     Parameters
     ----------
     service : ModelService
-    model : gr.State of ModelChoice
-        What this visitor runs.
-    chosen : gr.State of Chosen
-        The same with LaMPE's settings, which are set.
+    state : PageState
+        Its LaMPE settings are set.
 
-    Returns
-    -------
-    (gr.HTML, gr.Button)
-        The line, and the button that leads back to the model's own mapping: shown while another one is in use.
+    Attributes
+    ----------
+    in_use : gr.HTML
+        The line.
+    back : gr.Button
+        Leads back to the model's own mapping: shown while another one is in use.
     """
-    with gr.Row(elem_classes="mapping-row"):
-        published = gr.Button("LaMPE as published", size="sm", elem_id="as-published")
-        back = gr.Button("Back to this model's own mapping", size="sm", visible=False, elem_id="mapping-back")
-    in_use = gr.HTML(elem_id="preset-in-use")
 
-    def publish(chosen: Chosen) -> list[Any]:
+    def __init__(self, service: ModelService, state: PageState) -> None:
+        self.service, self.state = service, state
+        with gr.Row(elem_classes="mapping-row"):
+            published = gr.Button("LaMPE as published", size="sm", elem_id="as-published")
+            self.back = gr.Button("Back to this model's own mapping", size="sm", visible=False, elem_id="mapping-back")
+        self.in_use = gr.HTML(elem_id="preset-in-use")
+        shown = [state.chosen, self.back, self.in_use]
+        published.click(self.publish, state.chosen, shown, **INTERNAL)
+        self.back.click(self.leave, state.chosen, shown, **INTERNAL)  # queued: else nothing hears of the new state
+        state.model.change(lambda: self.show(""), None, shown[1:], **AT_ONCE)
+
+    def show(self, line: str) -> dict[Any, Any]:
+        """What is in use instead of the model's own mapping; nothing if that is."""
+        return {self.in_use: line, self.back: gr.Button(visible=bool(line))}
+
+    def publish(self, chosen: Chosen) -> dict[Any, Any]:
         """Answers, needle tests and the map follow the paper's mapping lengths from now on."""
         try:
-            config = service.published(chosen)
-            return [replace(chosen, config=config), gr.Button(visible=True), calibration_views.as_published(config)]
+            config = self.service.published(chosen)
         except LampeError as error:
-            return [gr.skip(), gr.skip(), views.message(str(error))]
+            return {self.in_use: message(str(error))}
+        return {self.state.chosen: replace(chosen, config=config), **self.show(as_published(config))}
 
-    def leave(chosen: Chosen) -> list[Any]:
-        return [Chosen(chosen.model), gr.Button(visible=False), ""]
-
-    shown = [chosen, back, in_use]
-    published.click(publish, chosen, shown, **QUIET)
-    back.click(leave, chosen, shown, **QUIET)  # queued: else nothing hears that the state has changed
-    model.change(lambda: [gr.Button(visible=False), ""], None, [back, in_use], queue=False, **QUIET)
-    return in_use, back
+    def leave(self, chosen: Chosen) -> dict[Any, Any]:
+        """They follow the model's own again."""
+        return {self.state.chosen: Chosen(chosen.model), **self.show("")}

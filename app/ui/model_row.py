@@ -11,15 +11,16 @@ from app.errors import AskError
 from app.serving.requests import Chosen
 from app.serving.service import ModelService
 from app.settings import ModelChoice
-from app.ui import html as views
-from app.ui.downloads import QUIET
+from app.ui import html
+from app.ui.events import AT_ONCE, INTERNAL
 from app.ui.runs import Runs
+from app.ui.state import PageState
 from lampe.errors import LampeError
 
-_PRECISIONS = {name: bits for bits, name in views.PRECISIONS.items()}
+_PRECISIONS = [(name, bits) for bits, name in html.PRECISIONS.items()]
 
 
-def build_model_row(service: ModelService, demo: gr.Blocks, model: gr.State, chosen: gr.State, visitors: int) -> None:
+class ModelRow:
     """The components and events, within the page's `Blocks`.
 
     Parameters
@@ -27,55 +28,54 @@ def build_model_row(service: ModelService, demo: gr.Blocks, model: gr.State, cho
     service : ModelService
     demo : gr.Blocks
         The page.
-    model : gr.State of ModelChoice
-        Set to a model that was loaded; so is `chosen`.
-    chosen : gr.State of Chosen
+    state : PageState
+        Set to a model that was loaded.
     visitors : int
-        How many may wait in the service's line at once.
+        How many may wait in the model's line at once.
     """
-    settings, runs = service.settings, Runs(demo)
-    names = [ModelChoice(name, 4).name for name in settings.offered]
 
-    # Layout
+    def __init__(self, service: ModelService, demo: gr.Blocks, state: PageState, visitors: int) -> None:
+        self.service, self.state, self.runs = service, state, Runs(demo)
+        settings = service.settings
+        self._ids = {ModelChoice(name, 4).name: name for name in settings.offered}
+        self.header = gr.HTML(html.header(settings.own))
+        with gr.Accordion("Another model or precision", open=False, elem_id="models"):
+            with gr.Row(elem_classes="model-choice"):
+                anything = ", or any model id of the Hugging Face Hub" if settings.allow_any_model else ""
+                name = gr.Dropdown(
+                    list(self._ids),
+                    value=next(iter(self._ids)),
+                    allow_custom_value=settings.allow_any_model,
+                    label=f"Model{anything}",
+                    elem_id="model-name",
+                )
+                bits = gr.Radio(_PRECISIONS, value=settings.bits, label="Precision", elem_id="model-bits")
+            with gr.Row(elem_classes="actions"):
+                load = gr.Button("Load it", variant="primary", elem_id="model-load")
+                halt = gr.Button("Stop", variant="stop", elem_id="model-stop")
+            self.status = gr.HTML(elem_id="model-status")
+        shown = [self.status, self.header, state.model, state.chosen]
+        load.click(self.take, [name, bits, state.model], shown, concurrency_limit=visitors, **INTERNAL)
+        halt.click(self.runs.stop, **AT_ONCE)
 
-    header = gr.HTML(views.header(settings.own))
-    with gr.Accordion("Another model or precision", open=False, elem_id="models"):
-        with gr.Row(elem_classes="model-choice"):
-            name = gr.Dropdown(
-                names,
-                value=names[0],
-                allow_custom_value=settings.allow_any_model,
-                label="Model" + (", or any model id of the Hugging Face Hub" if settings.allow_any_model else ""),
-                elem_id="model-name",
-            )
-            bits = gr.Radio(list(_PRECISIONS.items()), value=settings.bits, label="Precision", elem_id="model-bits")
-        with gr.Row(elem_classes="actions"):
-            load = gr.Button("Load it", variant="primary", elem_id="model-load")
-            halt = gr.Button("Stop", variant="stop", elem_id="model-stop")
-        status = gr.HTML(elem_id="model-status")
-
-    # Handlers
-
-    def take(name: str, bits: int, now: ModelChoice, request: gr.Request) -> Iterator[list[Any]]:
+    def take(self, name: str, bits: int, now: ModelChoice, request: gr.Request) -> Iterator[dict[Any, Any]]:
         """Load a model; the visitor's own stays as it is until that has come to an end."""
         try:
-            if not (name or "").strip():
+            named = (name or "").strip()
+            if not named:
                 raise AskError("There is no model named: choose one.")
-            named = {ModelChoice(one, 4).name: one for one in settings.offered}
-            choice = ModelChoice(named.get(name.strip(), name.strip()), bits)
-            with runs.started(request) as stop:
-                for update in service.prepare(Chosen(choice), stop):
-                    yield [views.status(update), *[gr.skip()] * 3]
+            choice = ModelChoice(self._ids.get(named, named), bits)
+            with self.runs.started(request) as stop:
+                for update in self.service.prepare(Chosen(choice), stop):
+                    yield {self.status: html.status(update)}
             if stop.is_set():
-                yield [views.note(f"Stopped. {now.name} stays."), *[gr.skip()] * 3]
+                yield {self.status: html.note(f"Stopped. {now.name} stays.")}
                 return
-            words = f"{choice.name} answers now: in this window of yours, in all tabs."
-            yield [views.note(words), views.header(choice), choice, Chosen(choice)]
+            yield {
+                self.status: html.note(f"{choice.name} answers now: in this window of yours, in all tabs."),
+                self.header: html.header(choice),
+                self.state.model: choice,
+                self.state.chosen: Chosen(choice),
+            }
         except LampeError as error:
-            yield [views.message(f"{error} Nothing has changed for you: {now.name} stays."), *[gr.skip()] * 3]
-
-    # Events
-
-    outputs = [status, header, model, chosen]
-    load.click(take, [name, bits, model], outputs, concurrency_limit=visitors, **QUIET)
-    halt.click(runs.stop, queue=False, **QUIET)
+            yield {self.status: html.message(f"{error} Nothing has changed for you: {now.name} stays.")}

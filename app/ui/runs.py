@@ -11,7 +11,7 @@ import gradio as gr
 from app.errors import AskError
 from app.serving.requests import Chosen
 from app.serving.service import ModelService
-from app.ui import html as views
+from app.ui.html import message, note, status
 from lampe.errors import LampeError
 
 
@@ -90,10 +90,10 @@ def measuring(service: ModelService, runs: Runs) -> Callable[[Chosen, gr.Request
         try:
             with runs.started(request, beside=True) as stop:
                 for update in service.measured(chosen, stop):
-                    yield views.status(update)
-            yield views.note("Stopped.") if stop.is_set() else ""
+                    yield status(update)
+            yield note("Stopped.") if stop.is_set() else ""
         except LampeError as error:
-            yield views.message(str(error))
+            yield message(str(error))
 
     return measure
 

@@ -14,6 +14,7 @@ from app.calibration.figures import chosen_figure, loss_figure, needle_figure
 from app.calibration.page import MOST_POINTS, fitting, opened, shipped
 from app.errors import AskError
 from app.settings import ModelChoice
+from app.ui.html import curve_formula
 from lampe.calibration import CalibrationError, write_preset
 from lampe.methods import ScaledSigmoid
 from tests.app.sweeps import BASE, LENGTHS, made
@@ -104,7 +105,7 @@ def test_the_formula_has_the_curves_numbers(preset):
     assert "the curve is used" in text
     assert "m = 2,048 at every input length" in calibration_views.in_use(BASE, "x.json")
     short = ScaledSigmoid(5000.0, 0.1, 2.0, 8192, 1536)
-    assert "1,536 below 8,192 tokens" in calibration_views.curve_formula(short)
+    assert "1,536 below 8,192 tokens" in curve_formula(short)
     assert calibration_views.in_use(None, "") == ""
 
 

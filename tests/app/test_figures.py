@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 import lampe
 from app.ask.examples import EXAMPLES
+from app.ask.views import length_readout, run_report
+from app.map.drawing import draw
 from app.map.figures import (
     Frame,
     area,
@@ -25,21 +27,12 @@ from app.map.figures import (
     regions_figure,
 )
 from app.map.more_figures import BINS, curve_figure, lengths_along, matrix, matrix_figure, row_figure, shares_figure
-from app.map.page import draw
-from app.map.settings import MapView
+from app.map.settings import MapSettings
+from app.map.views import map_sentence, map_table, regions_caption, shares_table, token_strip
 from app.serving.reports import Attention, RunReport
-from app.serving.requests import Request
+from app.serving.requests import Prompt, Request
 from app.ui.figure import as_plot
-from app.ui.html import (
-    length_readout,
-    map_sentence,
-    map_table,
-    message,
-    regions_caption,
-    run_report,
-    shares_table,
-    token_strip,
-)
+from app.ui.html import message
 
 SMOL = lampe.LampeConfig(8192, 512, 200, 2048)
 LLAMA31 = lampe.PRESETS["llama3.1"]
@@ -240,7 +233,14 @@ def test_measured_shares_are_drawn_as_they_are():
     assert traces["Middle"].y == pytest.approx(shares[1, :, :, 1].mean(1).tolist())
     assert traces["Tail, highest head"].y == pytest.approx(shares[1, :, :, 2].amax(1).tolist())
     run = Attention(
-        lampe.position_map(SMOL, 12_000), SMOL, (" the", "<b>"), (1, 2), Request("", ""), layers, shares.half()
+        lampe.position_map(SMOL, 12_000),
+        SMOL,
+        (" the", "<b>"),
+        (1, 2),
+        Request("", ""),
+        Prompt([1], (0, 1), 0),
+        layers,
+        shares.half(),
     )
     assert "&lt;b&gt;" in shares_table(run, 1)
     assert f"{shares[1].mean((0, 1))[0]:.1%}" in shares_table(run, 1)
@@ -259,18 +259,18 @@ def test_a_short_texts_tokens_are_escaped_and_coloured_by_region():
 @pytest.mark.parametrize(
     "view",
     [
-        MapView(),
-        MapView(length=1),
-        MapView(length=64, head=0, tail=0, mapping=10),
-        MapView(length=1_048_576, kind="plain"),
-        MapView("llama3.1", 1_048_576, 131_072, big=True),
-        MapView(kind="uniform", query=0),
-        MapView("custom", 40, 24, 6, 4, 18, across=16, at_query=30, at_key=30),
-        MapView("custom", 3000, 1, 0, 0, kind="plain"),
-        MapView("custom", 3000, 10, 0, 0),
-        MapView(length=1_048_576, across=BINS, at_query=1_048_575, at_key=500_000),
-        MapView(head=0),
-        MapView(tail=0),
+        MapSettings(),
+        MapSettings(length=1),
+        MapSettings(length=64, head=0, tail=0, mapping=10),
+        MapSettings(length=1_048_576, kind="plain"),
+        MapSettings("llama3.1", 1_048_576, 131_072, big=True),
+        MapSettings(kind="uniform", query=0),
+        MapSettings("custom", 40, 24, 6, 4, 18, across=16, at_query=30, at_key=30),
+        MapSettings("custom", 3000, 1, 0, 0, kind="plain"),
+        MapSettings("custom", 3000, 10, 0, 0),
+        MapSettings(length=1_048_576, across=BINS, at_query=1_048_575, at_key=500_000),
+        MapSettings(head=0),
+        MapSettings(tail=0),
     ],
     ids=str,
 )
@@ -311,18 +311,18 @@ def test_each_example_holds_its_fact_once(example):
 
 
 def test_a_missing_head_leaves_its_own_plane_out():
-    assert set(draw(MapView(head=0)).figures) >= {"regions-0", "regions-2"}
-    assert "regions-1" not in draw(MapView(head=0)).figures
-    assert "regions-2" not in draw(MapView(tail=0)).figures
+    assert set(draw(MapSettings(head=0)).figures) >= {"regions-0", "regions-2"}
+    assert "regions-1" not in draw(MapSettings(head=0)).figures
+    assert "regions-2" not in draw(MapSettings(tail=0)).figures
 
 
 def test_what_is_said_of_maps_that_compress_nothing():
-    plain = draw(MapView(length=1000, kind="plain"))
+    plain = draw(MapSettings(length=1000, kind="plain"))
     assert "mapping length" not in plain.sentence
-    curve = {trace.name: trace for trace in draw(MapView(kind="plain")).figures["curve"][1].data}["these settings"]
+    curve = {trace.name: trace for trace in draw(MapSettings(kind="plain")).figures["curve"][1].data}["these settings"]
     assert curve.x == curve.y
-    assert "5,649 is clamped" in draw(MapView("llama3.1", 4000, 131_072)).sentence
-    custom = MapView("custom", 3000, 8192)
+    assert "5,649 is clamped" in draw(MapSettings("llama3.1", 4000, 131_072)).sentence
+    custom = MapSettings("custom", 3000, 8192)
     assert "isn't more than Head + Tail (712)" in draw(custom).sentence
     assert "not calibrated" in draw(custom).numbers
     assert "not calibrated" in draw(custom).captions["curve"]

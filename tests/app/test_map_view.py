@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 import lampe
 from app.errors import AskError
-from app.map.page import own_view, standalone
-from app.map.settings import CUSTOM, POINTS, MapView, as_csv, as_json, curve_text
+from app.map.drawing import as_csv, as_json, standalone
+from app.map.scenes import SCENES
+from app.map.settings import CUSTOM, MapSettings, curve_text
 from lampe.methods import LampeConfig, ScaledSigmoid
 from lampe.presets import rescaled
 
@@ -26,7 +27,7 @@ curve_texts = st.builds(
     ),
 )
 views = st.builds(
-    MapView,
+    MapSettings,
     model=st.sampled_from([*lampe.PRESETS, CUSTOM]),
     length=st.integers(1, 1_048_576),
     window=st.integers(1, 200_000),
@@ -50,32 +51,32 @@ def test_a_link_brings_the_view_back(view):
     if view.model != CUSTOM:
         given_ |= {"window": lampe.PRESETS[view.model].window, "curve": None}
     try:
-        view = MapView.checked(**given_)
+        view = MapSettings.checked(**given_)
     except AskError:
         return
-    found, problems = MapView.from_link(dict(parse_qsl(view.link[1:])))
+    found, problems = MapSettings.from_link(dict(parse_qsl(view.link[1:])))
     assert problems == []
     assert found == view
     assert found.position_map == view.position_map
 
 
-@given(st.dictionaries(st.sampled_from(list(asdict(MapView()))), st.text(max_size=20)))
+@given(st.dictionaries(st.sampled_from(list(asdict(MapSettings()))), st.text(max_size=20)))
 def test_no_link_can_break_the_page(parameters):
-    view, problems = MapView.from_link(parameters)
-    assert view == MapView.checked(**asdict(view))
+    view, problems = MapSettings.from_link(parameters)
+    assert view == MapSettings.checked(**asdict(view))
     assert all(problem.endswith((".", "'", '"')) for problem in problems)
 
 
 def test_a_links_wrong_value_gives_the_default_and_a_sentence():
-    view, problems = MapView.from_link({"model": "llama3", "length": "much", "head": "-4", "kind": "<b>"})
-    assert view == MapView("llama3")
+    view, problems = MapSettings.from_link({"model": "llama3", "length": "much", "head": "-4", "kind": "<b>"})
+    assert view == MapSettings("llama3")
     assert len(problems) == 3
     assert "'much' is not a number" in problems[0]
-    view, problems = MapView.from_link({"head": "7000"})
-    assert view == MapView()
+    view, problems = MapSettings.from_link({"head": "7000"})
+    assert view == MapSettings()
     assert "don't go together" in problems[0]
-    assert MapView.from_link({"length": "1e9"})[0] == MapView()
-    assert MapView.from_link({"length": "nan"})[0] == MapView()
+    assert MapSettings.from_link({"length": "1e9"})[0] == MapSettings()
+    assert MapSettings.from_link({"length": "nan"})[0] == MapSettings()
 
 
 @pytest.mark.parametrize(
@@ -102,23 +103,25 @@ def test_a_links_wrong_value_gives_the_default_and_a_sentence():
 )
 def test_impossible_settings_say_what_is_wrong(given_, message):
     with pytest.raises(AskError, match=message):
-        MapView.checked(**given_)
+        MapSettings.checked(**given_)
 
 
 def test_the_ablations_are_maps_of_the_library():
-    assert MapView().position_map == lampe.position_map(lampe.PRESETS["smollm2"], 12_000)
-    uniform = MapView(kind="uniform", mapping=2048).position_map
+    assert MapSettings().position_map == lampe.position_map(lampe.PRESETS["smollm2"], 12_000)
+    uniform = MapSettings(kind="uniform", mapping=2048).position_map
     assert [region.name for region in uniform.regions] == ["Middle"]
     assert uniform.relative(11_999, 0) == 11_999 * 2048 // 12_000
-    assert not MapView(kind="plain").position_map.compresses
-    assert MapView(mapping=3000).position_map.mapping_length == 3000
-    assert MapView(mapping=30_000, length=10_000, model="mistral", window=32_768).position_map.mapping_length == 10_000
+    assert not MapSettings(kind="plain").position_map.compresses
+    assert MapSettings(mapping=3000).position_map.mapping_length == 3000
+    assert (
+        MapSettings(mapping=30_000, length=10_000, model="mistral", window=32_768).position_map.mapping_length == 10_000
+    )
 
 
 def test_a_models_own_settings_open_the_page():
-    assert own_view(lampe.PRESETS["smollm2"]) == MapView()
+    assert MapSettings.running(lampe.PRESETS["smollm2"]) == MapSettings()
     other = rescaled(40_960)
-    view = own_view(other)
+    view = MapSettings.running(other)
     assert view.model == CUSTOM
     assert view.config == other
     assert view.curve is None, "nobody calibrated it: it is Llama-3's curve"
@@ -133,9 +136,9 @@ def test_a_models_own_settings_open_the_page():
     ],
 )
 def test_an_opened_presets_settings_are_the_maps(config):
-    view = own_view(config)
-    assert MapView.checked(**asdict(view)).config == config
-    assert MapView.from_link(dict(parse_qsl(view.link[1:]))) == (view, [])
+    view = MapSettings.running(config)
+    assert MapSettings.checked(**asdict(view)).config == config
+    assert MapSettings.from_link(dict(parse_qsl(view.link[1:]))) == (view, [])
 
 
 @pytest.mark.parametrize(
@@ -143,22 +146,22 @@ def test_an_opened_presets_settings_are_the_maps(config):
 )
 def test_a_curve_that_is_none_is_a_sentence(text):
     with pytest.raises(AskError, match=r"is no curve .* Write L, a and b between commas"):
-        MapView.checked(model=CUSTOM, curve=text)
+        MapSettings.checked(model=CUSTOM, curve=text)
 
 
 def test_a_query_beyond_the_text_is_the_last():
-    assert MapView.checked(length=100, query=70_000).row == 99
+    assert MapSettings.checked(length=100, query=70_000).row == 99
 
 
 def test_each_point_can_be_shown():
-    for point in POINTS:
+    for point in SCENES:
         model = point.changes.get("model", "smollm2")
         sizes = {} if model == CUSTOM else {"window": lampe.PRESETS[model].window}
-        MapView.checked(**{"length": 40, **sizes, **point.changes})
+        MapSettings.checked(**{"length": 40, **sizes, **point.changes})
 
 
 def test_the_files_hold_the_maps_numbers():
-    view = MapView(query=9000, mapping=2048)
+    view = MapSettings(query=9000, mapping=2048)
     found = json.loads(as_json(view))
     assert found["mapping_length"] == 2048
     assert found["view"]["query"] == 9000
@@ -171,7 +174,7 @@ def test_the_files_hold_the_maps_numbers():
 
 
 def test_the_standalone_page_needs_no_network():
-    page = standalone(MapView())
+    page = standalone(MapSettings())
     assert "At 12,000 tokens" in page
     assert page.count('class="plotly-graph-div"') == 7
     assert "<script src" not in page

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from app.map.method_figures import curves_figure, formulas_table, outline, planes_figure, stretch
-from app.map.settings import MapView
+from app.map.settings import MapSettings
 from lampe.errors import LampeError
 from lampe.methods import METHODS
 
@@ -85,17 +85,17 @@ def test_the_table_has_each_regions_formula_and_reach():
 
 def test_a_window_too_small_for_a_method_is_a_sentence():
     with pytest.raises(LampeError, match=r"near must be from 1 to .* for SelfExtend"):
-        MapView.checked(model="custom", window=2, head=0, tail=0, mapping=1, length=9, beside=["selfextend"])
+        MapSettings.checked(model="custom", window=2, head=0, tail=0, mapping=1, length=9, beside=["selfextend"])
 
 
 def test_a_link_carries_the_methods_and_refuses_unknown_ones():
-    view = MapView.checked(**{"beside": ["yarn", "dca"]})
+    view = MapSettings.checked(**{"beside": ["yarn", "dca"]})
     assert view.beside == ("yarn", "dca")
     assert "beside=yarn%2Cdca" in view.link
-    again, problems = MapView.from_link({"model": "smollm2", "beside": "yarn,dca"})
+    again, problems = MapSettings.from_link({"model": "smollm2", "beside": "yarn,dca"})
     assert (again.beside, problems) == (("yarn", "dca"), [])
-    _, problems = MapView.from_link({"model": "smollm2", "beside": "yarn,alibi"})
+    _, problems = MapSettings.from_link({"model": "smollm2", "beside": "yarn,alibi"})
     assert "There is no method 'alibi'" in problems[0]
-    _, problems = MapView.from_link({"model": "smollm2", "beside": "yarn,yarn"})
+    _, problems = MapSettings.from_link({"model": "smollm2", "beside": "yarn,yarn"})
     assert "At most 5 different methods" in problems[0]
     assert [method.key for method in again.methods] == ["lampe", "yarn", "dca"]

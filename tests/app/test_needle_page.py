@@ -10,9 +10,11 @@ import pytest
 
 import lampe
 from app.errors import AskError
-from app.needle.forms import READY, as_csv, as_jsonl, checked_grid, given_haystack, numbers, opened, own_needle
-from app.needle.views import Point, by_point, card, details, heat, place, point_buttons, table, time, verdict
-from lampe.needle import Cell, NeedleError, Result, read_results
+from app.needle.figures import GridPoint, by_point, heat
+from app.needle.forms import READY, checked_grid, given_haystack, numbers, own_needle
+from app.needle.results import GridResults, as_csv, as_jsonl, opened
+from app.needle.views import card, details, place, point_buttons, table, time, verdict
+from lampe.needle import Cell, NeedleError, Result, read_results, row_of
 
 RESULT = Result(
     "single", 4096, 0.5, "lampe", 0, 0, "reference", False, "What is it?", ("123",), "It is 123.", 1.0, 2000, 2095, 800,
@@ -58,10 +60,10 @@ def test_ready_grids_can_be_run():
 def test_results_survive_their_files(tmp_path):
     rows = [RESULT, replace(RESULT, method="rope", score=0.0, answer='a,\n"b"\u2028c', attention=None)]
     path = tmp_path / "rows.jsonl"
-    path.write_text(as_jsonl(rows, RAN_WITH), encoding="utf-8")
+    path.write_text(as_jsonl(GridResults(tuple(rows), RAN_WITH)), encoding="utf-8")
     assert read_results(path) == rows
-    assert opened(path) == (rows, RAN_WITH)
-    table = list(csv.DictReader(as_csv(rows, RAN_WITH).splitlines(keepends=True)))
+    assert opened(path) == GridResults(tuple(rows), RAN_WITH)
+    table = list(csv.DictReader(as_csv(GridResults(tuple(rows), RAN_WITH)).splitlines(keepends=True)))
     assert {row["bits"] for row in table} == {"4"}
     assert [row["answer"] for row in table] == [row.answer for row in rows]
 
@@ -73,7 +75,7 @@ def test_results_survive_their_files(tmp_path):
 def test_a_file_that_isnt_a_result_names_its_line(tmp_path, change):
     path = tmp_path / "rows.jsonl"
     row = json.dumps(asdict(RESULT) | RAN_WITH | change)
-    path.write_text(f"{as_jsonl([RESULT], RAN_WITH)}{row}\n", encoding="utf-8")
+    path.write_text(f"{row_of(RESULT, RAN_WITH)}{row}\n", encoding="utf-8")
     with pytest.raises(NeedleError, match="Line 2 of rows"):
         read_results(path)
 
@@ -92,7 +94,7 @@ def test_a_file_of_something_else_is_refused_in_words(tmp_path, content, reason)
 def test_a_file_that_heat_maps_cant_show_is_refused(tmp_path):
     path = tmp_path / "rows.jsonl"
     many = [replace(RESULT, length=1000 + n, depth=n / 1000) for n in range(21)]
-    path.write_text(as_jsonl(many, RAN_WITH), encoding="utf-8")
+    path.write_text(as_jsonl(GridResults(tuple(many), RAN_WITH)), encoding="utf-8")
     with pytest.raises(AskError, match="441 points of length and depth; at most 400"):
         opened(path)
     for other, ran_with in (
@@ -101,7 +103,10 @@ def test_a_file_that_heat_maps_cant_show_is_refused(tmp_path):
         (replace(RESULT, mapping_length=1024), RAN_WITH),
         (replace(RESULT, attention_scale=1.1), RAN_WITH),
     ):
-        path.write_text(as_jsonl([RESULT], RAN_WITH) + as_jsonl([other], ran_with), encoding="utf-8")
+        path.write_text(
+            row_of(RESULT, RAN_WITH) + row_of(other, ran_with),
+            encoding="utf-8",
+        )
         with pytest.raises(AskError, match="mixes results"):
             opened(path)
 
@@ -128,7 +133,7 @@ def test_the_heat_map_holds_the_means_and_blanks():
     assert (rope.name, ours.name) == ("Plain RoPE", "LaMPE")
     assert [list(row) for row in ours.z] == [[None, None], [0.5, None]]
     assert [list(row) for row in rope.z] == [[0.0, None], [None, None]]
-    assert ours.customdata[1][0] == str(Point("lampe", 4096, 0.5)), "a click there says which point it was"
+    assert ours.customdata[1][0] == str(GridPoint("lampe", 4096, 0.5)), "a click there says which point it was"
     assert "50%" in table(rows)
     assert table([]) == ""
 
@@ -140,7 +145,7 @@ def test_each_point_can_be_looked_into():
     for point in tests:
         assert f'data-point="{point}"' in buttons
     assert "◐ LaMPE, 4,096 tokens, depth 0.5: 50% of 2" in buttons
-    shown = details(tests[Point("lampe", 4096, 0.5)])
+    shown = details(tests[GridPoint("lampe", 4096, 0.5)])
     assert (shown.count("<li>"), "Trial 2" in shown) == (2, True)
     assert details([]) == point_buttons([]) == ""
 

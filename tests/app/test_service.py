@@ -356,7 +356,7 @@ def test_a_text_is_cut_to_the_window_where_it_is_longer(service):
     assert prompt.left_out == len(whole.ids) - len(prompt.ids) > 50
     report = last(service.ask(cut, visitor="dora")).report
     assert report.left_out == prompt.left_out
-    assert report.variant == cut.way == Variant("rope", cut=True)
+    assert report.variant == cut.variant == Variant("rope", cut=True)
     for way in (False, True):
         again = last(service.ask(replace(cut, cut=way), visitor="dora"))
         assert again.report.kept == (512 if way else 0), "neither takes the other's"

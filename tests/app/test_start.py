@@ -7,9 +7,11 @@ from pathlib import Path
 
 import gradio as gr
 
-from app.page import build
+from app.ask.page import AskTab
 from app.serving.requests import Chosen
+from app.serving.service import ModelService
 from app.settings import Settings
+from app.ui.state import PageState
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,8 +33,9 @@ def test_the_readme_names_the_gradio_that_is_required():
 
 def test_a_model_that_cant_be_had_doesnt_stop_the_page():
     settings = Settings("no such model", 4, 9000)
-    with (demo := build(settings)):
-        count = next(fn.fn for fn in demo.fns.values() if fn.name == "count")
-        shown = list(count("Some text.", "What?", 48, Chosen(settings.own), gr.Request(session_hash="ann")))
-    assert len(shown) == 1
-    assert "neither a folder" in shown[0][0]
+    with gr.Blocks() as demo:
+        state = PageState.of(settings)
+        tab = AskTab(ModelService(settings), demo, state, 2)
+    visitor = gr.Request(session_hash="ann")
+    (shown,) = tab.count("Some text.", "What?", 48, Chosen(settings.own), visitor)
+    assert "neither a folder" in shown[tab.length]
