@@ -4,13 +4,13 @@ import sys
 
 import gradio as gr
 
-from app.errors import AskError
 from app.page import LAUNCH, build
 from app.settings import Settings
+from lampe.errors import InputError
 
 try:
     settings = Settings.from_environment()
-except AskError as error:
+except InputError as error:
     sys.exit(str(error))
 demo: gr.Blocks = build(settings)
 

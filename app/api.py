@@ -11,7 +11,6 @@ import gradio as gr
 import lampe
 from app.documents.document import Part
 from app.documents.reading import read_document
-from app.errors import AskError
 from app.limits import MAX_MAP_LENGTH, whole_number
 from app.map.figures import curves
 from app.map.settings import check
@@ -22,7 +21,7 @@ from app.serving.requests import Chosen, Request, Sampling
 from app.serving.service import ModelService
 from app.settings import ModelChoice
 from app.ui.runs import Runs
-from lampe.errors import LampeError
+from lampe.errors import InputError, LampeError
 from lampe.methods import METHODS, LampeConfig
 from lampe.needle import HAYSTACKS
 from lampe.presets import rescaled
@@ -79,10 +78,10 @@ def build_api(service: ModelService, demo: gr.Blocks, visitors: int) -> None:
         visitor = request.session_hash if request else None
         try:
             if not isinstance(earlier, list) or not all(isinstance(turn, list) and len(turn) == 2 for turn in earlier):
-                raise AskError("Each earlier turn is a question and its answer.")
+                raise InputError("Each earlier turn is a question and its answer.")
             wanted = whole_number("passages_looked_at", passages_looked_at)
             if not 0 <= wanted <= _MOST_PASSAGES:
-                raise AskError(f"passages_looked_at must be 0 to {_MOST_PASSAGES}, not {wanted}.")
+                raise InputError(f"passages_looked_at must be 0 to {_MOST_PASSAGES}, not {wanted}.")
             turns = tuple((str(asked), str(said)) for asked, said in earlier)
             sampling, chosen = Sampling(temperature, top_p, seed), model_of(model, bits)
             asked = Request(text, question, method, max_new_tokens, turns, sampling, chosen, cut)
@@ -91,7 +90,7 @@ def build_api(service: ModelService, demo: gr.Blocks, visitors: int) -> None:
                     if update.report:
                         break
                 else:
-                    raise AskError("The caller has left.")
+                    raise InputError("The caller has left.")
                 figures = asdict(update.report)
                 if wanted and update.attention:
                     for event in service.evidence(update.attention, stop, visitor):
@@ -124,9 +123,9 @@ def build_api(service: ModelService, demo: gr.Blocks, visitors: int) -> None:
         """
         try:
             if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts) or not parts:
-                raise AskError("parts must be a list of texts.")
+                raise InputError("parts must be a list of texts.")
             if not isinstance(question, str):
-                raise AskError("question must be a text.")
+                raise InputError("question must be a text.")
             named = [Part(f"Part {number}", text) for number, text in enumerate(parts, 1)]
             until, chosen = len(parts) if last is None else last, model_of(model, bits)
             made = service.cut(keep, named, question, most_tokens, first, until, chosen)
@@ -156,7 +155,7 @@ def build_api(service: ModelService, demo: gr.Blocks, visitors: int) -> None:
             for name, value in given.items():
                 given[name] = whole_number(name, value)
                 if given[name] > MAX_MAP_LENGTH:
-                    raise AskError(f"{name} must be at most {MAX_MAP_LENGTH:,}, not {value:,}.")
+                    raise InputError(f"{name} must be at most {MAX_MAP_LENGTH:,}, not {value:,}.")
             length, window, head, tail = (given[name] for name in ("length", "window", "head", "tail"))
             own = service.config()
             curve = own if window == own.window else rescaled(max(1, window))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.errors import AskError
+from lampe.errors import InputError
 
 MAX_CHARACTERS = 5_000_000
 MAX_MAP_LENGTH = 1_048_576
@@ -16,11 +16,11 @@ def whole_number(name: str, value: Any) -> int:
 
     Raises
     ------
-    AskError
+    InputError
         If it isn't a whole number.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value or value % 1:
-        raise AskError(f"{name} must be a whole number, not {value!r}.")
+        raise InputError(f"{name} must be a whole number, not {value!r}.")
     return int(value)
 
 

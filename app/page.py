@@ -64,7 +64,7 @@ def build(settings: Settings) -> gr.Blocks:
     with gr.Blocks(title="LaMPE Lab", analytics_enabled=False, fill_width=True, delete_cache=(60, 120)) as demo:
         state = PageState.of(settings)
         ModelRow(service, demo, state, _VISITORS)
-        mapping = MappingRow(service, state)
+        mapping = MappingRow(service.published, state)
         with gr.Tabs(overflow_behavior="wrap") as tabs:  # a menu would hide one on a phone, by chance
             with gr.Tab("Ask a document", id="ask"):
                 ask = AskTab(service, demo, state, _VISITORS)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from app.errors import AskError
+from lampe.errors import InputError
 from lampe.models.load import DEFAULT_MODEL_NAME
 from lampe.models.memory import free_bytes
 
@@ -80,21 +80,21 @@ class Settings:
 
         Raises
         ------
-        AskError
+        InputError
             If a variable's value can't be used.
         """
         bits = environment.get("BITS") or "4"
         if bits not in ("4", "16"):
-            raise AskError(f"BITS is {bits!r}; it must be 4 or 16.")
+            raise InputError(f"BITS is {bits!r}; it must be 4 or 16.")
         limit = environment.get("MAX_INPUT_TOKENS") or str(default_token_limit(free_bytes()))
         if not limit.isdecimal() or int(limit) < 64:
-            raise AskError(f"MAX_INPUT_TOKENS is {limit!r}; it must be a whole number of at least 64.")
+            raise InputError(f"MAX_INPUT_TOKENS is {limit!r}; it must be a whole number of at least 64.")
         kept = environment.get("KEPT_MB") or str(free_bytes() // 8 // 2**20)
         if not kept.isdecimal():
-            raise AskError(f"KEPT_MB is {kept!r}; it must be a whole number of megabytes, 0 to keep nothing.")
+            raise InputError(f"KEPT_MB is {kept!r}; it must be a whole number of megabytes, 0 to keep nothing.")
         anything = environment.get("ALLOW_ANY_MODEL") or "0"
         if anything not in ("0", "1"):
-            raise AskError(f"ALLOW_ANY_MODEL is {anything!r}; it must be 1 or 0.")
+            raise InputError(f"ALLOW_ANY_MODEL is {anything!r}; it must be 1 or 0.")
         own = environment.get("MODEL_ID") or None
         more = tuple(name.strip() for name in environment.get("MODEL_IDS", "").split(",") if name.strip())
         return cls(

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from app.documents.document import Document, Part, text_of
-from app.errors import AskError
 from app.serving.document_cache import LAMPE
 from app.serving.reports import Attention, RunReport, Update
 from app.serving.requests import Chosen, Variant
+from lampe.errors import InputError
 
 MOST_BESIDE = 4
 CUT = Variant("rope", cut=True)
@@ -107,11 +107,11 @@ class Turn:
 
         Raises
         ------
-        AskError
+        InputError
         """
         variants = [LAMPE, *map(Variant, beside), *[CUT] * cut_too]
         if len(variants) > len(set(variants)) or len(beside) > MOST_BESIDE:
-            raise AskError(f"Choose up to {MOST_BESIDE} different methods beside LaMPE.")
+            raise InputError(f"Choose up to {MOST_BESIDE} different methods beside LaMPE.")
         return cls(question, variants)
 
     def after(self, conversation: Conversation | None, text: str, chosen: Chosen) -> Turn:
@@ -119,11 +119,11 @@ class Turn:
 
         Raises
         ------
-        AskError
+        InputError
             If the conversation was about something else.
         """
         if not conversation or (conversation.text, conversation.chosen) != (text, chosen):
-            raise AskError("The conversation was about another text or with another model: ask anew.")
+            raise InputError("The conversation was about another text or with another model: ask anew.")
         exchanges = conversation.exchanges
         turns = {variant: len(exchanges.get(variant, ())) for variant in self.variants}
         ready = [variant for variant in self.variants if turns[variant] == turns[LAMPE]]

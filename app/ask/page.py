@@ -15,7 +15,6 @@ from app.documents.cutting import WAYS
 from app.documents.document import Part
 from app.documents.kinds import EXTENSIONS
 from app.documents.reading import read_document
-from app.errors import AskError
 from app.limits import MAX_CHARACTERS, MAX_MAP_LENGTH, too_long, whole_number
 from app.map.figures import Frame, distance_figure, regions_figure
 from app.map.settings import MapSettings
@@ -30,7 +29,7 @@ from app.ui.figure import as_plot
 from app.ui.html import message, note, side_by_side, status
 from app.ui.runs import Runs, measuring
 from app.ui.state import PageState
-from lampe.errors import LampeError
+from lampe.errors import InputError, LampeError
 from lampe.inference.prompt import build_prompt
 from lampe.methods import METHODS
 
@@ -191,7 +190,7 @@ class AskTab:
         looking = [self.status, self.found, self.evidence, self.layers]
         self.look.click(self.look_back, self.state.attention, looking, **running)
         self.layers.input(self.show_evidence, [self.found, self.layers], self.evidence, **AT_ONCE)
-        measure = measuring(self.service, self.runs)
+        measure = measuring(self.service.measured, self.runs)
         self.timing.click(measure, self.state.chosen, self.status, **running).then(*counted, **INTERNAL)
 
     def _counted(self) -> list[Any]:
@@ -207,7 +206,7 @@ class AskTab:
                 yield drawn | {self.length: views.no_text(SHOWN_WITHOUT_TEXT), self.state.lengths: None}
                 return
             if len(text) + len(question) > MAX_CHARACTERS:
-                raise AskError(too_long(text + question))
+                raise InputError(too_long(text + question))
             if not self.service.tokenizer_ready(chosen):
                 about = max(1, round(len(text) / _CHARACTERS_PER_TOKEN))
                 estimate = self._show_length(chosen, about, budget, False)
@@ -240,7 +239,7 @@ class AskTab:
         yield {self.status: note("Reading the file…")}
         try:
             document = read_document(path)
-        except AskError as error:
+        except InputError as error:
             yield {self.status: message(str(error))}
             return
         opened = Opened.of(document)
@@ -254,7 +253,7 @@ class AskTab:
         """Leave out a part of the whole text, also where one was left out before; it is told, and can be had again."""
         try:
             if not text.strip():
-                raise AskError("There is no text to cut.")
+                raise InputError("There is no text to cut.")
             before = opened if opened and opened.text == text else Opened((Part("the text", text),))
             whole = before.whole or before.parts
             made = self.service.cut(way, whole, question, most, first, last, chosen)
@@ -339,7 +338,7 @@ class AskTab:
         """Which passages the last answer looked at: its tokens are run once more."""
         try:
             if attention is None:
-                raise AskError("There is no answer yet: ask first.")
+                raise InputError("There is no answer yet: ask first.")
             with self.runs.started(request) as stop:
                 for event in self.service.evidence(attention, stop, request.session_hash):
                     if not isinstance(event, Evidence):

@@ -11,7 +11,6 @@ import gradio as gr
 import lampe
 from app.calibration import views
 from app.calibration.figures import chosen_figure, loss_figure, needle_figure
-from app.errors import AskError
 from app.serving.requests import Chosen
 from app.serving.service import ModelService
 from app.settings import ModelChoice
@@ -21,7 +20,7 @@ from app.ui.html import message, note
 from app.ui.mapping_row import MappingRow
 from app.ui.state import PageState
 from lampe.calibration import Preset, read_preset
-from lampe.errors import LampeError
+from lampe.errors import InputError, LampeError
 
 SHIPPED = {"smollm2": Path(__file__).parents[2] / "assets" / "smollm2.json"}
 """The sweeps that `lampe.PRESETS` rest on, by their keys; those of the paper's models weren't published."""
@@ -39,12 +38,12 @@ def opened(path: str) -> Preset:
 
     Raises
     ------
-    AskError, CalibrationError
+    InputError, CalibrationError
         If it is none, or too large to be drawn.
     """
     preset = read_preset(path)
     if len(preset.measured) > MOST_POINTS:
-        raise AskError(
+        raise InputError(
             f"This preset has {len(preset.measured):,} measured points; at most {MOST_POINTS:,} are drawn here. "
             "`lampe.load_preset` takes it as it is."
         )
@@ -56,11 +55,11 @@ def fitting(preset: Preset, own: lampe.LampeConfig, model: ModelChoice) -> tuple
 
     Raises
     ------
-    AskError
+    InputError
         If it was made for another window.
     """
     if preset.config.window != own.window:
-        raise AskError(
+        raise InputError(
             f"This preset is for a window of {preset.config.window:,} tokens, and {model.name} has {own.window:,}: its "
             "mapping lengths mean nothing here. Run the app with the model it was made for."
         )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 from app.documents.document import Part, text_of
-from app.errors import AskError
+from lampe.errors import InputError
 
 Count = Callable[[str], int]
 """The tokens that a text takes, with whatever is always put around it: the question, the chat template."""
@@ -74,13 +74,13 @@ def cut(way: str, parts: Sequence[Part], count: Count, limit: int, first: int = 
 
     Raises
     ------
-    AskError
+    InputError
         As they do, and for another way.
     """
     if way == "parts":
         return cut_to_parts(parts, first, len(parts) if last is None else last, count, limit)
     if way not in WAYS:
-        raise AskError(f"What is kept must be one of {', '.join(WAYS)}, not {way!r:.40}.")
+        raise InputError(f"What is kept must be one of {', '.join(WAYS)}, not {way!r:.40}.")
     return (cut_end if way == "beginning" else cut_middle)(parts, count, limit)
 
 
@@ -96,7 +96,7 @@ def cut_end(parts: Sequence[Part], count: Count, limit: int) -> Cut:
 
     Raises
     ------
-    AskError
+    InputError
         If there is no room for any text.
     """
     text = text_of(parts)
@@ -115,7 +115,7 @@ def cut_middle(parts: Sequence[Part], count: Count, limit: int, share: float = 0
 
     Raises
     ------
-    AskError
+    InputError
         If there is no room for any text.
     """
     text = text_of(parts)
@@ -142,11 +142,11 @@ def cut_to_parts(parts: Sequence[Part], first: int, last: int, count: Count, lim
 
     Raises
     ------
-    AskError
+    InputError
         If there is no such range, no text in it, or no room for any text.
     """
     if not 1 <= first <= last <= len(parts):
-        raise AskError(
+        raise InputError(
             f"There is no range from {first} to {last}: the first mustn't be after the last, and the numbers go from 1 "
             f"to {len(parts):,}."
         )
@@ -154,7 +154,7 @@ def cut_to_parts(parts: Sequence[Part], first: int, last: int, count: Count, lim
     bounds = _bounds(parts)
     start, end = bounds[first - 1], bounds[last]
     if not text[start:end].strip():
-        raise AskError("There is no text in this range. Choose another.")
+        raise InputError("There is no text in this range. Choose another.")
     return _cut(
         parts,
         count,
@@ -174,7 +174,7 @@ def _cut(parts: Sequence[Part], count: Count, limit: int, most: int, choose: Cal
 
     tokens = count("")
     if tokens >= limit:
-        raise AskError(f"There is no room for any text: the question alone takes {tokens:,} of {limit:,} tokens.")
+        raise InputError(f"There is no room for any text: the question alone takes {tokens:,} of {limit:,} tokens.")
     low, high = 0, most + 1
     fitting: tuple[int, str, tuple[Stretch, ...]] = (tokens, "", ())
     over: int | None = None
@@ -198,7 +198,7 @@ def _cut(parts: Sequence[Part], count: Count, limit: int, most: int, choose: Cal
             size = low + min(max(1, between), high - low - 1)
     tokens, chosen, stretches = fitting
     if not stretches:
-        raise AskError(f"There is no room for any text: the limit is {limit:,} tokens.")
+        raise InputError(f"There is no room for any text: the limit is {limit:,} tokens.")
     left_out = _others(stretches, len(text))
     return Cut(chosen, tokens, stretches, left_out, _sentence(parts, left_out))
 

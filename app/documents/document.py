@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from app.errors import AskError
 from app.limits import MAX_CHARACTERS
+from lampe.errors import InputError
 
 _LONGEST_LABEL = 120
 _LINE_ENDS = re.compile("\r\n?|[\v\f\x85]")
@@ -76,7 +76,7 @@ def tidied(found: Found) -> Found:
 
     Raises
     ------
-    AskError
+    InputError
         If nothing is left, or more than is counted here.
     """
     parts, dropped = [], 0
@@ -87,7 +87,7 @@ def tidied(found: Found) -> Found:
         dropped += controls
     check_characters(sum(len(part.text) for part in parts))
     if not any(part.text.strip() for part in parts):
-        raise AskError("This file has no text in it.")
+        raise InputError("This file has no text in it.")
     notes = list(found.notes)
     if dropped:
         notes.append(f"{dropped:,} control characters, which are no text, were left out.")
@@ -97,7 +97,7 @@ def tidied(found: Found) -> Found:
 def check_characters(count: int) -> None:
     """Refuse more text than is counted here."""
     if count > MAX_CHARACTERS:
-        raise AskError(
+        raise InputError(
             f"This file has more than {MAX_CHARACTERS:,} characters of text, the limit here. Upload a part of it."
         )
 

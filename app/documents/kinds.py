@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from app.documents.sandbox.caps import PACKED_BYTES, TEXT_BYTES
-from app.errors import AskError
+from lampe.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,14 @@ def kind_of(name: str) -> Kind:
 
     Raises
     ------
-    AskError
+    InputError
         If it is none that is read here.
     """
     ending = PurePath(name).suffix.lower()
     for kind in KINDS:
         if ending in kind.endings:
             return kind
-    raise AskError(
+    raise InputError(
         f"{name} isn't a file that is read here, which are {', '.join(EXTENSIONS[:-1])} and {EXTENSIONS[-1]}; save "
         "its text as one of them and upload that."
     )
@@ -81,11 +81,11 @@ def check_content(name: str, kind: Kind, data: bytes) -> None:
 
     Raises
     ------
-    AskError
+    InputError
         If it is empty, or its ending lies.
     """
     if not data.strip():
-        raise AskError(f"{name} is empty.")
+        raise InputError(f"{name} is empty.")
     found = next((what for signature, what in _SIGNATURES if data.startswith(signature)), None)
     if kind.name == "pdf":
         right = b"%PDF-" in data[:1024]
@@ -99,7 +99,7 @@ def check_content(name: str, kind: Kind, data: bytes) -> None:
         found = "a web page"
     wanted = "plain text" if kind.max_bytes == TEXT_BYTES else kind.title
     said = f": by its content it is {found}" if found else " by its content"
-    raise AskError(f"{name} isn't {wanted}{said}. {_advice(kind, found)}")
+    raise InputError(f"{name} isn't {wanted}{said}. {_advice(kind, found)}")
 
 
 def _advice(kind: Kind, found: str | None) -> str:

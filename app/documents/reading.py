@@ -7,7 +7,7 @@ from pathlib import Path
 from app.documents.document import Document
 from app.documents.kinds import check_content, kind_of
 from app.documents.sandbox.apart import parse_apart
-from app.errors import AskError
+from lampe.errors import InputError
 
 
 def read_document(path: str) -> Document:
@@ -20,7 +20,7 @@ def read_document(path: str) -> Document:
 
     Raises
     ------
-    AskError
+    InputError
         If it can't be read: the sentence says why, what the limit is, and what to do.
     """
     file = Path(path)
@@ -28,7 +28,7 @@ def read_document(path: str) -> Document:
     kind = kind_of(name)
     size = file.stat().st_size
     if size > kind.max_bytes:
-        raise AskError(
+        raise InputError(
             f"{name} has {size:,} bytes; for {kind.title} the limit is {kind.max_bytes:,}. Upload a part of it."
         )
     data = file.read_bytes()

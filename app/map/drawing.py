@@ -14,11 +14,11 @@ from html import escape
 import plotly.graph_objects as go
 
 import lampe
-from app.errors import AskError
 from app.map import figures, more_figures, views
 from app.map.figures import curves, formula
 from app.map.settings import CUSTOM, MODELS, MapSettings
 from app.ui.figure import COLOURS
+from lampe.errors import InputError
 from lampe.methods import LampeConfig
 
 
@@ -140,5 +140,5 @@ def _count_large_file() -> None:
     """Keep visitors from filling the server's disk."""
     now = time.monotonic()
     if len(_large_files) == _LARGE_FILES_AN_HOUR and now - _large_files[0] < 3600:
-        raise AskError(f"This server has made {_LARGE_FILES_AN_HOUR} HTML files within an hour; try again later.")
+        raise InputError(f"This server has made {_LARGE_FILES_AN_HOUR} HTML files within an hour; try again later.")
     _large_files.append(now)

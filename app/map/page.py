@@ -11,7 +11,6 @@ from typing import Any
 import gradio as gr
 
 import lampe
-from app.errors import AskError
 from app.map import drawing, figures, method_figures, views
 from app.map.more_figures import shares_figure
 from app.map.scenes import SCENES, SENTENCE, Scene
@@ -24,7 +23,7 @@ from app.ui.events import AT_ONCE, INTERNAL, LATEST
 from app.ui.figure import as_plot
 from app.ui.html import message, status
 from app.ui.state import PageState
-from lampe.errors import LampeError
+from lampe.errors import InputError, LampeError
 from lampe.inference.prompt import pieces
 from lampe.methods import METHODS, LampeConfig
 
@@ -399,13 +398,13 @@ class MapTab:
         """A short text's tokens as text."""
         most, elsewhere = 20 * _SHORT_TEXT_TOKENS, 'Longer ones belong in "Ask a document", and the map follows them.'
         if len(text) > most:
-            raise AskError(
+            raise InputError(
                 f"This text has {len(text):,} characters; here each token is drawn, so at most {most:,} are read. "
                 f"{elsewhere}"
             )
         found = pieces(self.service.tokenizer(chosen), text)
         if len(found) > _SHORT_TEXT_TOKENS:
-            raise AskError(
+            raise InputError(
                 f"This text has {len(found):,} tokens; here each one is drawn, so the limit is {_SHORT_TEXT_TOKENS}. "
                 f"{elsewhere}"
             )

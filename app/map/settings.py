@@ -8,9 +8,9 @@ from typing import Any, Literal
 from urllib.parse import urlencode
 
 import lampe
-from app.errors import AskError
 from app.limits import MAX_MAP_LENGTH, whole_number
 from app.map.figures import BINS, Frame
+from lampe.errors import InputError
 from lampe.methods import METHODS, LampeConfig, Method, MethodError, ScaledSigmoid, method_class
 from lampe.positions import PositionMap, plain_map
 from lampe.presets import rescaled
@@ -138,13 +138,13 @@ class MapSettings:
                 view = replace(view, **{field.name: value})
                 if field.name == "model" and value != CUSTOM:
                     view = cls.of(value)  # the first field: those that follow change it
-            except AskError as error:
+            except InputError as error:
                 problems.append(f"The link's {field.name} isn't used. {error}")
         if view.model != CUSTOM:
             view = replace(view, window=lampe.PRESETS[view.model].window, curve=None)
         try:
             return cls.checked(**asdict(view)), problems
-        except AskError as error:
+        except InputError as error:
             return cls(), [*problems, f"The link's settings don't go together, so the page has its own. {error}"]
 
     @property
@@ -234,11 +234,11 @@ def _value(name: str, value: Any) -> Any:
     """One setting, from whatever stands for it."""
     if name in _CHOICES:
         if value not in _CHOICES[name]:
-            raise AskError(f"The {name} must be one of {', '.join(_CHOICES[name])}, not {value!r:.60}.")
+            raise InputError(f"The {name} must be one of {', '.join(_CHOICES[name])}, not {value!r:.60}.")
         return value
     if name == "big":
         if value not in (True, False, "0", "1"):
-            raise AskError(f"Presentation size is 1 or 0, not {value!r:.60}.")
+            raise InputError(f"Presentation size is 1 or 0, not {value!r:.60}.")
         return value in (True, "1")
     if name == "beside":
         return _keys(value)
@@ -246,22 +246,22 @@ def _value(name: str, value: Any) -> Any:
         if name in _OPTIONAL:
             return None
         named = _RANGES[name][0] if name in _RANGES else "The attention scale"
-        raise AskError(f"{named} is empty: it needs a number.")
+        raise InputError(f"{named} is empty: it needs a number.")
     if name == "curve":
         return curve_text(_curve(value))
     if isinstance(value, str):
         try:
             value = float(value)
         except ValueError:
-            raise AskError(f"{value!r:.60} is not a number.") from None
+            raise InputError(f"{value!r:.60} is not a number.") from None
     if name == "scale":
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 10:
-            raise AskError(f"The attention scale must be a number above 0 and at most 10, not {value!r}.")
+            raise InputError(f"The attention scale must be a number above 0 and at most 10, not {value!r}.")
         return float(value)
     title, least, most, unit = _RANGES[name]
     number = whole_number(title, value)
     if not least <= number <= most:
-        raise AskError(f"{title} must be {least:,} to {most:,}{unit and ' '}{unit}, not {f'{number:,}':.40}.")
+        raise InputError(f"{title} must be {least:,} to {most:,}{unit and ' '}{unit}, not {f'{number:,}':.40}.")
     return number
 
 
@@ -269,13 +269,13 @@ def _keys(value: Any) -> tuple[str, ...]:
     """Keys of methods, as a page (a list) or a link (between commas) gives them."""
     given = [part for part in value.split(",") if part] if isinstance(value, str) else value or []
     if not isinstance(given, list | tuple):
-        raise AskError(f"Methods are named by their keys, not by {value!r:.80}.")
+        raise InputError(f"Methods are named by their keys, not by {value!r:.80}.")
     try:
         keys = tuple(method_class(key).key for key in given[: MOST_BESIDE + 1])
     except MethodError as error:
-        raise AskError(str(error)) from None
+        raise InputError(str(error)) from None
     if len(keys) > MOST_BESIDE or len(set(keys)) < len(keys):
-        raise AskError(f"At most {MOST_BESIDE} different methods are drawn beside LaMPE, not {value!r:.80}.")
+        raise InputError(f"At most {MOST_BESIDE} different methods are drawn beside LaMPE, not {value!r:.80}.")
     return keys
 
 
@@ -294,7 +294,7 @@ def _curve(text: Any) -> ScaledSigmoid:
             raise ValueError("it has as many numbers as no curve has")
         return ScaledSigmoid(maximum, slope, intercept, *(whole_number("A short input's length", n) for n in short))
     except (ValueError, OverflowError, AttributeError) as error:
-        raise AskError(
+        raise InputError(
             f"{text!r:.80} is no curve ({error!s:.120}). Write L, a and b between commas: 6144, 0.0001, -2.5 is one."
         ) from error
 
@@ -313,12 +313,12 @@ def check(config: LampeConfig, length: int, chosen: bool) -> None:
 
     Raises
     ------
-    AskError
+    InputError
     """
     curve = config.mapping
     m = min(curve if isinstance(curve, int) else max(1, curve(length)), config.window)
     if config.head + config.tail >= m and (chosen or isinstance(curve, int) or length > config.window):
-        raise AskError(
+        raise InputError(
             f"Head + Tail ({config.head + config.tail:,}) must be less than the mapping length ({m:,}): no positions "
             "would be left for Middle. Make Head or Tail smaller, or the mapping length greater."
         )

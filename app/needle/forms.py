@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from app.errors import AskError
 from app.limits import MAX_CHARACTERS, MAX_MAP_LENGTH, too_long, whole_number
+from lampe.errors import InputError
 from lampe.methods import method_class
 from lampe.needle import HAYSTACKS, Cell, Haystack, Needles, file_needles, grid
 
@@ -42,7 +42,7 @@ def numbers(name: str, text: str, kind: Any, example: str) -> list[Any]:
 
     Raises
     ------
-    AskError
+    InputError
         If a part is no number.
     """
     found = []
@@ -51,7 +51,7 @@ def numbers(name: str, text: str, kind: Any, example: str) -> list[Any]:
             try:
                 found.append(kind(part.strip()))
             except ValueError:
-                raise AskError(f"{name}: {part.strip()!r:.40} is not a number. Write them as {example}.") from None
+                raise InputError(f"{name}: {part.strip()!r:.40} is not a number. Write them as {example}.") from None
     return found
 
 
@@ -60,16 +60,16 @@ def own_needle(key: str, value: str) -> Needles | None:
 
     Raises
     ------
-    AskError
+    InputError
         If only one of them is given, or one is too long.
     """
     key, value = (key or "").strip(), (value or "").strip()
     if not key and not value:
         return None
     if not key or not value:
-        raise AskError("A needle of your own needs both: what the number belongs to, and the number.")
+        raise InputError("A needle of your own needs both: what the number belongs to, and the number.")
     if len(key) > 200 or len(value) > 200:
-        raise AskError("The needle is too long: at most 200 characters for each part.")
+        raise InputError("The needle is too long: at most 200 characters for each part.")
     return file_needles({key: [value]})
 
 
@@ -78,24 +78,24 @@ def checked_grid(task: str, lengths: Any, depths: Any, methods: Any, trials: Any
 
     Raises
     ------
-    AskError, MethodError, NeedleError
+    InputError, MethodError, NeedleError
         If it is none, or too large.
     """
     if not (isinstance(lengths, list) and isinstance(depths, list) and isinstance(methods, list)):
-        raise AskError("Lengths, depths and methods must be lists.")
+        raise InputError("Lengths, depths and methods must be lists.")
     tokens = [whole_number("A prompt length", length) for length in lengths]
     for depth in depths:
         if isinstance(depth, bool) or not isinstance(depth, int | float):
-            raise AskError(f"A depth must be a number from 0 to 1, not {depth!r:.40}.")
+            raise InputError(f"A depth must be a number from 0 to 1, not {depth!r:.40}.")
     count = whole_number("The number of trials", trials)
     if max(tokens, default=0) > MAX_MAP_LENGTH:
-        raise AskError(f"A prompt length is at most {MAX_MAP_LENGTH:,} tokens.")
+        raise InputError(f"A prompt length is at most {MAX_MAP_LENGTH:,} tokens.")
     named = {method_class(method).key for method in methods}
     if len(named) > MOST_METHODS:
-        raise AskError(f"This grid has {len(named)} methods; at most {MOST_METHODS} are compared at once here.")
+        raise InputError(f"This grid has {len(named)} methods; at most {MOST_METHODS} are compared at once here.")
     tests = len(set(tokens)) * len(depths) * len(methods) * count
     if tests > MOST_TESTS:
-        raise AskError(
+        raise InputError(
             f"This grid has {tests:,} tests; at most {MOST_TESTS} are run here. The command line has no limit."
         )
     return grid(task, tokens, [float(depth) for depth in depths], methods, count, whole_number("The seed", seed))
@@ -106,13 +106,13 @@ def given_haystack(text: Any) -> Haystack:
 
     Raises
     ------
-    AskError, NeedleError
+    InputError, NeedleError
         If it is no text, or longer than is counted here.
     """
     if not isinstance(text, str):
-        raise AskError("The haystack must be text.")
+        raise InputError("The haystack must be text.")
     if len(text) > MAX_CHARACTERS:
-        raise AskError(too_long(text))
+        raise InputError(too_long(text))
     return Haystack.named("document", text)
 
 

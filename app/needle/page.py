@@ -8,7 +8,6 @@ from typing import Any
 
 import gradio as gr
 
-from app.errors import AskError
 from app.limits import MAX_MAP_LENGTH, whole_number
 from app.map.figures import Frame, distance_figure, regions_figure
 from app.needle import figures, views
@@ -31,7 +30,7 @@ from app.ui.figure import as_plot
 from app.ui.html import message, note, side_by_side, status
 from app.ui.runs import Runs, measuring
 from app.ui.state import PageState
-from lampe.errors import LampeError
+from lampe.errors import InputError, LampeError
 from lampe.methods import METHODS, LampeConfig
 from lampe.needle import TASKS, Cell
 
@@ -210,7 +209,7 @@ class NeedleTab:
                 tokens, drawn = whole_number("The prompt length", length), whole_number("The seed", seed)
                 cells = [Cell(task, tokens, float(depth), method, seed=drawn) for method in dict.fromkeys(methods)]
                 if not 1 <= len(cells) <= MOST_METHODS:
-                    raise AskError(f"Choose one to {MOST_METHODS} methods that read the text.")
+                    raise InputError(f"Choose one to {MOST_METHODS} methods that read the text.")
                 haystack, needle = haystack_of(source, text), own_needle(key, value)
                 for event in self.service.needles(haystack, cells, needle, stop, chosen):
                     if isinstance(event, Update):
@@ -246,7 +245,7 @@ class NeedleTab:
         try:
             tokens = whole_number("The prompt length", length)
             if not 1 <= tokens <= MAX_MAP_LENGTH:
-                raise AskError(f"The prompt length is from 1 to {MAX_MAP_LENGTH:,} tokens.")
+                raise InputError(f"The prompt length is from 1 to {MAX_MAP_LENGTH:,} tokens.")
             return {self.status: "", **self._maps(self.service.config(chosen), tokens, round(depth * (tokens - 1)))}
         except LampeError as error:
             return {self.status: message(str(error))}
@@ -319,7 +318,7 @@ class NeedleTab:
     def measure_time(self, chosen: Chosen, request: gr.Request, *asked: Any) -> Iterator[str]:
         """The same after this machine's speed was measured."""
         words = ""
-        for words in measuring(self.service, self.runs)(chosen, request):
+        for words in measuring(self.service.measured, self.runs)(chosen, request):
             yield words
         if not words:
             yield self.tell_time(chosen, *asked)
@@ -334,7 +333,7 @@ class NeedleTab:
         """No results any more."""
         try:
             self.runs.check_idle(request)
-        except AskError as error:
+        except InputError as error:
             return {self.status: message(str(error))}
         return {self.status: "", self.details: "", **self._show(GridResults())}
 
@@ -355,7 +354,7 @@ class NeedleTab:
 
         def make(results: GridResults) -> tuple[str, str]:
             if not results.rows:
-                raise AskError("There are no results yet: run a grid first.")
+                raise InputError("There are no results yet: run a grid first.")
             return f"lampe-needles.{ending}", content(results)
 
         return make

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from app.errors import AskError
 from app.needle.forms import MOST_TESTS
+from lampe.errors import InputError
 from lampe.methods import METHODS, Method
 from lampe.needle import Cell, Result, read_rows, row_of
 
@@ -36,13 +36,13 @@ class GridResults:
 
         Raises
         ------
-        AskError
+        InputError
             If these results are of something else.
         """
         if self.rows:
             first, ran = self.rows[0], self.ran_with
             if (first.task, first.haystack, ran) != (task, haystack, ran_with):
-                raise AskError(
+                raise InputError(
                     f"The results below are of the task {first.task!r} in {first.haystack!r}, read by {ran['model']} "
                     f"in {ran['bits']} bits. Save them and forget them first: a heat map shows one task, text and "
                     "model."
@@ -54,10 +54,10 @@ class GridResults:
 
         Raises
         ------
-        AskError
+        InputError
         """
         if others := {row.method for row in self.rows if not row.ran_by(methods)}:
-            raise AskError(
+            raise InputError(
                 f"The results of {' and '.join(METHODS[key].title for key in others)} below were read with other "
                 "settings than those that would run now. Save them and forget them first: a heat map shows one setting "
                 "of a method."
@@ -98,24 +98,26 @@ def opened(path: Path) -> GridResults:
 
     Raises
     ------
-    AskError, NeedleError
+    InputError, NeedleError
         If it is too large, empty, or not such a file.
     """
     if path.stat().st_size > MOST_ROWS_BYTES:
-        raise AskError(f"This file is larger than {MOST_ROWS_BYTES / 1e6:.0f} MB; no grid here makes such a one.")
+        raise InputError(f"This file is larger than {MOST_ROWS_BYTES / 1e6:.0f} MB; no grid here makes such a one.")
     try:
         rows = read_rows(path)
     except UnicodeDecodeError:
-        raise AskError("This file isn't text, so it holds no results.") from None
+        raise InputError("This file isn't text, so it holds no results.") from None
     if not rows:
-        raise AskError("This file is empty: it holds no results.")
+        raise InputError("This file is empty: it holds no results.")
     results, (first, *others) = [result for result, _ in rows], [ran_with for _, ran_with in rows]
     if any(other != first for other in others) or len({(r.task, r.haystack) for r in results}) > 1:
-        raise AskError("This file mixes results of several models, tasks or texts; a file of one of each can be shown.")
+        raise InputError(
+            "This file mixes results of several models, tasks or texts; a file of one of each can be shown."
+        )
     settings = {(r.method, r.length, r.mapping_length, r.head, r.tail, r.attention_scale) for r in results}
     if len(settings) > len({(method, length) for method, length, *_ in settings}):
-        raise AskError("This file mixes results of several settings of a method; a file of one of each can be shown.")
+        raise InputError("This file mixes results of several settings of a method; a file of one of each can be shown.")
     points = len({r.length for r in results}) * len({r.depth for r in results})
     if points > MOST_TESTS:
-        raise AskError(f"This file has {points:,} points of length and depth; at most {MOST_TESTS} can be drawn.")
+        raise InputError(f"This file has {points:,} points of length and depth; at most {MOST_TESTS} can be drawn.")
     return GridResults(tuple(results), first)

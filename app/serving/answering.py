@@ -13,31 +13,14 @@ from transformers import StoppingCriteria, StoppingCriteriaList, TextStreamer
 
 import lampe
 from app.serving.computing import Tell
+from app.serving.models import Loaded
 from app.serving.reports import Attention, RunReport, Update
 from app.serving.requests import Prompt, Request, planned_length
 from app.serving.speed import Pace, Speed
-from app.settings import ModelChoice
 from lampe.inference.prefill import PromptReader
 from lampe.methods import Method, Rope
 from lampe.patching.patch import applied
 from lampe.positions import PositionMap
-
-
-@dataclass(frozen=True, eq=False)
-class Loaded:
-    """The model that answers; another load of the same weights is another model.
-
-    Parameters
-    ----------
-    choice : ModelChoice
-    model : transformers model
-    decoder : transformers tokenizer
-        Of its own: one that decodes can't be set to encode special tokens as text.
-    """
-
-    choice: ModelChoice
-    model: Any
-    decoder: Any
 
 
 @dataclass(frozen=True)

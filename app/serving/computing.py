@@ -9,8 +9,6 @@ from concurrent.futures import Future, wait
 from functools import partial
 from typing import Any
 
-from app.serving.reports import Update
-
 Tell = Callable[[Any], None]
 """Passes an event on to whoever asked for the work."""
 
@@ -44,7 +42,7 @@ class Computing:
         return self.start(function, *args).result()
 
     def stream(
-        self, work: Callable[[Tell], Any], stop: threading.Event, meanwhile: Update | None = None
+        self, work: Callable[[Tell], Any], stop: threading.Event, meanwhile: Any = None
     ) -> Generator[Any, None, Any]:
         """Have ``work(tell)`` called there; yields what it tells, and returns what it returns.
 
@@ -54,7 +52,7 @@ class Computing:
             Looks at `stop` by itself. Its exception is raised here.
         stop : threading.Event
             Set if the consumer leaves, who then waits for the work's end.
-        meanwhile : Update, optional
+        meanwhile : optional
             For work that may be long in saying something, or never look at `stop`: what was last told, at first this,
             is repeated while nothing comes, and a Stop ends the waiting at once.
         """

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 import lampe
-from app.serving.answering import Loaded
 from app.serving.computing import Tell
+from app.serving.models import Loaded
 from app.serving.reports import Attention, Update
 from lampe.inference.prefill import PromptReader
 from lampe.positions import PositionMap, Role

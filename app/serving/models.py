@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,32 @@ import torch
 import transformers
 
 import lampe
-from app.errors import AskError
-from app.serving.answering import Loaded
 from app.settings import ModelChoice, Settings
 from lampe import LoadError, UnsupportedModelError
+from lampe.errors import InputError
 from lampe.methods import Method, method_class
 from lampe.models.load import DEFAULT_MODEL_NAME, Progress, load, load_config, load_tokenizer
 from lampe.models.memory import free_bytes, weight_bytes
 from lampe.presets import family_config
 
 _TOKENIZERS = 4  # stay in memory, some megabytes each
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """The model that answers; another load of the same weights is another model.
+
+    Parameters
+    ----------
+    choice : ModelChoice
+    model : transformers model
+    decoder : transformers tokenizer
+        Of its own: one that decodes can't be set to encode special tokens as text.
+    """
+
+    choice: ModelChoice
+    model: Any
+    decoder: Any
 
 
 class Models:
@@ -51,22 +67,22 @@ class Models:
 
         Raises
         ------
-        AskError
+        InputError
         """
         if choice.bits not in (4, 16):
-            raise AskError(f"Weights are loaded in 4 or in 16 bits, not {choice.bits!r:.40}.")
+            raise InputError(f"Weights are loaded in 4 or in 16 bits, not {choice.bits!r:.40}.")
         if choice.model_id in self.settings.offered:
             return
         if not self.settings.allow_any_model:
             names = ", ".join(ModelChoice(one, 4).name for one in self.settings.offered)
-            raise AskError(
+            raise InputError(
                 f"{choice.name!r:.120} isn't offered here; choose one of {names}. Whoever runs the app may allow "
                 "others: MODEL_IDS lists them, ALLOW_ANY_MODEL=1 allows all."
             )
         # A name that a visitor typed is never looked up on the server's own disk.
         name = choice.name
         if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name, re.ASCII) or len(name) > 120 or Path(name).exists():
-            raise AskError(f"{name!r:.120} isn't a model id of the Hugging Face Hub: these look like owner/name.")
+            raise InputError(f"{name!r:.120} isn't a model id of the Hugging Face Hub: these look like owner/name.")
 
     def tokenizer_ready(self, choice: ModelChoice) -> bool:
         return choice.model_id in self._tokenizers

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from app.errors import AskError
 from app.limits import MAX_CHARACTERS, too_long, whole_number
 from app.settings import ModelChoice
+from lampe.errors import InputError
 from lampe.inference.prompt import around, encode
 from lampe.methods import METHODS, LampeConfig, Method, MethodError, method_class
 
@@ -107,24 +107,26 @@ class Request:
 
         Raises
         ------
-        AskError
+        InputError
         """
         if not (isinstance(self.text, str) and isinstance(self.question, str)):
-            raise AskError("The text and the question must both be text.")
+            raise InputError("The text and the question must both be text.")
         try:
             method_class(self.method)
         except MethodError as error:
-            raise AskError(str(error)) from None
+            raise InputError(str(error)) from None
         if not isinstance(self.cut, bool):
-            raise AskError(f"Whether the text is cut is true or false, not {self.cut!r:.40}.")
+            raise InputError(f"Whether the text is cut is true or false, not {self.cut!r:.40}.")
         budget = whole_number("The answer's length", self.max_new_tokens)
         if not 1 <= budget <= MAX_NEW_TOKENS:
-            raise AskError(f"The answer's length must be 1 to {MAX_NEW_TOKENS} tokens, not {budget}.")
+            raise InputError(f"The answer's length must be 1 to {MAX_NEW_TOKENS} tokens, not {budget}.")
         if len(self.earlier) > MAX_TURNS:
-            raise AskError(f"This conversation has {len(self.earlier)} turns; at most {MAX_TURNS} are read. Ask anew.")
+            raise InputError(
+                f"This conversation has {len(self.earlier)} turns; at most {MAX_TURNS} are read. Ask anew."
+            )
         said = self.text + self.question + "".join(part for turn in self.earlier for part in turn)
         if len(said) > MAX_CHARACTERS:
-            raise AskError(too_long(said))
+            raise InputError(too_long(said))
         sampling = self.sampling
         for name, value, least, most in (
             ("The temperature", sampling.temperature, 0, 2),
@@ -132,12 +134,12 @@ class Request:
             ("The seed", sampling.seed, 0, 2**32 - 1),
         ):
             if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-                raise AskError(f"{name} must be a number from {least:,} to {most:,}, not {value!r:.40}.")
+                raise InputError(f"{name} must be a number from {least:,} to {most:,}, not {value!r:.40}.")
         whole_number("The seed", sampling.seed)
         if not self.text.strip():
-            raise AskError("There is no text to ask about: paste one, upload a file or take an example.")
+            raise InputError("There is no text to ask about: paste one, upload a file or take an example.")
         if not self.question.strip():
-            raise AskError("There is no question: type what you want to know about the text.")
+            raise InputError("There is no question: type what you want to know about the text.")
 
 
 @dataclass(frozen=True)

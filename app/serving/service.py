@@ -12,19 +12,19 @@ from typing import Any
 import lampe
 from app.documents.cutting import Cut, cut
 from app.documents.document import Part, text_of
-from app.errors import AskError
 from app.limits import MAX_CHARACTERS, too_long, whole_number
-from app.serving.answering import Loaded, Run, answer
+from app.serving.answering import Run, answer
 from app.serving.computing import Computing, Tell
 from app.serving.document_cache import LAMPE, DocumentCache
 from app.serving.evidence import Evidence, look_back
-from app.serving.models import Models
+from app.serving.models import Loaded, Models
 from app.serving.reports import Attention, Needs, Update
 from app.serving.requests import Chosen, Prompt, Request, Variant, planned_length, prompt_of
 from app.serving.speed import MEASURED, Countdown, Speed, measure
 from app.serving.waiting_line import Ticket, WaitingLine
 from app.settings import ModelChoice, Settings
 from lampe import needle
+from lampe.errors import InputError
 from lampe.inference.prefill import PromptReader
 from lampe.inference.prompt import build_prompt
 from lampe.methods import LampeConfig, Method, PaperLampe
@@ -58,7 +58,7 @@ class ModelService:
 
         Raises
         ------
-        AskError
+        InputError
             If this deployment doesn't offer it.
         """
         model = chosen.model if chosen else self.settings.own
@@ -70,7 +70,7 @@ class ModelService:
 
         Raises
         ------
-        AskError, lampe.LoadError
+        InputError, lampe.LoadError
         """
         return (chosen and chosen.config) or self.models.config(self.choice(chosen))
 
@@ -79,7 +79,7 @@ class ModelService:
 
         Raises
         ------
-        AskError, lampe.LoadError, lampe.MethodError
+        InputError, lampe.LoadError, lampe.MethodError
         """
         return self.config(chosen) if key == LampeConfig.key else self.models.method(key, self.choice(chosen))
 
@@ -92,7 +92,7 @@ class ModelService:
 
         Raises
         ------
-        AskError, lampe.LoadError
+        InputError, lampe.LoadError
         """
         return LampeConfig.like(self.models.method(PaperLampe.key, self.choice(chosen)))
 
@@ -101,7 +101,7 @@ class ModelService:
 
         Raises
         ------
-        AskError, lampe.LoadError, lampe.UnsupportedModelError
+        InputError, lampe.LoadError, lampe.UnsupportedModelError
         """
         return self._computing(self.models.load, self.choice(chosen)).model
 
@@ -116,7 +116,7 @@ class ModelService:
 
         Raises
         ------
-        AskError, lampe.LoadError
+        InputError, lampe.LoadError
         """
         return self.models.tokenizer(self.choice(chosen))
 
@@ -125,7 +125,7 @@ class ModelService:
 
         Raises
         ------
-        AskError, lampe.LoadError
+        InputError, lampe.LoadError
         """
         if not self.tokenizer_ready(chosen):
             fetch = partial(self.models.tokenizer, self.choice(chosen))
@@ -136,7 +136,7 @@ class ModelService:
 
         Raises
         ------
-        AskError
+        InputError
             If it can't be run, or exceeds the limit.
         """
         request.check()
@@ -146,7 +146,7 @@ class ModelService:
         prompt = prompt_of(request, self.tokenizer(request.chosen), self.config(request.chosen).window)
         length, limit = len(prompt.ids), self.settings.max_input_tokens
         if length > limit:
-            raise AskError(
+            raise InputError(
                 f"The text and question have {length:,} tokens; the limit here is {limit:,}. Nothing was cut or "
                 f"run: read only a part of the text, shorten it by {length - limit:,} tokens, or raise "
                 "MAX_INPUT_TOKENS where you run the app."
@@ -161,7 +161,7 @@ class ModelService:
 
         Raises
         ------
-        AskError
+        InputError
             If it can't be cut so.
         lampe.LoadError
         """
@@ -169,7 +169,7 @@ class ModelService:
         if most is not None:
             limit = min(limit, whole_number("The number of tokens", most))
         if sum(len(part.text) for part in parts) + len(question) > MAX_CHARACTERS:
-            raise AskError(too_long(text_of(parts) + question))
+            raise InputError(too_long(text_of(parts) + question))
         tokenizer = self.tokenizer(chosen)
         ends = whole_number("The first number", first), whole_number("The last number", last)
         return cut(way, parts, lambda text: len(build_prompt(tokenizer, text, question)), limit, *ends)
@@ -217,7 +217,7 @@ class ModelService:
 
         Raises
         ------
-        AskError, lampe.LoadError, lampe.UnsupportedModelError
+        InputError, lampe.LoadError, lampe.UnsupportedModelError
             Nothing has changed for the visitor.
         """
         # Its config may have to be fetched.
@@ -237,7 +237,7 @@ class ModelService:
 
         Raises
         ------
-        AskError, lampe.LoadError, lampe.UnsupportedModelError
+        InputError, lampe.LoadError, lampe.UnsupportedModelError
         """
         choice, stop = self.choice(chosen), stop or threading.Event()
         if choice not in self.speeds:
@@ -260,7 +260,7 @@ class ModelService:
 
         Raises
         ------
-        AskError
+        InputError
             A request that can't be run; nothing was done.
         lampe.LoadError, lampe.UnsupportedModelError
             The model can't be had or patched; the message is for the person.
@@ -351,7 +351,7 @@ class ModelService:
 
         Raises
         ------
-        AskError
+        InputError
             If a cell is beyond the limit.
         NeedleError
             If a prompt can't be made.
@@ -361,7 +361,7 @@ class ModelService:
         choice, stop = self.choice(chosen), stop or threading.Event()
         longest = max(cell.length for cell in cells)
         if longest > self.settings.max_input_tokens:
-            raise AskError(
+            raise InputError(
                 f"The limit here is {self.settings.max_input_tokens:,} tokens, and the longest prompt would have "
                 f"{longest:,}. Nothing was run: take shorter ones, or raise MAX_INPUT_TOKENS where you run the app."
             )
@@ -401,7 +401,7 @@ class ModelService:
 
         Raises
         ------
-        AskError
+        InputError
             If the keys and values of so many tokens don't fit in the free memory.
         """
         yield from self._turn(ticket, choice, stop)
@@ -452,7 +452,7 @@ class ModelService:
             self.documents.shrink(0)  # what others have read can be read again
         needed, free = _bytes_for(model, tokens), free_bytes(model.device)
         if needed > free:
-            raise AskError(
+            raise InputError(
                 f"{tokens:,} tokens take about {needed / 1e6:,.0f} MB of memory here, and {free / 1e6:,.0f} MB are "
                 f"free: at most {free // _bytes_for(model, 1):,} tokens fit now. Nothing was run: take a shorter text."
             )
@@ -479,7 +479,7 @@ def _enough_memory(tokens: int) -> Iterator[None]:
         yield
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY):
-            raise AskError(
+            raise InputError(
                 f"There isn't enough memory for a prompt of {tokens:,} tokens on this machine. The model is still "
                 "loaded: try a shorter text, or close other programs."
             ) from error

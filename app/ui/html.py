@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
+from typing import Protocol
 
 import torch
 
-from app.serving.reports import Update
 from app.settings import ModelChoice
 from lampe.methods import LampeConfig, ScaledSigmoid
 from lampe.positions import Region
@@ -26,7 +26,22 @@ def header(model: ModelChoice) -> str:
     )
 
 
-def status(update: Update) -> str:
+class Progress(Protocol):
+    """How far something is: `done` of `total` in `unit`; a total of 0 can't be counted."""
+
+    @property
+    def stage(self) -> str: ...
+    @property
+    def done(self) -> int: ...
+    @property
+    def total(self) -> int: ...
+    @property
+    def unit(self) -> str: ...
+    @property
+    def seconds_left(self) -> float | None: ...
+
+
+def status(update: Progress) -> str:
     """What is being done, and how much of it is left."""
     if not update.total:
         left = "" if update.seconds_left is None else f", {about(update.seconds_left)}"

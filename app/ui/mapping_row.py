@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import gradio as gr
 
 from app.serving.requests import Chosen
-from app.serving.service import ModelService
 from app.ui.events import AT_ONCE, INTERNAL
 from app.ui.html import as_published, message
 from app.ui.state import PageState
 from lampe.errors import LampeError
+from lampe.methods import LampeConfig
 
 
 class MappingRow:
@@ -20,7 +21,8 @@ class MappingRow:
 
     Parameters
     ----------
-    service : ModelService
+    published : callable
+        The authors' mapping for a chosen model.
     state : PageState
         Its LaMPE settings are set.
 
@@ -32,14 +34,14 @@ class MappingRow:
         Leads back to the model's own mapping: shown while another one is in use.
     """
 
-    def __init__(self, service: ModelService, state: PageState) -> None:
-        self.service, self.state = service, state
+    def __init__(self, published: Callable[[Chosen], LampeConfig], state: PageState) -> None:
+        self.published, self.state = published, state
         with gr.Row(elem_classes="mapping-row"):
-            published = gr.Button("LaMPE as published", size="sm", elem_id="as-published")
+            publish = gr.Button("LaMPE as published", size="sm", elem_id="as-published")
             self.back = gr.Button("Back to this model's own mapping", size="sm", visible=False, elem_id="mapping-back")
         self.in_use = gr.HTML(elem_id="preset-in-use")
         shown = [state.chosen, self.back, self.in_use]
-        published.click(self.publish, state.chosen, shown, **INTERNAL)
+        publish.click(self.publish, state.chosen, shown, **INTERNAL)
         self.back.click(self.leave, state.chosen, shown, **INTERNAL)  # queued: else nothing hears of the new state
         state.model.change(lambda: self.show(""), None, shown[1:], **AT_ONCE)
 
@@ -50,7 +52,7 @@ class MappingRow:
     def publish(self, chosen: Chosen) -> dict[Any, Any]:
         """Answers, needle tests and the map follow the paper's mapping lengths from now on."""
         try:
-            config = self.service.published(chosen)
+            config = self.published(chosen)
         except LampeError as error:
             return {self.in_use: message(str(error))}
         return {self.state.chosen: replace(chosen, config=config), **self.show(as_published(config))}

@@ -7,7 +7,6 @@ from typing import Any
 
 import gradio as gr
 
-from app.errors import AskError
 from app.serving.requests import Chosen
 from app.serving.service import ModelService
 from app.settings import ModelChoice
@@ -15,7 +14,7 @@ from app.ui import html
 from app.ui.events import AT_ONCE, INTERNAL
 from app.ui.runs import Runs
 from app.ui.state import PageState
-from lampe.errors import LampeError
+from lampe.errors import InputError, LampeError
 
 _PRECISIONS = [(name, bits) for bits, name in html.PRECISIONS.items()]
 
@@ -63,7 +62,7 @@ class ModelRow:
         try:
             named = (name or "").strip()
             if not named:
-                raise AskError("There is no model named: choose one.")
+                raise InputError("There is no model named: choose one.")
             choice = ModelChoice(self._ids.get(named, named), bits)
             with self.runs.started(request) as stop:
                 for update in self.service.prepare(Chosen(choice), stop):

@@ -8,11 +8,10 @@ from contextlib import contextmanager
 
 import gradio as gr
 
-from app.errors import AskError
+from app.serving.reports import Update
 from app.serving.requests import Chosen
-from app.serving.service import ModelService
 from app.ui.html import message, note, status
-from lampe.errors import LampeError
+from lampe.errors import InputError, LampeError
 
 
 class Runs:
@@ -34,7 +33,7 @@ class Runs:
 
         Raises
         ------
-        AskError
+        InputError
             If one runs that wasn't asked to end.
         """
         with self._lock:
@@ -53,7 +52,7 @@ class Runs:
 
         Raises
         ------
-        AskError
+        InputError
             If it may not, and one runs that wasn't asked to end.
         """
         visitor, stop = _visitor(request), threading.Event()
@@ -80,16 +79,16 @@ class Runs:
 
     def _check_idle(self, visitor: str) -> None:
         if any(alone and not stop.is_set() for stop, alone in self._running.get(visitor, {}).items()):
-            raise AskError("Something of yours is still running here: stop it first, or wait until it has ended.")
+            raise InputError("Something of yours is still running here: stop it first, or wait until it has ended.")
 
 
-def measuring(service: ModelService, runs: Runs) -> Callable[[Chosen, gr.Request], Iterator[str]]:
+def measuring(measured: Callable[..., Iterator[Update]], runs: Runs) -> Callable[[Chosen, gr.Request], Iterator[str]]:
     """A handler that has this machine's speed measured, and says how far that is; nothing at its end."""
 
     def measure(chosen: Chosen, request: gr.Request) -> Iterator[str]:
         try:
             with runs.started(request, beside=True) as stop:
-                for update in service.measured(chosen, stop):
+                for update in measured(chosen, stop):
                     yield status(update)
             yield note("Stopped.") if stop.is_set() else ""
         except LampeError as error:

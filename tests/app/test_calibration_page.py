@@ -12,10 +12,10 @@ import lampe
 from app.calibration import views as calibration_views
 from app.calibration.figures import chosen_figure, loss_figure, needle_figure
 from app.calibration.page import MOST_POINTS, fitting, opened, shipped
-from app.errors import AskError
 from app.settings import ModelChoice
 from app.ui.html import curve_formula
 from lampe.calibration import CalibrationError, write_preset
+from lampe.errors import InputError
 from lampe.methods import ScaledSigmoid
 from tests.app.sweeps import BASE, LENGTHS, made
 
@@ -132,7 +132,7 @@ def test_a_file_is_opened_or_refused_in_words(preset, tmp_path):
     one = preset.measured[0]
     many = tuple(replace(one, mapping_length=1024 + n) for n in range(MOST_POINTS + 1))
     write_preset(replace(preset, measured=many), file)
-    with pytest.raises(AskError, match=r"2,001 measured points; at most 2,000"):
+    with pytest.raises(InputError, match=r"2,001 measured points; at most 2,000"):
         opened(str(file))
     given = json.loads(file.read_text(encoding="utf-8"))
     for change in ({"points": []}, {"measured": []}, {"constant": 0}, {"constant": "2048"}):
@@ -151,7 +151,7 @@ def test_a_preset_of_another_window_isnt_used(preset):
     config, words = fitting(preset, BASE, ModelChoice("owner/model", 16))
     assert (config, config.basis) == (preset.config, "family")
     assert "measured on owner/model in 4 bits; here runs owner/model in 16 bits" in words
-    with pytest.raises(AskError, match=r"for a window of 8,192 tokens, and other/model has 4,096"):
+    with pytest.raises(InputError, match=r"for a window of 8,192 tokens, and other/model has 4,096"):
         fitting(preset, replace(BASE, window=4096), ModelChoice("other/model", 4))
 
 

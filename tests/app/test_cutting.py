@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from app.documents.cutting import MARK, Cut, cut_end, cut_middle, cut_to_parts
 from app.documents.document import Part, text_of
-from app.errors import AskError
+from lampe.errors import InputError
 
 QUESTION = 7  # tokens that are there without any text
 
@@ -66,7 +66,7 @@ def test_no_cut_is_over_the_limit_or_hides_anything(some, limit, share, data):
     ):
         try:
             check(make(), parts, limit)
-        except AskError:  # only where nothing is in the range, or not even a word fits
+        except InputError:  # only where nothing is in the range, or not even a word fits
             if text_of(parts[first - 1 : last]).strip() and limit - QUESTION >= 20:
                 raise
 
@@ -130,7 +130,7 @@ def test_text_without_spaces_is_cut_anywhere():
 
 def test_a_word_is_kept_whole_or_not_at_all():
     parts = [Part("Text", "Counterrevolutionaries came.")]
-    with pytest.raises(AskError, match=r"no room for any text: the limit is 9 tokens"):
+    with pytest.raises(InputError, match=r"no room for any text: the limit is 9 tokens"):
         cut_end(parts, tokens_of, QUESTION + 2)
     assert cut_end(parts, tokens_of, QUESTION + 6).text == "Counterrevolutionaries"
 
@@ -151,12 +151,12 @@ def test_a_long_document_is_counted_a_few_times_and_never_whole():
 
 @pytest.mark.parametrize(("first", "last"), [(0, 1), (2, 1), (1, 4), (4, 4)])
 def test_a_range_that_isnt_there_is_refused(first, last):
-    with pytest.raises(AskError, match="the numbers go from 1 to 3"):
+    with pytest.raises(InputError, match="the numbers go from 1 to 3"):
         cut_to_parts(pages(3, 5), first, last, tokens_of, 100)
 
 
 def test_no_room_is_told():
-    with pytest.raises(AskError, match="the question alone takes 7 of 7 tokens"):
+    with pytest.raises(InputError, match="the question alone takes 7 of 7 tokens"):
         cut_end(pages(3, 5), tokens_of, QUESTION)
-    with pytest.raises(AskError, match="no text in this range"):
+    with pytest.raises(InputError, match="no text in this range"):
         cut_to_parts([*pages(1, 5), Part("Page 2", "")], 2, 2, tokens_of, 100)

@@ -27,8 +27,8 @@ from app.documents.reading import read_document
 from app.documents.sandbox import apart, worker
 from app.documents.sandbox.apart import parse_apart
 from app.documents.sandbox.caps import MAX_MEMBERS, MAX_PAGES, PACKED_BYTES, TEXT_BYTES
-from app.errors import AskError
 from app.limits import MAX_CHARACTERS
+from lampe.errors import InputError
 from tests.app import samples
 from tests.app.test_documents import CHAPTERS, NAV, NCX, SECOND
 
@@ -58,7 +58,7 @@ def refused(folder: Path, name: str, data: bytes) -> str:
     """The sentence for a file that isn't read."""
     file = folder / name
     file.write_bytes(data)
-    with nothing_stays(), pytest.raises(AskError) as caught:
+    with nothing_stays(), pytest.raises(InputError) as caught:
         read_document(str(file))
     sentence = str(caught.value)
     assert sentence[0].isupper() or sentence.startswith(name)
@@ -132,7 +132,7 @@ def test_what_needs_another_package_to_decrypt_is_refused(monkeypatch):
         raise DependencyError("cryptography is required")
 
     monkeypatch.setattr(pypdf.PageObject, "extract_text", missing)
-    with pytest.raises(AskError, match="encrypted or packed in a way that isn't read here"):
+    with pytest.raises(InputError, match="encrypted or packed in a way that isn't read here"):
         pdf.read_pdf(GOOD[".pdf"])
 
 
@@ -156,7 +156,7 @@ def test_small_chapters_add_up(monkeypatch):
     monkeypatch.setattr(archive, "UNPACKED_BYTES", 2_000_000)
     page = "<p>" + "".join(f"{number:x} " for number in range(20_000)) + "</p>"
     assert read_epub(samples.epub({f"{number}.xhtml": page for number in range(15)})).parts
-    with pytest.raises(AskError, match="unpacks to more than 2 MB"):
+    with pytest.raises(InputError, match="unpacks to more than 2 MB"):
         read_epub(samples.epub({f"{number}.xhtml": page for number in range(40)}))
 
 
@@ -276,7 +276,7 @@ def test_tables_of_objects_that_lead_to_themselves_end(tmp_path):
 
 def test_a_slow_pdf_says_how_far_it_came(monkeypatch):
     monkeypatch.setattr(pdf, "_LONGEST", -1.0)
-    with pytest.raises(AskError, match="0 of its 2 pages"):
+    with pytest.raises(InputError, match="0 of its 2 pages"):
         pdf.read_pdf(GOOD[".pdf"])
 
 
@@ -286,7 +286,7 @@ def test_a_slow_pdf_says_how_far_it_came(monkeypatch):
 def test_more_characters_than_are_counted_are_refused():
     half = "x" * (MAX_CHARACTERS // 2)
     assert tidied(Found([Part("a", half), Part("b", half)], [])).parts
-    with pytest.raises(AskError, match="more than 5,000,000 characters"):
+    with pytest.raises(InputError, match="more than 5,000,000 characters"):
         tidied(Found([Part("a", half), Part("b", half + "xx")], []))
 
 
@@ -313,7 +313,7 @@ worker.main("txt")
 
 
 def failure(seconds: float = 20) -> str:
-    with nothing_stays(), pytest.raises(AskError) as caught:
+    with nothing_stays(), pytest.raises(InputError) as caught:
         parse_apart("txt", b"x" * 1_000_000, seconds)
     return str(caught.value)
 
@@ -391,8 +391,8 @@ def test_the_process_sees_no_secrets_and_loads_nothing_heavy(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "secret")
     given_to(
         monkeypatch,
-        "from app.limits import AskError; heavy = {'torch', 'transformers', 'gradio', 'numpy'} & {*sys.modules}; "
-        "raise AskError(f'{sorted(os.environ)} {sorted(heavy)}')",
+        "from app.limits import InputError; heavy = {'torch', 'transformers', 'gradio', 'numpy'} & {*sys.modules}; "
+        "raise InputError(f'{sorted(os.environ)} {sorted(heavy)}')",
     )
     said = failure()
     assert "HF_TOKEN" not in said
@@ -419,7 +419,7 @@ def read_here(name: str, data: bytes) -> Found | None:
     try:
         check_content(name, kind, data)
         return worker.parsed(parser, data) if kind.name == "pdf" else tidied(parser(data))
-    except AskError:
+    except InputError:
         return None
 
 

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lampe
-from app.errors import AskError
 from app.map.drawing import as_csv, as_json, standalone
 from app.map.scenes import SCENES
 from app.map.settings import CUSTOM, MapSettings, curve_text
+from lampe.errors import InputError
 from lampe.methods import LampeConfig, ScaledSigmoid
 from lampe.presets import rescaled
 
@@ -52,7 +52,7 @@ def test_a_link_brings_the_view_back(view):
         given_ |= {"window": lampe.PRESETS[view.model].window, "curve": None}
     try:
         view = MapSettings.checked(**given_)
-    except AskError:
+    except InputError:
         return
     found, problems = MapSettings.from_link(dict(parse_qsl(view.link[1:])))
     assert problems == []
@@ -102,7 +102,7 @@ def test_a_links_wrong_value_gives_the_default_and_a_sentence():
     ],
 )
 def test_impossible_settings_say_what_is_wrong(given_, message):
-    with pytest.raises(AskError, match=message):
+    with pytest.raises(InputError, match=message):
         MapSettings.checked(**given_)
 
 
@@ -145,7 +145,7 @@ def test_an_opened_presets_settings_are_the_maps(config):
     "text", ["6144", "a, b, c", "6144, 0.1", "nan, 1, 1", "0.5, 1, 1", "9, 1, 1, 5", "9,1,1,2.5,3"]
 )
 def test_a_curve_that_is_none_is_a_sentence(text):
-    with pytest.raises(AskError, match=r"is no curve .* Write L, a and b between commas"):
+    with pytest.raises(InputError, match=r"is no curve .* Write L, a and b between commas"):
         MapSettings.checked(model=CUSTOM, curve=text)
 
 

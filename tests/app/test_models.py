@@ -9,12 +9,12 @@ import pytest
 
 import app.serving.models
 import lampe
-from app.errors import AskError
 from app.serving.models import Models
 from app.serving.requests import Chosen, Request
 from app.serving.service import ModelService
 from app.serving.speed import Speed
 from app.settings import ModelChoice, Settings
+from lampe.errors import InputError
 from lampe.models.load import Progress
 
 SETTINGS = Settings(None, 4, 20_000)
@@ -41,9 +41,9 @@ def test_what_is_offered_may_be_chosen_and_nothing_else(tmp_path, monkeypatch):
     some = Models(replace(SETTINGS, more_models=("a/b", "folder")), None, None)
     for name in (None, "a/b", "folder"):
         some.check(ModelChoice(name, 16))
-    with pytest.raises(AskError, match="c/d' isn't offered here; choose one of SmolLM2-135M-Instruct, a/b, folder"):
+    with pytest.raises(InputError, match="c/d' isn't offered here; choose one of SmolLM2-135M-Instruct, a/b, folder"):
         some.check(ModelChoice("c/d", 4))
-    with pytest.raises(AskError, match="in 4 or in 16 bits, not 8"):
+    with pytest.raises(InputError, match="in 4 or in 16 bits, not 8"):
         some.check(ModelChoice("a/b", 8))
     anything = Models(replace(SETTINGS, allow_any_model=True), None, None)
     anything.check(ModelChoice("c/d-1.5_e", 4))
@@ -59,7 +59,7 @@ def test_what_is_offered_may_be_chosen_and_nothing_else(tmp_path, monkeypatch):
         "a/b\n",
         "ä/b",
     ):
-        with pytest.raises(AskError, match="isn't a model id"):
+        with pytest.raises(InputError, match="isn't a model id"):
             anything.check(ModelChoice(name, 4))
 
 

@@ -9,11 +9,11 @@ from dataclasses import asdict, replace
 import pytest
 
 import lampe
-from app.errors import AskError
 from app.needle.figures import GridPoint, by_point, heat
 from app.needle.forms import READY, checked_grid, given_haystack, numbers, own_needle
 from app.needle.results import GridResults, as_csv, as_jsonl, opened
 from app.needle.views import card, details, place, point_buttons, table, time, verdict
+from lampe.errors import InputError
 from lampe.needle import Cell, NeedleError, Result, read_results, row_of
 
 RESULT = Result(
@@ -28,7 +28,7 @@ RAN_WITH = {"model": "SmolLM2-135M-Instruct", "bits": 4}
 def test_lists_of_numbers_are_read_as_people_write_them():
     assert numbers("Lengths", "2048, 4096;8192 ", int, "1") == [2048, 4096, 8192]
     assert numbers("Depths", "", float, "1") == []
-    with pytest.raises(AskError, match=r"'4k' is not a number\. Write them as 2048, 4096"):
+    with pytest.raises(InputError, match=r"'4k' is not a number\. Write them as 2048, 4096"):
         numbers("Lengths", "2048, 4k", int, "2048, 4096")
 
 
@@ -37,9 +37,9 @@ def test_a_needle_of_ones_own():
     needle = own_needle("blue <i>door</i>", "42")
     assert needle.expected == ("42",)
     assert "blue <i>door</i>" in needle.question
-    with pytest.raises(AskError, match="needs both"):
+    with pytest.raises(InputError, match="needs both"):
         own_needle("door", "")
-    with pytest.raises(AskError, match="too long"):
+    with pytest.raises(InputError, match="too long"):
         own_needle("door" * 100, "1")
 
 
@@ -53,7 +53,7 @@ def test_ready_grids_can_be_run():
     assert given_haystack("one text").name != given_haystack("another").name, "their results aren't mixed up"
     with pytest.raises(NeedleError, match="empty"):
         given_haystack(" ")
-    with pytest.raises(AskError, match="must be text"):
+    with pytest.raises(InputError, match="must be text"):
         given_haystack(None)
 
 
@@ -95,7 +95,7 @@ def test_a_file_that_heat_maps_cant_show_is_refused(tmp_path):
     path = tmp_path / "rows.jsonl"
     many = [replace(RESULT, length=1000 + n, depth=n / 1000) for n in range(21)]
     path.write_text(as_jsonl(GridResults(tuple(many), RAN_WITH)), encoding="utf-8")
-    with pytest.raises(AskError, match="441 points of length and depth; at most 400"):
+    with pytest.raises(InputError, match="441 points of length and depth; at most 400"):
         opened(path)
     for other, ran_with in (
         (replace(RESULT, task="passkey"), RAN_WITH),
@@ -107,7 +107,7 @@ def test_a_file_that_heat_maps_cant_show_is_refused(tmp_path):
             row_of(RESULT, RAN_WITH) + row_of(other, ran_with),
             encoding="utf-8",
         )
-        with pytest.raises(AskError, match="mixes results"):
+        with pytest.raises(InputError, match="mixes results"):
             opened(path)
 
 

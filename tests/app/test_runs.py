@@ -11,8 +11,8 @@ from gradio_client import Client
 from gradio_client.utils import Status
 
 from app.ask.examples import EXAMPLES
-from app.errors import AskError
 from app.ui.runs import Runs
+from lampe.errors import InputError
 from tests.app.test_service import QUESTION, TEXT
 
 MINE, YOURS = SimpleNamespace(session_hash="mine"), SimpleNamespace(session_hash="yours")
@@ -26,14 +26,14 @@ def runs():
 
 def test_one_run_for_each_visitor_until_it_ends(runs):
     with runs.started(MINE):
-        with pytest.raises(AskError, match="still running"):
+        with pytest.raises(InputError, match="still running"):
             runs.check_idle(MINE)
-        with pytest.raises(AskError, match="still running"), runs.started(MINE):
+        with pytest.raises(InputError, match="still running"), runs.started(MINE):
             pass
         runs.check_idle(YOURS)
         with runs.started(YOURS), runs.started(MINE, beside=True):
             pass
-        with pytest.raises(AskError):
+        with pytest.raises(InputError):
             runs.check_idle(MINE)
     with runs.started(MINE, beside=True):
         runs.check_idle(MINE)

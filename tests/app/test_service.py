@@ -15,12 +15,12 @@ import app.serving.service
 import lampe
 from app.ask.examples import EXAMPLES
 from app.ask.views import done
-from app.errors import AskError
 from app.serving.computing import Computing
 from app.serving.reports import Update
 from app.serving.requests import MAX_TURNS, Chosen, Request, Sampling, Variant, planned_length
 from app.serving.service import ModelService
 from app.settings import Settings
+from lampe.errors import InputError
 from lampe.inference.prefill import CHUNK
 from lampe.inference.prompt import ANSWER_PREFIX
 from lampe.methods import METHODS
@@ -206,7 +206,7 @@ def test_three_at_once_wait_for_each_other_and_get_their_own(service):
 )
 def test_a_request_that_cant_be_run_says_why(service, change, message):
     request = {"text": TEXT, "question": QUESTION, "method": "lampe", "max_new_tokens": 8} | change
-    with pytest.raises(AskError, match=message):
+    with pytest.raises(InputError, match=message):
         last(service.ask(Request(**request)))
 
 
@@ -224,7 +224,7 @@ def test_out_of_memory_is_a_sentence_and_the_app_goes_on(service, monkeypatch):
     model = service.model()
     with monkeypatch.context() as patched:
         patched.setattr(model, "forward", fail)
-        with pytest.raises(AskError, match="isn't enough memory"):
+        with pytest.raises(InputError, match="isn't enough memory"):
             last(service.ask(Request(TEXT, QUESTION, "rope", 8)))
     assert last(service.ask(Request(TEXT, QUESTION, "rope", 8))).report.new_tokens
 
@@ -241,7 +241,7 @@ def test_what_wouldnt_fit_is_refused_before_it_is_read(service, monkeypatch):
             service.needles(HAYSTACKS["filler"](), [Cell("single", 1200, 0.5, "lampe")]),
         ):
             stages = []
-            with pytest.raises(AskError, match=r"are free: at most 1,008 tokens fit now. Nothing was run"):
+            with pytest.raises(InputError, match=r"are free: at most 1,008 tokens fit now. Nothing was run"):
                 stages += [update.stage for update in refused]
             assert "Reading" not in stages
         assert last(service.ask(Request(TEXT, QUESTION, "lampe", 8))).report.new_tokens

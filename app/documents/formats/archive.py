@@ -11,7 +11,7 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import DefusedXMLParser, ParseError
 
 from app.documents.sandbox.caps import MAX_MEMBERS, UNPACKED_BYTES, UNPACKED_RATIO, XML_DEPTH
-from app.errors import AskError
+from lampe.errors import InputError
 
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError)
 _SMALL = 1_000_000  # bytes that may come of anything
@@ -26,7 +26,7 @@ class Archive:
 
     Raises
     ------
-    AskError
+    InputError
         If it is no archive, has too many members, or one that needs a password. So do the methods.
     """
 
@@ -34,14 +34,14 @@ class Archive:
         try:
             self._zip = zipfile.ZipFile(io.BytesIO(data))
         except _DAMAGED:
-            raise AskError(
+            raise InputError(
                 "This file is damaged: the archive that it is can't be opened. Save or download it anew."
             ) from None
         members = self._zip.infolist()
         if len(members) > MAX_MEMBERS:
-            raise AskError(f"This file is an archive of {len(members):,} files; at most {MAX_MEMBERS:,} are read.")
+            raise InputError(f"This file is an archive of {len(members):,} files; at most {MAX_MEMBERS:,} are read.")
         if any(member.flag_bits & 1 for member in members):
-            raise AskError("This file needs a password. Save it without one and upload that.")
+            raise InputError("This file needs a password. Save it without one and upload that.")
         self._unpacked = 0
 
     def __contains__(self, name: str) -> bool:
@@ -51,26 +51,26 @@ class Archive:
         """A member's bytes, never more than is left of the cap, whatever size it declares."""
         member = self._zip.NameToInfo.get(name)
         if member is None:
-            raise AskError(f"This file is damaged: {name:.100} is missing in it. Save or download it anew.")
+            raise InputError(f"This file is damaged: {name:.100} is missing in it. Save or download it anew.")
         self._check(member.file_size, member.compress_size)
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise AskError("This file is packed in a way that such files aren't. Save it anew.")
+            raise InputError("This file is packed in a way that such files aren't. Save it anew.")
         try:
             with self._zip.open(member) as file:
                 data = file.read(UNPACKED_BYTES - self._unpacked + 1)
         except _DAMAGED:
-            raise AskError(f"This file is damaged: {name:.100} in it can't be unpacked. Save it anew.") from None
+            raise InputError(f"This file is damaged: {name:.100} in it can't be unpacked. Save it anew.") from None
         self._check(len(data), member.compress_size)
         self._unpacked += len(data)
         return data
 
     def _check(self, size: int, packed: int) -> None:
         if self._unpacked + size > UNPACKED_BYTES:
-            raise AskError(
+            raise InputError(
                 f"This file unpacks to more than {UNPACKED_BYTES / 1e6:.0f} MB, the limit here. Upload a part of it."
             )
         if size > _SMALL and size > UNPACKED_RATIO * packed:
-            raise AskError(
+            raise InputError(
                 f"This file unpacks to more than {UNPACKED_RATIO} times its size, as zip bombs do; it isn't read."
             )
 
@@ -90,19 +90,19 @@ def read_xml(data: bytes, reader: Reader) -> None:
 
     Raises
     ------
-    AskError
+    InputError
         If it is none, is nested too deeply, or declares entities, which documents have no use for and attacks have.
     """
     parser = DefusedXMLParser(target=_Told(reader))
     try:
         parser.feed(data)
         parser.close()
-    except AskError:
+    except InputError:
         raise
     except DefusedXmlException:
-        raise AskError("This file declares XML entities, as attacks do and documents don't; it isn't read.") from None
+        raise InputError("This file declares XML entities, as attacks do and documents don't; it isn't read.") from None
     except (ParseError, ValueError, LookupError):
-        raise AskError("This file is damaged: the XML in it is broken. Save or download it anew.") from None
+        raise InputError("This file is damaged: the XML in it is broken. Save or download it anew.") from None
 
 
 class _Told:
@@ -116,7 +116,7 @@ class _Told:
     def start(self, name: str, attributes: dict[str, str]) -> None:
         self._depth += 1
         if self._depth > XML_DEPTH:
-            raise AskError(f"This file's XML is nested more than {XML_DEPTH} levels deep; it isn't read.")
+            raise InputError(f"This file's XML is nested more than {XML_DEPTH} levels deep; it isn't read.")
         self._reader.start(_local(name), {_local(key): value for key, value in attributes.items()})
 
     def end(self, name: str) -> None:

@@ -8,7 +8,7 @@ from posixpath import dirname, join, normpath
 from app.documents.document import Found, Part
 from app.documents.formats.archive import Archive, Reader, read_xml
 from app.documents.formats.blocks import Block, parts_of
-from app.errors import AskError
+from lampe.errors import InputError
 
 _USUAL_MAIN = "word/document.xml"
 _SKIPPED = frozenset(("Fallback", "moveFrom", "del"))  # what stands there twice, and what was deleted
@@ -20,7 +20,7 @@ def read_docx(data: bytes) -> Found:
     """Paragraphs, tables as lines with tabs, footnotes at the end; headings are the parts' labels."""
     archive = Archive(data)
     if "META-INF/container.xml" in archive:
-        raise AskError("This file isn't a Word document: by its content it is an EPUB. Give it the ending .epub.")
+        raise InputError("This file isn't a Word document: by its content it is an EPUB. Give it the ending .epub.")
     main = _main(archive)
     folder = dirname(main)
     styles = _Styles()
@@ -29,7 +29,7 @@ def read_docx(data: bytes) -> Found:
     body = _Body(styles)
     read_xml(archive.read(main), body)
     if not body.is_document:
-        raise AskError("This file isn't a Word document by its content, but another Office file. Save it as .docx.")
+        raise InputError("This file isn't a Word document by its content, but another Office file. Save it as .docx.")
     parts = parts_of(body.blocks, "Beginning" if any(block.level for block in body.blocks) else "Text")
     for kind, label in (("footnote", "Footnotes"), ("endnote", "Endnotes")):
         name = join(folder, f"{kind}s.xml")
@@ -49,7 +49,7 @@ def _main(archive: Archive) -> str:
         read_xml(archive.read("_rels/.rels"), targets)
     name = targets.name or _USUAL_MAIN
     if name not in archive:
-        raise AskError(
+        raise InputError(
             "This file isn't a Word document by its content. Open it where it was made and save it as .docx."
         )
     return name

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from charset_normalizer import CharsetMatch, from_bytes
 
-from app.errors import AskError
+from lampe.errors import InputError
 
 ENCODINGS = {
     "cp1252": "Windows-1252 (Western European)",
@@ -91,7 +91,7 @@ def decoded(data: bytes, declared: str | None = None) -> tuple[str, list[str]]:
 
     Raises
     ------
-    AskError
+    InputError
         If they are no text, or in no encoding that can be told.
     """
     for mark, codec, name in _MARKS:
@@ -99,7 +99,7 @@ def decoded(data: bytes, declared: str | None = None) -> tuple[str, list[str]]:
             try:
                 text = data.decode(codec)
             except UnicodeDecodeError as error:
-                raise AskError(
+                raise InputError(
                     f"{_NO_TEXT}: it begins as {name} and breaks that at byte {error.start:,}. Save it as UTF-8 text "
                     "and upload it again."
                 ) from None
@@ -113,7 +113,7 @@ def decoded(data: bytes, declared: str | None = None) -> tuple[str, list[str]]:
                 if not text.isascii():
                     return text, [_note(name)]
     if _is_binary(data):
-        raise AskError(f"{_NO_TEXT}: it has many control characters. Save its text as UTF-8 and upload that.")
+        raise InputError(f"{_NO_TEXT}: it has many control characters. Save its text as UTF-8 and upload that.")
     try:
         return data.decode("utf-8"), []
     except UnicodeDecodeError:
@@ -135,7 +135,7 @@ def _wide(data: bytes) -> str:
             text = "\0"
         if not _is_binary(text.encode()):
             return text
-    raise AskError(f"{_NO_TEXT}: it has bytes that are zero. Save its text as UTF-8 and upload that.")
+    raise InputError(f"{_NO_TEXT}: it has bytes that are zero. Save its text as UTF-8 and upload that.")
 
 
 def _guessed(data: bytes) -> tuple[str, list[str]]:
@@ -150,14 +150,14 @@ def _guessed(data: bytes) -> tuple[str, list[str]]:
     if encoding not in _SEVERAL_BYTES:
         inside = len((_WESTERN if encoding in ("cp1252", None) else _UTF8).findall(rest))
         if inside > _CHANCE * foreign:
-            raise AskError(
+            raise InputError(
                 f"This file mixes encodings: line {strange[0] + 1:,} has UTF-8 and other bytes in it. Save it as "
                 "UTF-8 text, see that it reads right, and upload it again."
             )
     elif familiar <= _CHANCE * foreign:  # a few short lines look like UTF-8
         strange, familiar = list(range(len(lines))), 0
     if encoding is None:
-        raise AskError(
+        raise InputError(
             f"{_NO_TEXT} in UTF-8, nor in another encoding that can be told for certain. Save it as UTF-8 text and "
             "upload it again."
         )
@@ -167,7 +167,7 @@ def _guessed(data: bytes) -> tuple[str, list[str]]:
             line.decode(encoding if number in others else "utf-8") for number, line in enumerate(lines)
         )  # none of these encodings has a line end inside a character
     except UnicodeDecodeError:
-        raise AskError(
+        raise InputError(
             f"{_NO_TEXT} in one encoding: much of it is {ENCODINGS[encoding]}, but not all. Save it as UTF-8 text "
             "and upload it again."
         ) from None

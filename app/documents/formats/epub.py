@@ -11,7 +11,7 @@ from app.documents.formats.archive import Archive, Reader, read_xml
 from app.documents.formats.blocks import parts_of
 from app.documents.formats.markup import Page, decode_html
 from app.documents.sandbox.caps import MAX_PAGES
-from app.errors import AskError
+from lampe.errors import InputError
 
 _CONTAINER, _ENCRYPTION = "META-INF/container.xml", "META-INF/encryption.xml"
 _FONTS_ONLY = ("/2008/embedding", "/pdf/enc#RC")  # how fonts, and nothing else, are hidden
@@ -21,7 +21,7 @@ def read_epub(data: bytes) -> Found:
     """The chapters in their order, labelled by the table of contents, or by their first heading."""
     archive = Archive(data)
     if _CONTAINER not in archive:
-        raise AskError("This file isn't an EPUB by its content. Upload it with the ending that it should have.")
+        raise InputError("This file isn't an EPUB by its content. Upload it with the ending that it should have.")
     _refuse_protected(archive)
     book = _Book()
     container = _Container()
@@ -30,7 +30,7 @@ def read_epub(data: bytes) -> Found:
     folder = dirname(container.name)
     chapters = list(dict.fromkeys(_place(folder, book.items[key].href) for key in book.spine if key in book.items))
     if len(chapters) > MAX_PAGES:
-        raise AskError(
+        raise InputError(
             f"This EPUB has {len(chapters):,} chapters; at most {MAX_PAGES:,} are read. Upload a part of it."
         )
     titles = _titles(archive, book, folder)
@@ -44,7 +44,7 @@ def read_epub(data: bytes) -> Found:
         data = archive.read(chapter)
         try:
             source, said = decode_html(data)
-        except AskError:  # not text: the other chapters are
+        except InputError:  # not text: the other chapters are
             lost += 1
             continue
         notes += [note.replace("This file", f"A chapter ({chapter})") for note in said]
@@ -70,7 +70,7 @@ def _refuse_protected(archive: Archive) -> None:
         methods = _Methods()
         read_xml(archive.read(_ENCRYPTION), methods)
         if not all(method.endswith(_FONTS_ONLY) for method in methods.found):
-            raise AskError(
+            raise InputError(
                 "This EPUB is protected against copying (DRM), so its text can't be read. Take another copy."
             )
 
@@ -86,7 +86,7 @@ def _titles(archive: Archive, book: _Book, folder: str) -> dict[str, list[str]]:
             ncx = _Ncx()
             try:
                 read_xml(archive.read(place), ncx)
-            except AskError:
+            except InputError:
                 continue  # a book can be read without its table of contents
             links = ncx.links
         else:

@@ -13,7 +13,7 @@ from pypdf.errors import DependencyError
 
 from app.documents.document import Found, Part, check_characters
 from app.documents.sandbox.caps import MAX_PAGES, SECONDS
-from app.errors import AskError
+from lampe.errors import InputError
 
 _LONGEST = 0.8 * SECONDS  # before the process is ended, so that it can still say how far it came
 _STRANGE_SHARE = 0.05
@@ -26,7 +26,7 @@ def read_pdf(data: bytes) -> Found:
     try:
         return _read(data)
     except DependencyError:
-        raise AskError(
+        raise InputError(
             "This PDF is encrypted or packed in a way that isn't read here. Print it to a new PDF and upload that."
         ) from None
 
@@ -37,14 +37,14 @@ def _read(data: bytes) -> Found:
     _unlock(reader)
     count = len(reader.pages)
     if count > MAX_PAGES:
-        raise AskError(f"This PDF has {count:,} pages; at most {MAX_PAGES:,} are read. Upload a part of it.")
+        raise InputError(f"This PDF has {count:,} pages; at most {MAX_PAGES:,} are read. Upload a part of it.")
     parts: list[Part] = []
     empty: list[int] = []
     broken: list[int] = []
     characters = 0
     for number, page in enumerate(reader.pages, 1):
         if time.monotonic() - started > _LONGEST:
-            raise AskError(
+            raise InputError(
                 f"Reading this PDF takes too long: {number - 1:,} of its {count:,} pages in {_LONGEST:.0f} seconds. "
                 "Upload a part of it."
             )
@@ -61,9 +61,9 @@ def _read(data: bytes) -> Found:
         check_characters(characters)
         parts.append(Part(f"Page {number}", text + "\n\n" if text else ""))
     if len(broken) == count:
-        raise AskError("This PDF is damaged: none of its pages can be read. Save or download it anew.")
+        raise InputError("This PDF is damaged: none of its pages can be read. Save or download it anew.")
     if not characters:
-        raise AskError(
+        raise InputError(
             "This PDF has no text: it is a scan, or its pages are pictures. Run OCR (text recognition) on it first and "
             "upload the result."
         )
@@ -73,7 +73,7 @@ def _read(data: bytes) -> Found:
 def _unlock(reader: pypdf.PdfReader) -> None:
     """Open what is encrypted under no password, as files that only forbid changes are."""
     if reader.is_encrypted and not reader.decrypt(""):
-        raise AskError("This PDF needs a password. Save a copy without one and upload that.")
+        raise InputError("This PDF needs a password. Save a copy without one and upload that.")
 
 
 def _notes(parts: Sequence[Part], empty: Sequence[int], broken: Sequence[int]) -> list[str]:

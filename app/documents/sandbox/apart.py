@@ -13,8 +13,8 @@ from pathlib import Path
 
 from app.documents.document import Found, Part
 from app.documents.sandbox.caps import MEMORY, SECONDS
-from app.errors import AskError
 from app.limits import MAX_CHARACTERS
+from lampe.errors import InputError
 
 _ROOT = Path(__file__).parents[3]
 _LONGEST_ANSWER = 6 * MAX_CHARACTERS  # bytes: at most four for a character, and the labels
@@ -40,7 +40,7 @@ def parse_apart(kind: str, data: bytes, seconds: float = SECONDS) -> Found:
 
     Raises
     ------
-    AskError
+    InputError
         If it refuses the file, takes too long or too much, or ends without an answer.
     """
     with _places:
@@ -48,12 +48,12 @@ def parse_apart(kind: str, data: bytes, seconds: float = SECONDS) -> Found:
     try:
         found = json.loads(answer)
     except ValueError:
-        raise AskError(
+        raise InputError(
             "Reading this file failed: it is damaged, or takes more than "
             f"{MEMORY / 1e9:.0f} GB of memory. Save it anew, or upload a part of it."
         ) from None
     if "refused" in found:
-        raise AskError(found["refused"])
+        raise InputError(found["refused"])
     return Found([Part(label, text) for label, text in found["parts"]], found["notes"])
 
 
@@ -90,7 +90,9 @@ def _answer(arguments: list[str], data: bytes, seconds: float) -> bytes:
         _end(process)
         process.wait()
     if late.is_set():
-        raise AskError(f"Reading this file took longer than {seconds:.0f} seconds and was ended. Upload a part of it.")
+        raise InputError(
+            f"Reading this file took longer than {seconds:.0f} seconds and was ended. Upload a part of it."
+        )
     return answer if len(answer) <= _LONGEST_ANSWER else b""
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from app.documents.document import Found, tidied
 from app.documents.sandbox.caps import MEMORY, SECONDS
-from app.errors import AskError
+from lampe.errors import InputError
 
 PARSERS = {
     "txt": ("plain", "read_plain"),
@@ -49,21 +49,21 @@ def parsed(parser: Parser, data: bytes) -> Found:
 
     Raises
     ------
-    AskError
+    InputError
         If the file can't be read. A parser that fails at something unforeseen is one more way to find it damaged.
     """
     try:
         return tidied(parser(data))
-    except AskError:
+    except InputError:
         raise
     except MemoryError:
-        raise AskError(
+        raise InputError(
             f"Reading this file takes more than {MEMORY / 1e9:.0f} GB of memory, the limit here. Upload a part of it."
         ) from None
     except RecursionError:
-        raise AskError("This file is nested too deeply to be read. Upload its text as a .txt file.") from None
+        raise InputError("This file is nested too deeply to be read. Upload its text as a .txt file.") from None
     except Exception:
-        raise AskError(
+        raise InputError(
             "This file is damaged, or isn't what its ending says: it can't be read. Open it in the program that made "
             "it and save it anew."
         ) from None
@@ -120,7 +120,7 @@ def main(kind: str) -> None:
     try:
         found = parsed(parser, data)
         answer = {"parts": found.parts, "notes": found.notes}
-    except AskError as error:
+    except InputError as error:
         answer = {"refused": str(error)}
     output = sys.stdout.buffer
     text = json.dumps(answer, ensure_ascii=False, default=lambda part: [part.label, part.text])
