@@ -10,6 +10,7 @@ from app.serving.document_cache import LAMPE
 from app.serving.reports import Attention, RunReport, Update
 from app.serving.requests import Chosen, Variant
 from lampe.errors import InputError
+from lampe.methods import method_class
 
 MOST_BESIDE = 4
 CUT = Variant("rope", cut=True)
@@ -107,9 +108,9 @@ class Turn:
 
         Raises
         ------
-        InputError
+        InputError, lampe.MethodError
         """
-        variants = [LAMPE, *map(Variant, beside), *[CUT] * cut_too]
+        variants = [LAMPE, *(Variant(method_class(key).key) for key in beside), *[CUT] * cut_too]
         if len(variants) > len(set(variants)) or len(beside) > MOST_BESIDE:
             raise InputError(f"Choose up to {MOST_BESIDE} different methods beside LaMPE.")
         return cls(question, variants)

@@ -93,9 +93,9 @@ class Needs(NamedTuple):
     kept: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Attention:
-    """Where the attention of one answer went, for each query token that was run.
+    """Where the attention of one answer went, for each query token that was run; each is equal to itself alone.
 
     Parameters
     ----------
