@@ -25,13 +25,14 @@ def default_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def small(default_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Folders of models with random weights and the default's tokenizer: one that can be patched, one that can't."""
+    """Folders of models with random weights and the default's tokenizer: two that can be patched, one that can't."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, LlamaConfig
 
     folder = tmp_path_factory.mktemp("models")
     shape = {"vocab_size": 49152, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
     configs = {
         "llama": LlamaConfig(**shape, num_attention_heads=4, max_position_embeddings=4096),
+        "other": LlamaConfig(**shape, num_attention_heads=2, max_position_embeddings=2048),
         "gpt2": GPT2Config(vocab_size=49152, n_embd=64, n_layer=2, n_head=4, n_positions=512),
     }
     for name, config in configs.items():

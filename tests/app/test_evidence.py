@@ -70,13 +70,13 @@ def test_the_view_escapes_the_text_and_says_what_it_is():
 
 
 @pytest.fixture(scope="module")
-def service(default_folder):
-    return ModelService(Settings(None, 4, 20_000))
+def service(small):
+    return ModelService(Settings(small["llama"], 16, 20_000))
 
 
 def test_the_weights_are_those_of_the_answers_own_tokens(service):
     """Oracle: the prompt read whole, then each token of the answer, keeping its attention."""
-    config = LampeConfig(8192, 64, 32, 300)
+    config = LampeConfig(4096, 64, 32, 300)
     request = Request(EXAMPLES[0].text[:2500], "What is this about?", "lampe", 6)
     request = replace(request, chosen=Chosen(service.settings.own, config))
     *_, update = service.ask(request, visitor="gus")

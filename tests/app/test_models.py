@@ -12,22 +12,18 @@ import lampe
 from app.serving.models import Models
 from app.serving.requests import Chosen, Request
 from app.serving.service import ModelService
-from app.serving.speed import Speed
 from app.settings import ModelChoice, Settings
 from lampe.errors import InputError
 from lampe.models.load import Progress
 
 SETTINGS = Settings(None, 4, 20_000)
-DEFAULT = SETTINGS.own
 QUESTION = "What is the boat called?"
 TEXT = "The lamp on the pier is green. The boat is called Heron."
 
 
 @pytest.fixture
 def service(small):
-    made = ModelService(replace(SETTINGS, more_models=tuple(small.values())))
-    made.speeds[DEFAULT] = Speed(0.001, 0, 0.02)  # its measurement takes seconds, and isn't what is tested here
-    return made
+    return ModelService(Settings(small["llama"], 16, 20_000, more_models=(small["other"], small["gpt2"])))
 
 
 def ask(service, model):
@@ -64,19 +60,18 @@ def test_what_is_offered_may_be_chosen_and_nothing_else(tmp_path, monkeypatch):
 
 
 def test_each_visitors_model_is_loaded_when_it_is_asked(service, small):
-    tiny = ModelChoice(small["llama"], 16)
-    first = ask(service, DEFAULT)
-    assert "Heron" in first.answer
-    *_, update = service.prepare(Chosen(tiny), threading.Event())
+    own, other = service.settings.own, ModelChoice(small["other"], 16)
+    first = ask(service, own)
+    *_, update = service.prepare(Chosen(other), threading.Event())
     assert "MB free memory" in update.stage
-    other = ask(service, tiny)
-    assert (other.report.model, other.report.bits, other.report.window) == (small["llama"], 16, 4096)
-    assert other.report.kept == 0
-    again = ask(service, DEFAULT)
+    another = ask(service, other)
+    assert (another.report.model, another.report.bits, another.report.window) == (small["other"], 16, 2048)
+    assert another.report.kept == 0
+    again = ask(service, own)
     assert again.answer == first.answer
     assert again.report.kept == 0, "what another model has read is of no use"
-    assert service.config(Chosen(tiny)).window == 4096
-    assert service.config() == lampe.PRESETS["smollm2"]
+    assert service.config(Chosen(other)).window == 2048
+    assert service.config().window == 4096
 
 
 def test_a_model_that_cant_be_patched_is_refused_in_the_patchs_words_and_the_old_one_stays(service, small):
@@ -92,25 +87,25 @@ def test_where_both_dont_fit_the_old_model_goes_first(service, small, monkeypatc
     monkeypatch.setattr(app.serving.models, "free_bytes", lambda: 1 if service.models.loaded else 10**12)
     release = Models._release
     monkeypatch.setattr(Models, "_release", lambda self: (freed.append(self.loaded is not None), release(self)))
-    with pytest.raises(lampe.UnsupportedModelError, match=r"SmolLM2-135M-Instruct was let go of first"):
+    with pytest.raises(lampe.UnsupportedModelError, match=r"llama was let go of first"):
         list(service.prepare(Chosen(ModelChoice(small["gpt2"], 16)), threading.Event()))
     assert freed == [True]
-    assert "Heron" in ask(service, DEFAULT).answer, "it is loaded again"
+    assert ask(service, service.settings.own).report.new_tokens, "it is loaded again"
 
 
 def test_what_fits_in_no_way_isnt_loaded(service, small, monkeypatch):
     service.model()
     monkeypatch.setattr(app.serving.models, "free_bytes", lambda: 1_000_000)
     with pytest.raises(lampe.LoadError, match=r"in 16 bits takes about \d+ MB, and 1 MB are free here"):
-        list(service.prepare(Chosen(ModelChoice(small["llama"], 16)), threading.Event()))
+        list(service.prepare(Chosen(ModelChoice(small["other"], 16)), threading.Event()))
 
 
 def test_what_wouldnt_fit_alone_takes_nobodys_model_away(service, small, monkeypatch):
-    ask(service, DEFAULT)
+    ask(service, service.settings.own)
     model = service.model()
     monkeypatch.setattr(app.serving.models, "needed_bytes", lambda choice: 10**15)
     with pytest.raises(lampe.LoadError, match="takes about 1,000,000,000 MB") as refused:
-        list(service.prepare(Chosen(ModelChoice(small["llama"], 16)), threading.Event()))
+        list(service.prepare(Chosen(ModelChoice(small["other"], 16)), threading.Event()))
     assert "let go" not in str(refused.value)
     assert service.model() is model
     assert service.documents.bytes, "nor what was read"
@@ -119,7 +114,7 @@ def test_what_wouldnt_fit_alone_takes_nobodys_model_away(service, small, monkeyp
     for needed, message in ((gone + 1, "are free here: [^.]*\\.$"), (gone, "was let go of first")):
         monkeypatch.setattr(app.serving.models, "needed_bytes", lambda choice, needed=needed: needed)
         with pytest.raises(lampe.LoadError, match=message):
-            list(service.prepare(Chosen(ModelChoice(small["llama"], 16)), threading.Event()))
+            list(service.prepare(Chosen(ModelChoice(small["other"], 16)), threading.Event()))
 
 
 def test_a_stopped_load_ends_and_nobodys_model_is_changed(service, small, monkeypatch):
@@ -135,12 +130,12 @@ def test_a_stopped_load_ends_and_nobodys_model_is_changed(service, small, monkey
 
     monkeypatch.setattr(app.serving.models, "load", load_slowly)
     stop = threading.Event()
-    for _ in service.prepare(Chosen(ModelChoice(small["llama"], 16)), stop):
+    for _ in service.prepare(Chosen(ModelChoice(small["other"], 16)), stop):
         if going.wait(1):
             stop.set()
     waiting = service.ask(Request(TEXT, QUESTION, "lampe", 12), visitor="bob")
     assert next(waiting).stage == "Getting the model ready", "who comes next is told, and can stop"
     slow.set()
     *_, update = waiting
-    assert "Heron" in update.answer
+    assert update.report.new_tokens
     assert service.model() is model
