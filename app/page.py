@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from importlib.resources import files
 from typing import Any
 
 import gradio as gr
@@ -20,7 +20,7 @@ from app.ui.mapping_row import MappingRow
 from app.ui.model_row import ModelRow
 from app.ui.state import PageState
 
-STYLE = Path(__file__).parent / "assets" / "style.css"
+STYLE = str(files("app") / "assets" / "style.css")
 THEME = gr.themes.Base(
     primary_hue="blue",
     neutral_hue="slate",

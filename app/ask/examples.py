@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from importlib.resources import files
 
-SAMPLES = Path(__file__).parents[1] / "assets" / "samples"
+SAMPLES = files("app") / "assets" / "samples"
 
 
 @dataclass(frozen=True)
