@@ -24,7 +24,7 @@ from app.serving.evidence import Evidence, passages
 from app.serving.reports import Attention, Needs
 from app.serving.requests import MAX_NEW_TOKENS, Chosen, Request, Sampling, planned_length
 from app.serving.service import ModelService
-from app.ui.events import AT_ONCE, INTERNAL, LATEST
+from app.ui.events import AT_ONCE, INTERNAL, LATEST, Shown
 from app.ui.figure import as_plot
 from app.ui.html import message, note, side_by_side, status
 from app.ui.runs import Runs, measuring
@@ -38,9 +38,6 @@ SHOWN_WITHOUT_TEXT = MapSettings().length
 _CHARACTERS_PER_TOKEN = 4.3  # English prose; only until the tokenizer is there
 CUTS = dict(zip(("Its beginning", "Its beginning and its end", "Pages or chapters"), WAYS, strict=True))
 LAYERS = ("All layers", "First third", "Middle third", "Last third")
-
-Shown = dict[Any, Any]
-"""New values by component."""
 
 
 class AskTab:

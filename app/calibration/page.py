@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 
@@ -14,7 +13,7 @@ from app.calibration.figures import chosen_figure, loss_figure, needle_figure
 from app.serving.requests import Chosen
 from app.serving.service import ModelService
 from app.settings import ModelChoice
-from app.ui.events import AT_ONCE, INTERNAL
+from app.ui.events import AT_ONCE, INTERNAL, Shown
 from app.ui.figure import as_plot
 from app.ui.html import message, note
 from app.ui.mapping_row import MappingRow
@@ -68,10 +67,6 @@ def fitting(preset: Preset, own: lampe.LampeConfig, model: ModelChoice) -> tuple
         words = f"In use. It was measured on {source.model} in {source.bits} bits; here runs {model.name} in "
         return replace(preset.config, basis="family"), f"{words}{model.bits} bits."
     return preset.config, "In use: answers, needle tests and the position map follow it."
-
-
-Shown = dict[Any, Any]
-"""New values by component."""
 
 
 class CalibrationTab:

@@ -41,7 +41,7 @@ def chosen_table(preset: Preset) -> str:
         "The best mapping lengths, and what each way to choose m costs, on the sweep's own figures. Sharpness: how "
         "much more m × √2 or m ÷ √2 costs. Residual: positions by which the curve is off."
     )
-    return table(caption, columns, rows)
+    return table(columns, rows, caption)
 
 
 def _priced(one: Priced) -> str:
@@ -65,7 +65,7 @@ def sweep_table(preset: Preset) -> str:
     columns = ("Input (tokens)", "m", "Loss (nats)", "Needles found", "Log-likelihood (nats)", "Cost")
     return (
         "<details><summary>Every point that was measured</summary>"
-        f"{table('The least cost of each input length is the best point.', columns, rows)}</details>"
+        f"{table(columns, rows, 'The least cost of each input length is the best point.')}</details>"
     )
 
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
-from app.map.figures import formula
 from app.ui.figure import COLOURS, GREY, UNSEEN, Sheet, faint
 from lampe.methods import Method
-from lampe.positions import PositionMap, Region
+from lampe.positions import Region
 
 _POINTS = 400
 # Lines are told apart by colour and by dash; LaMPE's is the widest.
@@ -163,41 +161,3 @@ def _close(x: list[float | None], y: list[float | None], corners: Sequence[tuple
     for key, query in (*corners, corners[0]):
         x.append(key)
         y.append(query)
-
-
-def formulas_table(methods: Sequence[Method], length: int) -> str:
-    """What each method does with a query i and a key j, with the values of an input put in."""
-    rows = ""
-    for method in methods:
-        position_map = method.position_map(length)
-        rows += _rows(method, position_map, length)
-    head = "".join(
-        f'<th scope="col">{name}</th>'
-        for name in ("Method", "Region", "Keys of the last query", "Position of i and j", "Frequencies", "Reach")
-    )
-    return (
-        f'<div class="scroll"><table class="figures"><caption>{length:,} tokens; each method by its authors’ rule for '
-        f"the window</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
-    )
-
-
-def _rows(method: Method, position_map: PositionMap, length: int) -> str:
-    counts = position_map.key_counts(length - 1)
-    changed = method.frequencies(length)
-    slowed = f"{changed.rope_type}, slowest ÷ {changed.stretch:.3g}" if changed else "the model's own"
-    reach = "any length" if method.reach is None else f"{method.reach:,} tokens"
-    if beyond := method.beyond(length):
-        reach = f"<b>{escape(beyond)}</b>"
-    rows, shown = "", [(region, count) for region, count in zip(position_map.regions, counts, strict=True) if count]
-    for number, (region, count) in enumerate(shown):
-        named = f'<th scope="rowgroup" rowspan="{len(shown)}">{escape(method.title)}</th>' if not number else ""
-        rest = (
-            f'<td rowspan="{len(shown)}">{escape(slowed)}</td><td rowspan="{len(shown)}">{reach}</td>'
-            if not number
-            else ""
-        )
-        rows += (
-            f'<tr>{named}<td><span class="chip region-{region.role}"></span>{region.name}</td><td>{count:,}</td>'
-            f"<td>{formula(region)}</td>{rest}</tr>"
-        )
-    return rows

@@ -19,7 +19,7 @@ from app.serving.reports import Attention
 from app.serving.requests import Chosen
 from app.serving.service import ModelService
 from app.ui.downloads import saves
-from app.ui.events import AT_ONCE, INTERNAL, LATEST
+from app.ui.events import AT_ONCE, INTERNAL, LATEST, Shown
 from app.ui.figure import as_plot
 from app.ui.html import message, status
 from app.ui.state import PageState
@@ -29,9 +29,6 @@ from lampe.methods import METHODS, LampeConfig
 
 _SHORT_TEXT_TOKENS = 400
 _AROUND_A_PAIR = 4096  # tokens across
-
-Shown = dict[Any, Any]
-"""New values by component."""
 
 
 class MapTab:
@@ -279,7 +276,7 @@ class MapTab:
         return {
             self.together: as_plot(method_figures.curves_figure(methods, length, big), "lampe-methods"),
             self.apart: as_plot(method_figures.planes_figure(methods, length, big), "lampe-planes"),
-            self.formulas: method_figures.formulas_table(methods, length),
+            self.formulas: views.formulas_table(methods, length),
         }
 
     def zoom(self, name: str) -> Callable[..., tuple[Any, Any, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from html import escape
 
 import torch
@@ -12,7 +13,7 @@ from app.map.figures import BINS, Frame, formula
 from app.map.settings import MapSettings
 from app.serving.reports import Attention
 from app.ui.html import caption, chip, table
-from lampe.methods import LampeConfig, ScaledSigmoid
+from lampe.methods import LampeConfig, Method, ScaledSigmoid
 from lampe.positions import PositionMap
 
 
@@ -69,9 +70,8 @@ def map_table(position_map: PositionMap, query: int) -> str:
             f"<td>{query - stop + 1:,} – {query - first:,}</td><td>{near:,} – {far:,}</td><td>{stop - first:,}</td>"
             f"<td>{formula(region)}</td></tr>"
         )
-    return table(
-        f"What query token {query:,} sees", ("Region", "Keys j", "Distances", "Positions", "Keys", "Formula"), rows
-    )
+    columns = ("Region", "Keys j", "Distances", "Positions", "Keys", "Formula")
+    return table(columns, rows, f"What query token {query:,} sees")
 
 
 def numbers_table(view: MapSettings, position_map: PositionMap) -> str:
@@ -106,7 +106,7 @@ def numbers_table(view: MapSettings, position_map: PositionMap) -> str:
     rows = "".join(
         f'<tr><th scope="row">{name}</th><td>{symbol}</td><td>{value}</td></tr>' for name, symbol, value in lines
     )
-    return table("Every number of this map", ("Number", "Formula", "With the present values"), rows)
+    return table(("Number", "Formula", "With the present values"), rows, "Every number of this map")
 
 
 def _mapping_formula(config: LampeConfig, length: int, plain: bool) -> tuple[str, str]:
@@ -234,11 +234,8 @@ def shares_table(run: Attention, number: int) -> str:
     token = escape(run.queries[number]).replace("\n", "↵")
     length = f"{run.position_map.end:,} tokens, mapping length {run.position_map.mapping_length:,}"
     length += f" ({run.method.doubt})" if run.method.doubt else ""
-    return table(
-        f"Attention of query token “{token}” ({place}); {length}",
-        ("Region", "Mean of layers and heads", "Least layer", "Greatest layer", "Spread (standard deviation)"),
-        rows,
-    )
+    columns = ("Region", "Mean of layers and heads", "Least layer", "Greatest layer", "Spread (standard deviation)")
+    return table(columns, rows, f"Attention of query token “{token}” ({place}); {length}")
 
 
 def token_strip(position_map: PositionMap, query: int, tokens: list[str]) -> str:
@@ -261,3 +258,31 @@ def token_strip(position_map: PositionMap, query: int, tokens: list[str]) -> str
         f'<p class="caption">{said}</p>'
         f'<div class="tokens" role="group" aria-label="Tokens of the short text by region">{cells}</div>'
     )
+
+
+def formulas_table(methods: Sequence[Method], length: int) -> str:
+    """What each method does with a query i and a key j, with the values of an input put in."""
+    rows = "".join(_rows(method, method.position_map(length), length) for method in methods)
+    columns = ("Method", "Region", "Keys of the last query", "Position of i and j", "Frequencies", "Reach")
+    return table(columns, rows, f"{length:,} tokens; each method by its authors’ rule for the window")
+
+
+def _rows(method: Method, position_map: PositionMap, length: int) -> str:
+    counts = position_map.key_counts(length - 1)
+    changed = method.frequencies(length)
+    slowed = f"{changed.rope_type}, slowest ÷ {changed.stretch:.3g}" if changed else "the model's own"
+    reach = "any length" if method.reach is None else f"{method.reach:,} tokens"
+    if beyond := method.beyond(length):
+        reach = f"<b>{escape(beyond)}</b>"
+    rows, shown = "", [(region, count) for region, count in zip(position_map.regions, counts, strict=True) if count]
+    for number, (region, count) in enumerate(shown):
+        named = f'<th scope="rowgroup" rowspan="{len(shown)}">{escape(method.title)}</th>' if not number else ""
+        rest = (
+            f'<td rowspan="{len(shown)}">{escape(slowed)}</td><td rowspan="{len(shown)}">{reach}</td>'
+            if not number
+            else ""
+        )
+        rows += (
+            f"<tr>{named}<td>{chip(region)}{region.name}</td><td>{count:,}</td><td>{formula(region)}</td>{rest}</tr>"
+        )
+    return rows

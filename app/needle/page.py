@@ -25,7 +25,7 @@ from app.serving.reports import Update
 from app.serving.requests import Chosen
 from app.serving.service import ModelService
 from app.ui.downloads import saves
-from app.ui.events import AT_ONCE, INTERNAL, LATEST
+from app.ui.events import AT_ONCE, INTERNAL, LATEST, Shown
 from app.ui.figure import as_plot
 from app.ui.html import message, note, side_by_side, status
 from app.ui.runs import Runs, measuring
@@ -48,9 +48,6 @@ document.addEventListener('pointerover', (event) => {
   }
 });
 """
-
-Shown = dict[Any, Any]
-"""New values by component."""
 
 
 class NeedleTab:

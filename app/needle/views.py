@@ -9,6 +9,7 @@ from statistics import mean
 from app.needle.figures import by_point
 from app.serving.requests import Variant
 from app.ui.html import about, note
+from app.ui.html import table as table_of
 from lampe.methods import METHODS
 from lampe.needle import Result, paired_rows, summary_rows
 from lampe.positions import PositionMap
@@ -90,7 +91,7 @@ def table(results: Sequence[Result]) -> str:
         f"<td>{low:.0%} to {high:.0%}</td><td>{trials}</td></tr>"
         for length, method, share, low, high, trials in summary_rows(results)
     )
-    found = _table(("Prompt", "Method", "Found", "95 % interval", "Tests"), rows)
+    found = table_of(("Prompt", "Method", "Found", "95 % interval", "Tests"), rows)
     pairs = "".join(
         f'<tr><th scope="row">{length:,} tokens</th><td>{METHODS[method].title}</td><td>{ours}</td><td>{alone}</td>'
         f"<td>{tests}</td><td>{p:.2g}</td></tr>"
@@ -100,16 +101,9 @@ def table(results: Sequence[Result]) -> str:
         return found
     columns = ("Prompt", "LaMPE against", "Found by LaMPE alone", "Found by the other alone", "Tests of both", "p")
     return (
-        f"{found}{_table(columns, pairs)}"
+        f"{found}{table_of(columns, pairs)}"
         '<p class="caption">The same needles for all. p is McNemar’s exact test: how often chance alone would split '
         "the tests that only one has found at least so unevenly.</p>"
-    )
-
-
-def _table(columns: Sequence[str], rows: str) -> str:
-    head = "".join(f'<th scope="col">{name}</th>' for name in columns)
-    return (
-        f'<div class="scroll"><table class="figures"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
     )
 
 

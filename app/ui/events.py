@@ -10,3 +10,6 @@ AT_ONCE: dict[str, Any] = {**INTERNAL, "queue": False}
 
 LATEST: dict[str, Any] = {**AT_ONCE, "trigger_mode": "always_last"}
 """Of quick changes the last one counts."""
+
+Shown = dict[Any, Any]
+"""What a handler gives: new values by component; the others stay as they are."""

@@ -94,12 +94,12 @@ def caption(text: str) -> str:
     return f'<p class="caption">{text}</p>'
 
 
-def table(caption: str, columns: Iterable[str], rows: str) -> str:
+def table(columns: Iterable[str], rows: str, caption: str = "") -> str:
     """A table of figures; its rows are made by the caller."""
     head = "".join(f'<th scope="col">{column}</th>' for column in columns)
     return (
-        f'<div class="scroll"><table class="figures"><caption>{caption}</caption><thead><tr>{head}</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>"
+        f'<div class="scroll"><table class="figures">{caption and f"<caption>{caption}</caption>"}'
+        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
 

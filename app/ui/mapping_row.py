@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import gradio as gr
 
 from app.serving.requests import Chosen
-from app.ui.events import AT_ONCE, INTERNAL
+from app.ui.events import AT_ONCE, INTERNAL, Shown
 from app.ui.html import as_published, message
 from app.ui.state import PageState
 from lampe.errors import LampeError
@@ -45,11 +44,11 @@ class MappingRow:
         self.back.click(self.leave, state.chosen, shown, **INTERNAL)  # queued: else nothing hears of the new state
         state.model.change(lambda: self.show(""), None, shown[1:], **AT_ONCE)
 
-    def show(self, line: str) -> dict[Any, Any]:
+    def show(self, line: str) -> Shown:
         """What is in use instead of the model's own mapping; nothing if that is."""
         return {self.in_use: line, self.back: gr.Button(visible=bool(line))}
 
-    def publish(self, chosen: Chosen) -> dict[Any, Any]:
+    def publish(self, chosen: Chosen) -> Shown:
         """Answers, needle tests and the map follow the paper's mapping lengths from now on."""
         try:
             config = self.published(chosen)
@@ -57,6 +56,6 @@ class MappingRow:
             return {self.in_use: message(str(error))}
         return {self.state.chosen: replace(chosen, config=config), **self.show(as_published(config))}
 
-    def leave(self, chosen: Chosen) -> dict[Any, Any]:
+    def leave(self, chosen: Chosen) -> Shown:
         """They follow the model's own again."""
         return {self.state.chosen: Chosen(chosen.model), **self.show("")}

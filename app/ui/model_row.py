@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import gradio as gr
 
@@ -11,7 +10,7 @@ from app.serving.requests import Chosen
 from app.serving.service import ModelService
 from app.settings import ModelChoice
 from app.ui import html
-from app.ui.events import AT_ONCE, INTERNAL
+from app.ui.events import AT_ONCE, INTERNAL, Shown
 from app.ui.runs import Runs
 from app.ui.state import PageState
 from lampe.errors import InputError, LampeError
@@ -57,7 +56,7 @@ class ModelRow:
         load.click(self.take, [name, bits, state.model], shown, concurrency_limit=visitors, **INTERNAL)
         halt.click(self.runs.stop, **AT_ONCE)
 
-    def take(self, name: str, bits: int, now: ModelChoice, request: gr.Request) -> Iterator[dict[Any, Any]]:
+    def take(self, name: str, bits: int, now: ModelChoice, request: gr.Request) -> Iterator[Shown]:
         """Load a model; the visitor's own stays as it is until that has come to an end."""
         try:
             named = (name or "").strip()

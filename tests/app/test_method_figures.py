@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from app.map.method_figures import curves_figure, formulas_table, outline, planes_figure, stretch
+from app.map.method_figures import curves_figure, outline, planes_figure, stretch
 from app.map.settings import MapSettings
+from app.map.views import formulas_table
 from lampe.errors import LampeError
 from lampe.methods import METHODS
 
