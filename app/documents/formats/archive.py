@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
-from typing import Any
+from xml.etree.ElementTree import Element, TreeBuilder
 
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import DefusedXMLParser, ParseError
@@ -64,6 +64,25 @@ class Archive:
         self._unpacked += len(data)
         return data
 
+    def xml(self, name: str) -> Element:
+        """A member's root element.
+
+        Names of elements and attributes come without their namespaces. It is refused where it is no XML, is nested
+        too deeply, or declares entities, which documents have no use for and attacks have.
+        """
+        parser = DefusedXMLParser(target=_Tree())
+        try:
+            parser.feed(self.read(name))
+            return parser.close()
+        except AskError:
+            raise
+        except DefusedXmlException:
+            raise AskError(
+                "This file declares XML entities, as attacks do and documents don't; it isn't read."
+            ) from None
+        except (ParseError, ValueError, LookupError):
+            raise AskError("This file is damaged: the XML in it is broken. Save or download it anew.") from None
+
     def _check(self, size: int, packed: int) -> None:
         if self._unpacked + size > UNPACKED_BYTES:
             raise AskError(
@@ -75,56 +94,22 @@ class Archive:
             )
 
 
-class Reader:
-    """What XML is told to, element by element; no tree is built. Names come without their namespace."""
+class _Tree(TreeBuilder):
+    """Builds a tree that isn't nested too deeply, so that it may be walked by recursion."""
 
-    def start(self, name: str, attributes: dict[str, str]) -> None: ...
-
-    def end(self, name: str) -> None: ...
-
-    def data(self, text: str) -> None: ...
-
-
-def read_xml(data: bytes, reader: Reader) -> None:
-    """Tell a reader what is in some XML.
-
-    Raises
-    ------
-    AskError
-        If it is none, is nested too deeply, or declares entities, which documents have no use for and attacks have.
-    """
-    parser = DefusedXMLParser(target=_Told(reader))
-    try:
-        parser.feed(data)
-        parser.close()
-    except AskError:
-        raise
-    except DefusedXmlException:
-        raise AskError("This file declares XML entities, as attacks do and documents don't; it isn't read.") from None
-    except (ParseError, ValueError, LookupError):
-        raise AskError("This file is damaged: the XML in it is broken. Save or download it anew.") from None
-
-
-class _Told:
-    """Passes on what the parser says, as long as it isn't nested too deeply."""
-
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
+    def __init__(self) -> None:
+        super().__init__()
         self._depth = 0
-        self.data = reader.data
 
-    def start(self, name: str, attributes: dict[str, str]) -> None:
+    def start(self, tag: str, attrs: dict[str, str]) -> Element:
         self._depth += 1
         if self._depth > XML_DEPTH:
             raise AskError(f"This file's XML is nested more than {XML_DEPTH} levels deep; it isn't read.")
-        self._reader.start(_local(name), {_local(key): value for key, value in attributes.items()})
+        return super().start(_local(tag), {_local(name): value for name, value in attrs.items()})
 
-    def end(self, name: str) -> None:
+    def end(self, tag: str) -> Element:
         self._depth -= 1
-        self._reader.end(_local(name))
-
-    def close(self) -> Any:
-        return None
+        return super().end(_local(tag))
 
 
 def _local(name: str) -> str:

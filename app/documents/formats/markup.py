@@ -40,7 +40,7 @@ def read_html(data: bytes) -> Found:
 def decode_html(data: bytes) -> tuple[str, list[str]]:
     """The source as text, in the encoding that it declares if it isn't UTF-8."""
     declared = _DECLARED.search(data[:2048])
-    return decoded(data, declared[1].decode("ascii") if declared else None)
+    return decoded(data, declared[1].decode("ascii") if declared else "")
 
 
 class Page(HTMLParser):

@@ -22,17 +22,18 @@ _KEPT = ("PATH", "SYSTEMROOT", "PYTHONHOME", "PYTHONPATH", "LD_LIBRARY_PATH", "D
 _places = threading.BoundedSemaphore(2)  # processes at once; other visitors' wait
 
 
-def command(kind: str) -> list[str]:
-    """What reads a file of this kind."""
-    return [sys.executable, "-m", "app.documents.sandbox.worker", kind]
+def command(reader: str) -> list[str]:
+    """What reads a file with this reader."""
+    return [sys.executable, "-m", "app.documents.sandbox", reader]
 
 
-def parse_apart(kind: str, data: bytes, seconds: float = SECONDS) -> Found:
-    """Run the parser of a kind in a process, which ends with this call whatever happens.
+def parse_apart(reader: str, data: bytes, seconds: float = SECONDS) -> Found:
+    """Run a reader in a process, which ends with this call whatever happens.
 
     Parameters
     ----------
-    kind : str
+    reader : str
+        As in `app.documents.kinds.Kind`.
     data : bytes
         What the process is given; it reads no file.
     seconds : float
@@ -44,7 +45,7 @@ def parse_apart(kind: str, data: bytes, seconds: float = SECONDS) -> Found:
         If it refuses the file, takes too long or too much, or ends without an answer.
     """
     with _places:
-        answer = _answer(command(kind), data, seconds)
+        answer = _answer(command(reader), data, seconds)
     try:
         found = json.loads(answer)
     except ValueError:
