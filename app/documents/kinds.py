@@ -48,19 +48,20 @@ KINDS = (
 EXTENSIONS = tuple(ending for kind in KINDS for ending in kind.endings)
 MAX_BYTES = max(kind.max_bytes for kind in KINDS)
 
-_PICTURE = "a picture", "Pictures have no text here; run OCR (text recognition) on it first."
-_OTHERS = (
+_OTHERS: tuple[tuple[bytes | tuple[bytes, ...], str, str], ...] = (
     (b"%PDF-", "a PDF", "Give it the ending .pdf and upload it again."),
     (_ZIP, "a zip archive", "Upload the document itself, with the ending that it should have."),
     (
-        b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
+        b"\xd0\xcf\x11\xe0",
         "an old Office file, or one with a password",
-        "Open it, save it as .docx without a password, and upload that.",
+        "Save it as .docx without a password.",
     ),
     (b"{\\rtf", "an RTF file", "Open it in a word processor, save it as .docx, and upload that."),
-    (b"\x89PNG", *_PICTURE),
-    (b"\xff\xd8\xff", *_PICTURE),
-    (b"GIF8", *_PICTURE),
+    (
+        (b"\x89PNG", b"\xff\xd8\xff", b"GIF8"),
+        "a picture",
+        "Pictures have no text here; run OCR (text recognition) on it first.",
+    ),
 )
 _WEB_PAGES = (b"<!doctype html", b"<html")
 
@@ -98,8 +99,6 @@ def check_content(name: str, kind: Kind, data: bytes) -> None:
         return
     if not found and data[:256].lstrip().lower().startswith(_WEB_PAGES):
         found, advice = "a web page", "Give it the ending .html and upload it again."
-    raise AskError(
-        f"{name} isn't {kind.title if kind.signature else 'plain text'}"
-        + (f": by its content it is {found}. {advice}" if found else " by its content. ")
-        + ("" if found else f"Open it in the program that made it and save it as {kind.endings[0]}.")
-    )
+    said = f": by its content it is {found}" if found else " by its content"
+    advice = advice or f"Open it in the program that made it and save it as {kind.endings[0]}."
+    raise AskError(f"{name} isn't {kind.title if kind.signature else 'plain text'}{said}. {advice}")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
-from xml.etree.ElementTree import Element, TreeBuilder
+from xml.etree.ElementTree import Element
 
 from defusedxml import DefusedXmlException
-from defusedxml.ElementTree import DefusedXMLParser, ParseError
+from defusedxml.ElementTree import ParseError, fromstring
 
 from app.documents.sandbox.caps import MAX_MEMBERS, UNPACKED_BYTES, UNPACKED_RATIO, XML_DEPTH
 from app.errors import AskError
@@ -70,18 +70,16 @@ class Archive:
         Names of elements and attributes come without their namespaces. It is refused where it is no XML, is nested
         too deeply, or declares entities, which documents have no use for and attacks have.
         """
-        parser = DefusedXMLParser(target=_Tree())
+        data = self.read(name)
         try:
-            parser.feed(self.read(name))
-            return parser.close()
-        except AskError:
-            raise
+            root = fromstring(data)
         except DefusedXmlException:
             raise AskError(
                 "This file declares XML entities, as attacks do and documents don't; it isn't read."
             ) from None
         except (ParseError, ValueError, LookupError):
             raise AskError("This file is damaged: the XML in it is broken. Save or download it anew.") from None
+        return _plain(root)
 
     def _check(self, size: int, packed: int) -> None:
         if self._unpacked + size > UNPACKED_BYTES:
@@ -94,22 +92,19 @@ class Archive:
             )
 
 
-class _Tree(TreeBuilder):
-    """Builds a tree that isn't nested too deeply, so that it may be walked by recursion."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._depth = 0
-
-    def start(self, tag: str, attrs: dict[str, str]) -> Element:
-        self._depth += 1
-        if self._depth > XML_DEPTH:
+def _plain(root: Element) -> Element:
+    """A tree with its names' namespaces dropped, and not nested too deeply to be walked by recursion."""
+    level, depth = [root], 0
+    while level:
+        depth += 1
+        if depth > XML_DEPTH:
             raise AskError(f"This file's XML is nested more than {XML_DEPTH} levels deep; it isn't read.")
-        return super().start(_local(tag), {_local(name): value for name, value in attrs.items()})
-
-    def end(self, tag: str) -> Element:
-        self._depth -= 1
-        return super().end(_local(tag))
+        for element in level:
+            element.tag = _local(element.tag)
+            if element.attrib:
+                element.attrib = {_local(name): value for name, value in element.attrib.items()}
+        level = [child for element in level for child in element]
+    return root
 
 
 def _local(name: str) -> str:

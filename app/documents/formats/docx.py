@@ -17,9 +17,6 @@ _SIGNS = {"tab": "\t", "br": "\n", "cr": "\n", "noBreakHyphen": "-"}
 _HEADING = re.compile(r"heading ?([1-9])$", re.IGNORECASE)
 _LONGEST_CHAIN = 20  # styles that are based on one another
 
-LevelOf = Callable[[str], int]
-"""From a paragraph style's id to its level as a heading, from 1; 0 for none."""
-
 
 def read_docx(data: bytes) -> Found:
     """Paragraphs, tables as lines with tabs, footnotes at the end; headings are the parts' labels."""
@@ -58,7 +55,7 @@ def _main(archive: Archive) -> str:
     return name
 
 
-def _levels(styles: Element) -> LevelOf:
+def _levels(styles: Element) -> Callable[[str], int]:
     """Which styles are headings, by their outline level or name, their own or one that they are based on."""
     levels: dict[str, int] = {}
     bases: dict[str, str] = {}
@@ -68,7 +65,7 @@ def _levels(styles: Element) -> LevelOf:
         if heading := _HEADING.match(_value(style, "name")):
             levels[key] = int(heading[1])
         if outline := _value(style, "pPr/outlineLvl"):
-            levels[key] = outline_level(outline)
+            levels[key] = _outline_level(outline)
 
     def level_of(style: str) -> int:
         for _ in range(_LONGEST_CHAIN):
@@ -81,9 +78,9 @@ def _levels(styles: Element) -> LevelOf:
     return level_of
 
 
-def outline_level(value: str) -> int:
+def _outline_level(value: str) -> int:
     """A heading's level from 1; 0 for body text, which Word writes as 9."""
-    return int(value) + 1 if value in ("0", "1", "2", "3", "4", "5", "6", "7", "8") else 0
+    return int(value) + 1 if value in tuple("012345678") else 0
 
 
 def _value(element: Element, path: str) -> str:
@@ -97,6 +94,7 @@ class _Text:
     Parameters
     ----------
     level_of : callable
+        From a paragraph style's id to its level as a heading, from 1; 0 for none.
 
     Attributes
     ----------
@@ -104,7 +102,7 @@ class _Text:
         For each kind of notes: their ids, and the signs that stand for them in the text that was read so far.
     """
 
-    def __init__(self, level_of: LevelOf) -> None:
+    def __init__(self, level_of: Callable[[str], int]) -> None:
         self.signs: dict[str, dict[str, str]] = {"footnote": {}, "endnote": {}}
         self._level_of = level_of
 
@@ -133,7 +131,7 @@ class _Text:
 
     def _read_paragraph(self, element: Element, blocks: list[Block]) -> None:
         outline = _value(element, "pPr/outlineLvl")
-        level = outline_level(outline) if outline else self._level_of(_value(element, "pPr/pStyle"))
+        level = _outline_level(outline) if outline else self._level_of(_value(element, "pPr/pStyle"))
         pieces: list[str] = []
         self._read_run(element, pieces, blocks)
         text = "".join(pieces).replace("\xad", "").strip()

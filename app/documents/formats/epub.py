@@ -25,7 +25,9 @@ def read_epub(data: bytes) -> Found:
     archive = Archive(data)
     if _CONTAINER not in archive:
         raise AskError("This file isn't an EPUB by its content. Upload it with the ending that it should have.")
-    _refuse_protected(archive)
+    encrypted = archive.xml(_ENCRYPTION).iter("EncryptionMethod") if _ENCRYPTION in archive else ()
+    if not all(method.get("Algorithm", "").endswith(_FONTS_ONLY) for method in encrypted):
+        raise AskError("This EPUB is protected against copying (DRM), so its text can't be read. Take another copy.")
     name = next((file.get("full-path", "") for file in archive.xml(_CONTAINER).iter("rootfile")), "")
     book, folder = archive.xml(name), dirname(name)
     items = {item.get("id"): item for item in book.iter("item")}
@@ -67,15 +69,6 @@ def _chapter(page: Page, titles: list[str], number: int) -> list[Part]:
     return [Part(titles[0] if titles else heading, text_of(parts))]
 
 
-def _refuse_protected(archive: Archive) -> None:
-    if _ENCRYPTION in archive:
-        methods = archive.xml(_ENCRYPTION).iter("EncryptionMethod")
-        if not all(method.get("Algorithm", "").endswith(_FONTS_ONLY) for method in methods):
-            raise AskError(
-                "This EPUB is protected against copying (DRM), so its text can't be read. Take another copy."
-            )
-
-
 def _titles(archive: Archive, items: Iterable[Element], folder: str) -> dict[str, list[str]]:
     """For each file, what the table of contents calls the places in it: EPUB 3's, else EPUB 2's."""
     new, old = [], []
@@ -89,15 +82,15 @@ def _titles(archive: Archive, items: Iterable[Element], folder: str) -> dict[str
     for place in (new or old)[:1]:
         with suppress(AskError):  # a book can be read without its table of contents
             for target, text in Page(decode_html(archive.read(place))[0]).links if new else _links(archive.xml(place)):
-                if label := " ".join(text.split()):
+                if label := " ".join("".join(text).split()):
                     titles.setdefault(_place(dirname(place), target), []).append(label)
     return titles
 
 
-def _links(contents: Element) -> list[tuple[str, str]]:
-    """Target and text of each entry in EPUB 2's table of contents."""
+def _links(contents: Element) -> list[tuple[str, list[str]]]:
+    """Target, and text in pieces, of each entry in EPUB 2's table of contents."""
     return [
-        (target.get("src", ""), point.findtext("navLabel/text", ""))
+        (target.get("src", ""), [point.findtext("navLabel/text", "")])
         for point in contents.iter("navPoint")
         if (target := point.find("content")) is not None
     ]

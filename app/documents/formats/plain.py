@@ -43,12 +43,8 @@ def read_markdown(data: bytes) -> Found:
         labels[0] = labels[starts[0]]
         starts[0] = 0
     bounds = sorted({0, *starts, len(lines)})
-    named = set(starts)
-    parts = [
-        Part(labels[start] if start in named else "Beginning" if starts else "Text", "".join(lines[start:end]))
-        for start, end in pairwise(bounds)
-    ]
-    return Found(parts, notes)
+    first = "Beginning" if starts else "Text"
+    return Found([Part(labels[start] or first, "".join(lines[start:end])) for start, end in pairwise(bounds)], notes)
 
 
 def _without_closing(heading: str) -> str:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -60,7 +61,6 @@ def parse_apart(reader: str, data: bytes, seconds: float = SECONDS) -> Found:
 
 def _answer(arguments: list[str], data: bytes, seconds: float) -> bytes:
     """What a process writes when it is given some bytes; empty if that is far too much."""
-    late = threading.Event()
     process = subprocess.Popen(
         arguments,
         stdin=subprocess.PIPE,
@@ -70,12 +70,8 @@ def _answer(arguments: list[str], data: bytes, seconds: float) -> bytes:
         env={name: os.environ[name] for name in _KEPT if name in os.environ},  # no token or key is in it
         start_new_session=True,
     )
-
-    def stop() -> None:
-        late.set()
-        _end(process)
-
-    timer = threading.Timer(seconds, stop)
+    started = time.monotonic()
+    timer = threading.Timer(seconds, _end, [process])
     timer.daemon = True
     timer.start()
     assert process.stdin
@@ -85,12 +81,13 @@ def _answer(arguments: list[str], data: bytes, seconds: float) -> bytes:
             process.stdin.write(data)
         with process.stdout:
             answer = process.stdout.read(_LONGEST_ANSWER + 1)
+        late = time.monotonic() - started >= seconds
     finally:
         timer.cancel()
         timer.join()
         _end(process)
         process.wait()
-    if late.is_set():
+    if late:
         raise AskError(f"Reading this file took longer than {seconds:.0f} seconds and was ended. Upload a part of it.")
     return answer if len(answer) <= _LONGEST_ANSWER else b""
 
