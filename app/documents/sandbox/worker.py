@@ -11,9 +11,10 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
+
+import psutil
 
 from app.documents.document import Found, tidied
 from app.documents.sandbox.caps import MEMORY, SECONDS
@@ -62,7 +63,7 @@ def confine() -> None:
     except ImportError:
         return
     caps = {
-        resource.RLIMIT_AS: _memory_now() + MEMORY,
+        resource.RLIMIT_AS: psutil.Process().memory_info().vms + MEMORY,
         resource.RLIMIT_CPU: round(SECONDS) + 1,  # should the app be gone when the time is over
         resource.RLIMIT_FSIZE: 0,
         resource.RLIMIT_NPROC: 0,
@@ -79,14 +80,6 @@ def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
     """Python asks this before it does such things."""
     if event.startswith(_BARRED) or (event == "open" and arguments[2] & _WRITING):
         raise PermissionError(f"{event} is barred here")
-
-
-def _memory_now() -> int:
-    """Bytes of address space in use."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0
 
 
 def main(reader: str) -> None:
