@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 from app.documents.document import Part, text_of
 from lampe.errors import InputError
@@ -17,6 +18,7 @@ from lampe.errors import InputError
 Count = Callable[[str], int]
 """The tokens that a text takes, with whatever is always put around it: the question, the chat template."""
 
+WAYS = ("beginning", "both ends", "parts")
 MARK = "\n\n[…]\n\n"
 """What stands in the kept text where something between was left out."""
 
@@ -29,15 +31,8 @@ _SPACELESS = "\u2e80"  # from here on come the scripts that have no spaces betwe
 _PAGE = re.compile(r"Page \d+")
 
 
-@dataclass(frozen=True)
-class Stretch:
-    """A run of a document's characters.
-
-    Parameters
-    ----------
-    start, end : int
-        In the document's text.
-    """
+class Stretch(NamedTuple):
+    """A run of a document's characters, from `start` up to `end`."""
 
     start: int
     end: int
@@ -66,180 +61,106 @@ class Cut:
     sentence: str
 
 
-WAYS = ("beginning", "both ends", "parts")
-
-
 def cut(way: str, parts: Sequence[Part], count: Count, limit: int, first: int = 1, last: int | None = None) -> Cut:
-    """Cut in one of `WAYS`: see `cut_end`, `cut_middle` and, with the first and the last part, `cut_to_parts`.
-
-    Raises
-    ------
-    InputError
-        As they do, and for another way.
-    """
-    if way == "parts":
-        return cut_to_parts(parts, first, len(parts) if last is None else last, count, limit)
-    if way not in WAYS:
-        raise InputError(f"What is kept must be one of {', '.join(WAYS)}, not {way!r:.40}.")
-    return (cut_end if way == "beginning" else cut_middle)(parts, count, limit)
-
-
-def cut_end(parts: Sequence[Part], count: Count, limit: int) -> Cut:
-    """Keep the beginning, as much as the limit allows.
+    """Keep as much of a document as the limit allows, or nearly.
 
     Parameters
     ----------
+    way : str
+        One of `WAYS`: the beginning, both ends in equal shares, or a range of parts, cut at its end if it is too long.
     parts : sequence of Part
     count : callable
+        Whatever is kept was counted by it.
     limit : int
-        Most tokens, as `count` counts them.
-
-    Raises
-    ------
-    InputError
-        If there is no room for any text.
-    """
-    text = text_of(parts)
-    return _cut(parts, count, limit, len(text), lambda size: [Stretch(0, _border_before(text, size))])
-
-
-def cut_middle(parts: Sequence[Part], count: Count, limit: int, share: float = 0.5) -> Cut:
-    """Keep the beginning and the end.
-
-    Parameters
-    ----------
-    parts, count, limit
-        As in `cut_end`.
-    share : float
-        How much of what is kept is the beginning, from 0 to 1.
-
-    Raises
-    ------
-    InputError
-        If there is no room for any text.
-    """
-    text = text_of(parts)
-
-    def both(size: int) -> list[Stretch]:
-        if size >= len(text):
-            return [Stretch(0, len(text))]
-        head = round(size * share)
-        first, last = _border_before(text, head), _border_after(text, len(text) - (size - head))
-        return [Stretch(0, first), Stretch(max(first, last), len(text))]
-
-    return _cut(parts, count, limit, len(text), both)
-
-
-def cut_to_parts(parts: Sequence[Part], first: int, last: int, count: Count, limit: int) -> Cut:
-    """Keep a range of pages or chapters, cut at its end if it is still too long.
-
-    Parameters
-    ----------
-    parts, count, limit
-        As in `cut_end`.
+        Most tokens.
     first, last : int
-        Numbers of the first and the last part to keep, from 1.
+        The range's numbers, from 1; all parts if nothing is said. The other ways don't look at them.
 
     Raises
     ------
-    InputError
-        If there is no such range, no text in it, or no room for any text.
+    AskError
+        For another way, a range that isn't there or has no text in it, or if there is no room for any text.
     """
-    if not 1 <= first <= last <= len(parts):
-        raise InputError(
+    last = len(parts) if last is None else last
+    if way not in WAYS:
+        raise AskError(f"What is kept must be one of {', '.join(WAYS)}, not {way!r:.40}.")
+    if way != "parts":
+        first, last = 1, len(parts)
+    elif not 1 <= first <= last <= len(parts):
+        raise AskError(
             f"There is no range from {first} to {last}: the first mustn't be after the last, and the numbers go from 1 "
             f"to {len(parts):,}."
         )
     text = text_of(parts)
-    bounds = _bounds(parts)
-    start, end = bounds[first - 1], bounds[last]
+    start, end = (_bounds(parts)[place] for place in (first - 1, last))
     if not text[start:end].strip():
-        raise InputError("There is no text in this range. Choose another.")
-    return _cut(
-        parts,
-        count,
-        limit,
-        end - start,
-        lambda size: [Stretch(start, end if size >= end - start else max(start, _border_before(text, start + size)))],
-    )
+        raise AskError("There is no text in this range. Choose another.")
+    kept, tokens, chosen = _largest(text, start, end, way == "both ends", count, limit)
+    edges = [0, *(edge for stretch in kept for edge in stretch), len(text)]
+    left_out = tuple(Stretch(*gap) for gap in zip(edges[::2], edges[1::2], strict=True) if gap[0] < gap[1])
+    return Cut(chosen, tokens, kept, left_out, _sentence(parts, text, left_out))
 
 
-def _cut(parts: Sequence[Part], count: Count, limit: int, most: int, choose: Callable[[int], Sequence[Stretch]]) -> Cut:
-    """The largest choice, or nearly, whose text is within the limit; each is counted before it is taken."""
-    text = text_of(parts)
+_Fitting = tuple[tuple[Stretch, ...], int, str]  # what is kept, its tokens, its text
 
-    def kept(size: int) -> tuple[str, tuple[Stretch, ...]]:
-        stretches = tuple(stretch for stretch in choose(size) if text[stretch.start : stretch.end].strip())
-        return MARK.join(text[stretch.start : stretch.end].strip() for stretch in stretches), stretches
 
-    tokens = count("")
-    if tokens >= limit:
-        raise InputError(f"There is no room for any text: the question alone takes {tokens:,} of {limit:,} tokens.")
-    low, high = 0, most + 1
-    fitting: tuple[int, str, tuple[Stretch, ...]] = (tokens, "", ())
-    over: int | None = None
-    size = min(most, _CHARACTERS_PER_TOKEN * limit)
+def _largest(text: str, start: int, end: int, both: bool, count: Count, limit: int) -> _Fitting:
+    """The most that fits of the characters from `start` to `end`, their beginning or both their ends."""
+
+    def made(size: int) -> _Fitting:
+        stretches = [Stretch(start, end)]
+        if size < end - start:
+            head = size // 2 if both else size
+            stretches = [Stretch(start, _border(text, start + head, start, end, -1))]
+            if both:
+                tail = _border(text, end - (size - head), start, end, 1)
+                stretches.append(Stretch(max(tail, stretches[0].end), end))
+        kept = tuple(stretch for stretch in stretches if text[slice(*stretch)].strip())
+        chosen = MARK.join(text[slice(*stretch)].strip() for stretch in kept)
+        return kept, count(chosen), chosen
+
+    best, over = made(0), 0
+    if best[1] >= limit:
+        raise AskError(f"There is no room for any text: the question alone takes {best[1]:,} of {limit:,} tokens.")
+    low, high = 0, end - start + 1  # characters that fit, and those that are too many
+    size = min(end - start, _CHARACTERS_PER_TOKEN * limit)
     for turn in range(_ROUNDS):
-        chosen, stretches = kept(size)
-        tokens = count(chosen)
-        if tokens <= limit:
-            low, fitting = size, (tokens, chosen, stretches)
+        found = made(size)
+        if found[1] <= limit:
+            low, best = size, found
         else:
-            high, over = size, tokens
-        unused = limit - fitting[0]
-        if high - low <= 1 or (fitting[2] and unused <= max(_FEW, limit * _NEAR)):
+            high, over = size, found[1]
+        unused = limit - best[1]
+        if high - low <= 1 or (best[0] and unused <= max(_FEW, limit * _NEAR)):
             break
-        if over is None:
-            size = min(most, 2 * size)
+        if not over:
+            size = min(end - start, 2 * size)
         elif turn % 3 == 2:  # a straight line alone may come near from one side only, and slowly
             size = (low + high) // 2
         else:
-            between = round((high - low) * unused / (over - fitting[0]))
+            between = round((high - low) * unused / (over - best[1]))
             size = low + min(max(1, between), high - low - 1)
-    tokens, chosen, stretches = fitting
-    if not stretches:
-        raise InputError(f"There is no room for any text: the limit is {limit:,} tokens.")
-    left_out = _others(stretches, len(text))
-    return Cut(chosen, tokens, stretches, left_out, _sentence(parts, left_out))
+    if not best[0]:
+        raise AskError(f"There is no room for any text: the limit is {limit:,} tokens.")
+    return best
 
 
-def _border_before(text: str, place: int) -> int:
-    """The last border between words up to a place."""
-    place = min(max(place, 0), len(text))
-    for border in range(place, max(place - _WORD, -1), -1):
-        if _is_border(text, border):
+def _border(text: str, place: int, start: int, end: int, step: int) -> int:
+    """The nearest border between words from a place on, backwards (-1) or forwards (1); the place if none is near."""
+    for border in range(place, place + step * (_WORD + 1), step):
+        if not start < border < end:
+            return min(max(border, start), end)
+        before, after = text[border - 1], text[border]
+        if before.isspace() or after.isspace() or max(before, after) >= _SPACELESS:
             return border
     return place
-
-
-def _border_after(text: str, place: int) -> int:
-    """The first border between words from a place on."""
-    place = min(max(place, 0), len(text))
-    for border in range(place, min(place + _WORD, len(text)) + 1):
-        if _is_border(text, border):
-            return border
-    return place
-
-
-def _is_border(text: str, place: int) -> bool:
-    if place in (0, len(text)):
-        return True
-    before, after = text[place - 1], text[place]
-    return before.isspace() or after.isspace() or max(before, after) >= _SPACELESS
 
 
 def _bounds(parts: Sequence[Part]) -> list[int]:
     return [0, *accumulate(len(part.text) for part in parts)]
 
 
-def _others(kept: Sequence[Stretch], length: int) -> tuple[Stretch, ...]:
-    """What lies between stretches, before the first, and after the last."""
-    edges = [0, *(edge for stretch in kept for edge in (stretch.start, stretch.end)), length]
-    return tuple(Stretch(start, end) for start, end in zip(edges[::2], edges[1::2], strict=True) if start < end)
-
-
-def _sentence(parts: Sequence[Part], left_out: Sequence[Stretch]) -> str:
-    text = text_of(parts)
+def _sentence(parts: Sequence[Part], text: str, left_out: Sequence[Stretch]) -> str:
     places = [place for gap in left_out for place in _places(parts, text, gap)]
     if not places:
         return "Nothing was left out."
@@ -250,19 +171,18 @@ def _sentence(parts: Sequence[Part], left_out: Sequence[Stretch]) -> str:
 def _places(parts: Sequence[Part], text: str, gap: Stretch) -> list[str]:
     """The parts that a gap lies in, in words; those without text in it aren't named."""
     places: list[str] = []
-    whole: list[str] = []
+    whole: list[str] = []  # only the gap's first and last part may be there in part
     for part, (start, end) in zip(parts, pairwise(_bounds(parts)), strict=True):
         if not text[max(start, gap.start) : min(end, gap.end)].strip():
             continue
         name = "the text" if len(parts) == 1 else part.label if _PAGE.fullmatch(part.label) else f"“{part.label}”"
         before, after = text[start : max(start, gap.start)].strip(), text[min(end, gap.end) : end].strip()
-        if not before and not after:
+        if before:
+            places.append(f"{'something inside' if after else 'the end of'} {name}")
+        elif after:
+            return [*places, *_run(whole), f"the beginning of {name}"]
+        else:
             whole.append(name)
-            continue
-        places += _run(whole)
-        whole = []
-        where = "something inside" if before and after else "the end of" if before else "the beginning of"
-        places.append(f"{where} {name}")
     return places + _run(whole)
 
 

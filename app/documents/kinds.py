@@ -1,4 +1,4 @@
-"""The kinds of files that are read, told by their ending and held against their content."""
+"""The kinds of files that are read: the one table of them, and a file's ending and content held against it."""
 
 from __future__ import annotations
 
@@ -19,43 +19,51 @@ class Kind:
         For programs, and for people with its article.
     endings : tuple of str
         In lower case, with the dot.
+    reader : str
+        "module:function": from a file's bytes to `Found`. Only the process that reads a file imports it.
     max_bytes : int
         Largest file.
+    signature : bytes
+        What stands in the first 1,024 bytes; empty for text, which begins with no other format's signature.
     """
 
     name: str
     title: str
     endings: tuple[str, ...]
-    max_bytes: int
+    reader: str
+    max_bytes: int = TEXT_BYTES
+    signature: bytes = b""
 
 
+_ZIP = b"PK\x03\x04"
+_FORMATS = "app.documents.formats."
 KINDS = (
-    Kind("txt", "a text file", (".txt",), TEXT_BYTES),
-    Kind("md", "a Markdown file", (".md", ".markdown"), TEXT_BYTES),
-    Kind("html", "an HTML file", (".html", ".htm", ".xhtml"), TEXT_BYTES),
-    Kind("pdf", "a PDF", (".pdf",), PACKED_BYTES),
-    Kind("docx", "a Word document", (".docx",), PACKED_BYTES),
-    Kind("epub", "an EPUB", (".epub",), PACKED_BYTES),
+    Kind("txt", "a text file", (".txt",), _FORMATS + "plain:read_plain"),
+    Kind("md", "a Markdown file", (".md", ".markdown"), _FORMATS + "plain:read_markdown"),
+    Kind("html", "an HTML file", (".html", ".htm", ".xhtml"), _FORMATS + "markup:read_html"),
+    Kind("pdf", "a PDF", (".pdf",), _FORMATS + "pdf:read_pdf", PACKED_BYTES, b"%PDF-"),
+    Kind("docx", "a Word document", (".docx",), _FORMATS + "docx:read_docx", PACKED_BYTES, _ZIP),
+    Kind("epub", "an EPUB", (".epub",), _FORMATS + "epub:read_epub", PACKED_BYTES, _ZIP),
 )
 EXTENSIONS = tuple(ending for kind in KINDS for ending in kind.endings)
 MAX_BYTES = max(kind.max_bytes for kind in KINDS)
 
-_ZIP = b"PK\x03\x04"
-_SIGNATURES = (
-    (b"%PDF-", "a PDF"),
-    (_ZIP, "a zip archive"),
-    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Office file, or one with a password"),
-    (b"{\\rtf", "an RTF file"),
-    (b"\x89PNG", "a PNG picture"),
-    (b"\xff\xd8\xff", "a JPEG picture"),
-    (b"GIF87a", "a GIF picture"),
-    (b"GIF89a", "a GIF picture"),
-    (b"\x1f\x8b", "a gzip archive"),
-    (b"7z\xbc\xaf", "a 7z archive"),
-    (b"Rar!", "a RAR archive"),
-    (b"\x7fELF", "a program"),
+_OTHERS: tuple[tuple[bytes | tuple[bytes, ...], str, str], ...] = (
+    (b"%PDF-", "a PDF", "Give it the ending .pdf and upload it again."),
+    (_ZIP, "a zip archive", "Upload the document itself, with the ending that it should have."),
+    (
+        b"\xd0\xcf\x11\xe0",
+        "an old Office file, or one with a password",
+        "Save it as .docx without a password.",
+    ),
+    (b"{\\rtf", "an RTF file", "Open it in a word processor, save it as .docx, and upload that."),
+    (
+        (b"\x89PNG", b"\xff\xd8\xff", b"GIF8"),
+        "a picture",
+        "Pictures have no text here; run OCR (text recognition) on it first.",
+    ),
 )
-_HTML = (b"<!doctype html", b"<html")
+_WEB_PAGES = (b"<!doctype html", b"<html")
 
 
 def kind_of(name: str) -> Kind:
@@ -85,32 +93,12 @@ def check_content(name: str, kind: Kind, data: bytes) -> None:
         If it is empty, or its ending lies.
     """
     if not data.strip():
-        raise InputError(f"{name} is empty.")
-    found = next((what for signature, what in _SIGNATURES if data.startswith(signature)), None)
-    if kind.name == "pdf":
-        right = b"%PDF-" in data[:1024]
-    elif kind.name in ("docx", "epub"):
-        right = data.startswith(_ZIP)
-    else:
-        right = found is None
-    if right:
+        raise AskError(f"{name} is empty.")
+    found, advice = next(((what, advice) for start, what, advice in _OTHERS if data.startswith(start)), ("", ""))
+    if kind.signature in data[:1024] if kind.signature else not found:
         return
-    if found is None and data[:256].lstrip().lower().startswith(_HTML):
-        found = "a web page"
-    wanted = "plain text" if kind.max_bytes == TEXT_BYTES else kind.title
+    if not found and data[:256].lstrip().lower().startswith(_WEB_PAGES):
+        found, advice = "a web page", "Give it the ending .html and upload it again."
     said = f": by its content it is {found}" if found else " by its content"
-    raise InputError(f"{name} isn't {wanted}{said}. {_advice(kind, found)}")
-
-
-def _advice(kind: Kind, found: str | None) -> str:
-    if found == "a PDF":
-        return "Give it the ending .pdf and upload it again."
-    if found == "a web page":
-        return "Give it the ending .html and upload it again."
-    if found and "Office" in found:
-        return "Open it, save it as .docx without a password, and upload that."
-    if found == "a zip archive":
-        return "Upload the document itself, with the ending that it should have."
-    if found and "picture" in found:
-        return "Pictures have no text here; run OCR (text recognition) on it first."
-    return f"Open it in the program that made it and save it as {kind.endings[0]}."
+    advice = advice or f"Open it in the program that made it and save it as {kind.endings[0]}."
+    raise AskError(f"{name} isn't {kind.title if kind.signature else 'plain text'}{said}. {advice}")

@@ -33,5 +33,5 @@ def read_document(path: str) -> Document:
         )
     data = file.read_bytes()
     check_content(name, kind, data)
-    found = parse_apart(kind.name, data)
+    found = parse_apart(kind.reader, data)
     return Document(name, kind.name, tuple(found.parts), tuple(found.notes))

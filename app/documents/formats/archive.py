@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
-from typing import Any
+from xml.etree.ElementTree import Element
 
 from defusedxml import DefusedXmlException
-from defusedxml.ElementTree import DefusedXMLParser, ParseError
+from defusedxml.ElementTree import ParseError, fromstring
 
 from app.documents.sandbox.caps import MAX_MEMBERS, UNPACKED_BYTES, UNPACKED_RATIO, XML_DEPTH
 from lampe.errors import InputError
@@ -64,6 +64,23 @@ class Archive:
         self._unpacked += len(data)
         return data
 
+    def xml(self, name: str) -> Element:
+        """A member's root element.
+
+        Names of elements and attributes come without their namespaces. It is refused where it is no XML, is nested
+        too deeply, or declares entities, which documents have no use for and attacks have.
+        """
+        data = self.read(name)
+        try:
+            root = fromstring(data)
+        except DefusedXmlException:
+            raise AskError(
+                "This file declares XML entities, as attacks do and documents don't; it isn't read."
+            ) from None
+        except (ParseError, ValueError, LookupError):
+            raise AskError("This file is damaged: the XML in it is broken. Save or download it anew.") from None
+        return _plain(root)
+
     def _check(self, size: int, packed: int) -> None:
         if self._unpacked + size > UNPACKED_BYTES:
             raise InputError(
@@ -75,56 +92,19 @@ class Archive:
             )
 
 
-class Reader:
-    """What XML is told to, element by element; no tree is built. Names come without their namespace."""
-
-    def start(self, name: str, attributes: dict[str, str]) -> None: ...
-
-    def end(self, name: str) -> None: ...
-
-    def data(self, text: str) -> None: ...
-
-
-def read_xml(data: bytes, reader: Reader) -> None:
-    """Tell a reader what is in some XML.
-
-    Raises
-    ------
-    InputError
-        If it is none, is nested too deeply, or declares entities, which documents have no use for and attacks have.
-    """
-    parser = DefusedXMLParser(target=_Told(reader))
-    try:
-        parser.feed(data)
-        parser.close()
-    except InputError:
-        raise
-    except DefusedXmlException:
-        raise InputError("This file declares XML entities, as attacks do and documents don't; it isn't read.") from None
-    except (ParseError, ValueError, LookupError):
-        raise InputError("This file is damaged: the XML in it is broken. Save or download it anew.") from None
-
-
-class _Told:
-    """Passes on what the parser says, as long as it isn't nested too deeply."""
-
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
-        self._depth = 0
-        self.data = reader.data
-
-    def start(self, name: str, attributes: dict[str, str]) -> None:
-        self._depth += 1
-        if self._depth > XML_DEPTH:
-            raise InputError(f"This file's XML is nested more than {XML_DEPTH} levels deep; it isn't read.")
-        self._reader.start(_local(name), {_local(key): value for key, value in attributes.items()})
-
-    def end(self, name: str) -> None:
-        self._depth -= 1
-        self._reader.end(_local(name))
-
-    def close(self) -> Any:
-        return None
+def _plain(root: Element) -> Element:
+    """A tree with its names' namespaces dropped, and not nested too deeply to be walked by recursion."""
+    level, depth = [root], 0
+    while level:
+        depth += 1
+        if depth > XML_DEPTH:
+            raise AskError(f"This file's XML is nested more than {XML_DEPTH} levels deep; it isn't read.")
+        for element in level:
+            element.tag = _local(element.tag)
+            if element.attrib:
+                element.attrib = {_local(name): value for name, value in element.attrib.items()}
+        level = [child for element in level for child in element]
+    return root
 
 
 def _local(name: str) -> str:

@@ -39,9 +39,8 @@ def parts_of(blocks: Sequence[Block], title: str) -> list[Part]:
         The label of what comes before the first heading.
     """
     starts = beginnings([block.level for block in blocks])
-    texts = [
-        block.text + ("\n" if block.tight and following.tight else "\n\n") for block, following in pairwise(blocks)
-    ] + [block.text + "\n\n" for block in blocks[-1:]]
+    followed = pairwise([*blocks, Block("")])
+    texts = [block.text + ("\n" if block.tight and following.tight else "\n\n") for block, following in followed]
     bounds = sorted({0, *starts, len(blocks)})
     labels = {start: blocks[start].text for start in starts}
     return [Part(labels.get(start, title), "".join(texts[start:end])) for start, end in pairwise(bounds)]

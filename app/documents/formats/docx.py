@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 from posixpath import dirname, join, normpath
+from xml.etree.ElementTree import Element
 
 from app.documents.document import Found, Part
-from app.documents.formats.archive import Archive, Reader, read_xml
+from app.documents.formats.archive import Archive
 from app.documents.formats.blocks import Block, parts_of
 from lampe.errors import InputError
 
-_USUAL_MAIN = "word/document.xml"
-_SKIPPED = frozenset(("Fallback", "moveFrom", "del"))  # what stands there twice, and what was deleted
+_SKIPPED = frozenset(("Fallback", "moveFrom", "del", "pPr"))  # what stands there twice, what was deleted, no text
 _SIGNS = {"tab": "\t", "br": "\n", "cr": "\n", "noBreakHyphen": "-"}
 _HEADING = re.compile(r"heading ?([1-9])$", re.IGNORECASE)
+_LONGEST_CHAIN = 20  # styles that are based on one another
 
 
 def read_docx(data: bytes) -> Found:
@@ -22,32 +24,30 @@ def read_docx(data: bytes) -> Found:
     if "META-INF/container.xml" in archive:
         raise InputError("This file isn't a Word document: by its content it is an EPUB. Give it the ending .epub.")
     main = _main(archive)
-    folder = dirname(main)
-    styles = _Styles()
-    if join(folder, "styles.xml") in archive:
-        read_xml(archive.read(join(folder, "styles.xml")), styles)
-    body = _Body(styles)
-    read_xml(archive.read(main), body)
-    if not body.is_document:
-        raise InputError("This file isn't a Word document by its content, but another Office file. Save it as .docx.")
-    parts = parts_of(body.blocks, "Beginning" if any(block.level for block in body.blocks) else "Text")
+    root = archive.xml(main)
+    if root.tag != "document":
+        raise AskError("This file isn't a Word document by its content, but another Office file. Save it as .docx.")
+    styles = join(dirname(main), "styles.xml")
+    text = _Text(_levels(archive.xml(styles) if styles in archive else Element("styles")))
+    blocks = text.blocks(root)
+    parts = parts_of(blocks, "Beginning" if any(block.level for block in blocks) else "Text")
     for kind, label in (("footnote", "Footnotes"), ("endnote", "Endnotes")):
-        name = join(folder, f"{kind}s.xml")
-        wanted = body.notes[kind]
-        if wanted and name in archive:
-            notes = _Body(styles, kind)
-            read_xml(archive.read(name), notes)
-            lines = [f"[{sign}] {text}\n" for key, sign in wanted.items() if (text := notes.note(key))]
+        name = join(dirname(main), f"{kind}s.xml")
+        signs = list(text.signs[kind].items())
+        if signs and name in archive:
+            notes = {note.get("id"): text.line(note) for note in archive.xml(name).iter(kind)}
+            lines = [f"[{sign}] {notes[key]}\n" for key, sign in signs if notes.get(key)]
             parts += [Part(label, "".join(lines) + "\n")] if lines else []
     return Found(parts, [])
 
 
 def _main(archive: Archive) -> str:
     """The member that holds the text, as the archive itself says."""
-    targets = _Main()
+    name = "word/document.xml"
     if "_rels/.rels" in archive:
-        read_xml(archive.read("_rels/.rels"), targets)
-    name = targets.name or _USUAL_MAIN
+        for relation in archive.xml("_rels/.rels").iter("Relationship"):
+            if relation.get("Type", "").endswith("/officeDocument"):
+                name = normpath(relation.get("Target", "")).lstrip("/")
     if name not in archive:
         raise InputError(
             "This file isn't a Word document by its content. Open it where it was made and save it as .docx."
@@ -55,145 +55,101 @@ def _main(archive: Archive) -> str:
     return name
 
 
-class _Main(Reader):
-    name: str | None = None
+def _levels(styles: Element) -> Callable[[str], int]:
+    """Which styles are headings, by their outline level or name, their own or one that they are based on."""
+    levels: dict[str, int] = {}
+    bases: dict[str, str] = {}
+    for style in styles.iter("style"):
+        key = style.get("styleId", "")
+        bases[key] = _value(style, "basedOn")
+        if heading := _HEADING.match(_value(style, "name")):
+            levels[key] = int(heading[1])
+        if outline := _value(style, "pPr/outlineLvl"):
+            levels[key] = _outline_level(outline)
 
-    def start(self, name: str, attributes: dict[str, str]) -> None:
-        if name == "Relationship" and attributes.get("Type", "").endswith("/officeDocument"):
-            self.name = normpath(attributes.get("Target", "")).lstrip("/")
-
-
-class _Styles(Reader):
-    """Which paragraph styles are headings, by their outline level or name, their own or one that they are based on."""
-
-    def __init__(self) -> None:
-        self._levels: dict[str, int] = {}
-        self._bases: dict[str, str] = {}
-        self._style = ""
-
-    def start(self, name: str, attributes: dict[str, str]) -> None:
-        value = attributes.get("val", "")
-        if name == "style":
-            self._style = attributes.get("styleId", "")
-        elif name == "basedOn":
-            self._bases[self._style] = value
-        elif name == "outlineLvl":
-            self._levels[self._style] = outline_level(value)
-        elif name == "name" and (heading := _HEADING.match(value)):
-            self._levels.setdefault(self._style, int(heading[1]))
-
-    def level(self, style: str) -> int:
-        seen: set[str] = set()
-        while style not in self._levels and style in self._bases and style not in seen:
-            seen.add(style)
-            style = self._bases[style]
+    def level_of(style: str) -> int:
+        for _ in range(_LONGEST_CHAIN):
+            if style in levels or not bases.get(style):
+                break
+            style = bases[style]
         heading = _HEADING.match(style)
-        return self._levels.get(style, int(heading[1]) if heading else 0)
+        return levels.get(style, int(heading[1]) if heading else 0)
+
+    return level_of
 
 
-def outline_level(value: str) -> int:
+def _outline_level(value: str) -> int:
     """A heading's level from 1; 0 for body text, which Word writes as 9."""
-    return int(value) + 1 if value in ("0", "1", "2", "3", "4", "5", "6", "7", "8") else 0
+    return int(value) + 1 if value in tuple("012345678") else 0
 
 
-class _Paragraph:
-    def __init__(self) -> None:
-        self.level = 0
-        self.pieces: list[str] = []
+def _value(element: Element, path: str) -> str:
+    found = element.find(path)
+    return "" if found is None else found.get("val", "")
 
 
-class _Body(Reader):
+class _Text:
     """Paragraphs and rows in their order.
 
     Parameters
     ----------
-    styles : _Styles
-    kind : str
-        "footnote" or "endnote" where it is those that are read.
+    level_of : callable
+        From a paragraph style's id to its level as a heading, from 1; 0 for none.
 
     Attributes
     ----------
-    blocks : list of Block
-    notes : dict
-        For each kind of notes: their keys, and the signs that stand for them in the text.
-    is_document : bool
-        Whether the XML is a Word document's at all.
+    signs : dict
+        For each kind of notes: their ids, and the signs that stand for them in the text that was read so far.
     """
 
-    def __init__(self, styles: _Styles, kind: str = "") -> None:
-        self.blocks: list[Block] = []
-        self.notes: dict[str, dict[str, str]] = {"footnote": {}, "endnote": {}}
-        self.is_document = False
-        self._styles = styles
-        self._kind = kind
-        self._note_blocks: dict[str, list[Block]] = {}
-        self._open: list[_Paragraph] = []  # a text box is a paragraph inside another
-        self._in_text = False
-        self._skipping = 0
-        self._tables = 0
-        self._row: list[list[str]] = []
+    def __init__(self, level_of: Callable[[str], int]) -> None:
+        self.signs: dict[str, dict[str, str]] = {"footnote": {}, "endnote": {}}
+        self._level_of = level_of
 
-    def note(self, key: str) -> str:
-        return " ".join(" ".join(block.text.split()) for block in self._note_blocks.get(key, []))
+    def blocks(self, elements: Iterable[Element]) -> list[Block]:
+        """What is in some elements, or in those inside one."""
+        blocks: list[Block] = []
+        self._read(elements, blocks)
+        return blocks
 
-    def start(self, name: str, attributes: dict[str, str]) -> None:
-        if name in _SKIPPED:
-            self._skipping += 1
-        elif name == "document":
-            self.is_document = True
-        elif name == self._kind:
-            self.blocks = self._note_blocks.setdefault(attributes.get("id", ""), [])
-        elif name == "p":
-            self._open.append(_Paragraph())
-        elif name == "tbl":
-            self._tables += 1
-        elif name == "tr" and self._tables == 1:
-            self._row = []
-        elif name == "tc" and self._tables == 1:
-            self._row.append([])
-        elif self._open and not self._skipping:
-            self._inside(name, attributes)
+    def line(self, element: Element) -> str:
+        """All that is in an element, in one line."""
+        return " ".join(" ".join(block.text.split()) for block in self.blocks(element))
 
-    def _inside(self, name: str, attributes: dict[str, str]) -> None:
-        paragraph = self._open[-1]
-        if name == "t":
-            self._in_text = True
-        elif name in _SIGNS and "pos" not in attributes:  # a tab with a place is a stop, no sign
-            paragraph.pieces.append(_SIGNS[name])
-        elif name == "pStyle":
-            paragraph.level = paragraph.level or self._styles.level(attributes.get("val", ""))
-        elif name == "outlineLvl":
-            paragraph.level = outline_level(attributes.get("val", ""))
-        elif name in ("footnoteReference", "endnoteReference"):
-            signs = self.notes[name.removesuffix("Reference")]
-            count = len(signs) + 1
-            sign = signs.setdefault(attributes.get("id", ""), str(count) if name[0] == "f" else f"e{count}")
-            paragraph.pieces.append(f"[{sign}]")
+    def _read(self, elements: Iterable[Element], blocks: list[Block]) -> None:
+        for element in elements:
+            if element.tag == "p":
+                self._read_paragraph(element, blocks)
+            elif element.tag == "tc":
+                blocks.append(Block(self.line(element)))
+            elif element.tag == "tr":
+                row = "\t".join(cell.text for cell in self.blocks(element)).rstrip("\t")
+                if row.strip():
+                    blocks.append(Block(row, tight=True))
+            elif element.tag not in _SKIPPED:
+                self._read(element, blocks)
 
-    def data(self, text: str) -> None:
-        if self._in_text and self._open:
-            self._open[-1].pieces.append(text)
+    def _read_paragraph(self, element: Element, blocks: list[Block]) -> None:
+        outline = _value(element, "pPr/outlineLvl")
+        level = _outline_level(outline) if outline else self._level_of(_value(element, "pPr/pStyle"))
+        pieces: list[str] = []
+        self._read_run(element, pieces, blocks)
+        text = "".join(pieces).replace("\xad", "").strip()
+        if text:
+            blocks.append(Block(" ".join(text.split()) if level else text, level))
 
-    def end(self, name: str) -> None:
-        if name in _SKIPPED:
-            self._skipping -= 1
-        elif name == "t":
-            self._in_text = False
-        elif name == "p" and self._open:
-            self._close(self._open.pop())
-        elif name == "tr" and self._tables == 1:
-            row = "\t".join(" ".join(cell) for cell in self._row)
-            if row.strip():
-                self.blocks.append(Block(row.rstrip("\t"), tight=True))
-            self._row = []
-        elif name == "tbl":
-            self._tables -= 1
-
-    def _close(self, paragraph: _Paragraph) -> None:
-        text = "".join(paragraph.pieces).replace("\xad", "").strip()
-        if not text:
-            return
-        if self._tables and self._row:
-            self._row[-1].append(" ".join(text.split()))
-        else:
-            self.blocks.append(Block(" ".join(text.split()) if paragraph.level else text, paragraph.level))
+    def _read_run(self, run: Element, pieces: list[str], blocks: list[Block]) -> None:
+        for element in run:
+            kind = element.tag.removesuffix("Reference")
+            if element.tag == "t":
+                pieces.append("".join(element.itertext()))
+            elif element.tag in _SIGNS:
+                pieces.append(_SIGNS[element.tag])
+            elif kind != element.tag and kind in self.signs:
+                signs = self.signs[kind]
+                sign = f"{'e' * (kind == 'endnote')}{len(signs) + 1}"
+                pieces.append(f"[{signs.setdefault(element.get('id', ''), sign)}]")
+            elif element.tag in ("p", "tbl"):  # in a text box
+                self._read([element], blocks)
+            elif element.tag not in _SKIPPED:
+                self._read_run(element, pieces, blocks)

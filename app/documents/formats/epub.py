@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from contextlib import suppress
 from posixpath import dirname, join, normpath
 from urllib.parse import unquote
+from xml.etree.ElementTree import Element
 
 from app.documents.document import Found, Part, text_of
-from app.documents.formats.archive import Archive, Reader, read_xml
+from app.documents.formats.archive import Archive
 from app.documents.formats.blocks import parts_of
 from app.documents.formats.markup import Page, decode_html
 from app.documents.sandbox.caps import MAX_PAGES
@@ -15,25 +17,27 @@ from lampe.errors import InputError
 
 _CONTAINER, _ENCRYPTION = "META-INF/container.xml", "META-INF/encryption.xml"
 _FONTS_ONLY = ("/2008/embedding", "/pdf/enc#RC")  # how fonts, and nothing else, are hidden
+_NCX = "application/x-dtbncx+xml"
 
 
 def read_epub(data: bytes) -> Found:
     """The chapters in their order, labelled by the table of contents, or by their first heading."""
     archive = Archive(data)
     if _CONTAINER not in archive:
-        raise InputError("This file isn't an EPUB by its content. Upload it with the ending that it should have.")
-    _refuse_protected(archive)
-    book = _Book()
-    container = _Container()
-    read_xml(archive.read(_CONTAINER), container)
-    read_xml(archive.read(container.name), book)
-    folder = dirname(container.name)
-    chapters = list(dict.fromkeys(_place(folder, book.items[key].href) for key in book.spine if key in book.items))
+        raise AskError("This file isn't an EPUB by its content. Upload it with the ending that it should have.")
+    encrypted = archive.xml(_ENCRYPTION).iter("EncryptionMethod") if _ENCRYPTION in archive else ()
+    if not all(method.get("Algorithm", "").endswith(_FONTS_ONLY) for method in encrypted):
+        raise AskError("This EPUB is protected against copying (DRM), so its text can't be read. Take another copy.")
+    name = next((file.get("full-path", "") for file in archive.xml(_CONTAINER).iter("rootfile")), "")
+    book, folder = archive.xml(name), dirname(name)
+    items = {item.get("id"): item for item in book.iter("item")}
+    spine = (items[key] for entry in book.iter("itemref") if (key := entry.get("idref")) in items)
+    chapters = list(dict.fromkeys(_place(folder, item.get("href", "")) for item in spine))
     if len(chapters) > MAX_PAGES:
         raise InputError(
             f"This EPUB has {len(chapters):,} chapters; at most {MAX_PAGES:,} are read. Upload a part of it."
         )
-    titles = _titles(archive, book, folder)
+    titles = _titles(archive, items.values(), folder)
     parts: list[Part] = []
     notes: list[str] = []
     lost = 0
@@ -65,107 +69,33 @@ def _chapter(page: Page, titles: list[str], number: int) -> list[Part]:
     return [Part(titles[0] if titles else heading, text_of(parts))]
 
 
-def _refuse_protected(archive: Archive) -> None:
-    if _ENCRYPTION in archive:
-        methods = _Methods()
-        read_xml(archive.read(_ENCRYPTION), methods)
-        if not all(method.endswith(_FONTS_ONLY) for method in methods.found):
-            raise InputError(
-                "This EPUB is protected against copying (DRM), so its text can't be read. Take another copy."
-            )
-
-
-def _titles(archive: Archive, book: _Book, folder: str) -> dict[str, list[str]]:
+def _titles(archive: Archive, items: Iterable[Element], folder: str) -> dict[str, list[str]]:
     """For each file, what the table of contents calls the places in it: EPUB 3's, else EPUB 2's."""
-    links: list[tuple[str, str]] = []
-    for item in book.items.values():
-        place = _place(folder, item.href)
-        if "nav" in item.properties.split() and place in archive:
-            links = Page(decode_html(archive.read(place))[0]).links
-        elif item.media_type == "application/x-dtbncx+xml" and place in archive and not links:
-            ncx = _Ncx()
-            try:
-                read_xml(archive.read(place), ncx)
-            except InputError:
-                continue  # a book can be read without its table of contents
-            links = ncx.links
-        else:
-            continue
-        links = [(_place(dirname(place), target), " ".join(text.split())) for target, text in links]
-        if "nav" in item.properties.split():
-            break
+    new, old = [], []
+    for item in items:
+        place = _place(folder, item.get("href", ""))
+        if place in archive and "nav" in item.get("properties", "").split():
+            new.append(place)
+        elif place in archive and item.get("media-type") == _NCX:
+            old.append(place)
     titles: dict[str, list[str]] = {}
-    for target, text in links:
-        if text:
-            titles.setdefault(target, []).append(text)
+    for place in (new or old)[:1]:
+        with suppress(AskError):  # a book can be read without its table of contents
+            for target, text in Page(decode_html(archive.read(place))[0]).links if new else _links(archive.xml(place)):
+                if label := " ".join("".join(text).split()):
+                    titles.setdefault(_place(dirname(place), target), []).append(label)
     return titles
+
+
+def _links(contents: Element) -> list[tuple[str, list[str]]]:
+    """Target, and text in pieces, of each entry in EPUB 2's table of contents."""
+    return [
+        (target.get("src", ""), [point.findtext("navLabel/text", "")])
+        for point in contents.iter("navPoint")
+        if (target := point.find("content")) is not None
+    ]
 
 
 def _place(folder: str, href: str) -> str:
     """A member's name, from a link in a file of that folder."""
     return normpath(join(folder, unquote(href.partition("#")[0])))
-
-
-@dataclass(frozen=True)
-class _Item:
-    href: str
-    media_type: str
-    properties: str
-
-
-class _Container(Reader):
-    name = ""
-
-    def start(self, name: str, attributes: dict[str, str]) -> None:
-        if name == "rootfile" and not self.name:
-            self.name = attributes.get("full-path", "")
-
-
-class _Methods(Reader):
-    def __init__(self) -> None:
-        self.found: list[str] = []
-
-    def start(self, name: str, attributes: dict[str, str]) -> None:
-        if name == "EncryptionMethod":
-            self.found.append(attributes.get("Algorithm", ""))
-
-
-class _Book(Reader):
-    def __init__(self) -> None:
-        self.items: dict[str, _Item] = {}
-        self.spine: list[str] = []
-
-    def start(self, name: str, attributes: dict[str, str]) -> None:
-        if name == "item":
-            self.items[attributes.get("id", "")] = _Item(
-                attributes.get("href", ""), attributes.get("media-type", ""), attributes.get("properties", "")
-            )
-        elif name == "itemref":
-            self.spine.append(attributes.get("idref", ""))
-
-
-class _Ncx(Reader):
-    """EPUB 2's table of contents."""
-
-    def __init__(self) -> None:
-        self.links: list[tuple[str, str]] = []
-        self._label = ""
-        self._in_text = self._in_map = False
-
-    def start(self, name: str, attributes: dict[str, str]) -> None:
-        if name == "navMap":
-            self._in_map = True
-        elif name == "text":
-            self._in_text, self._label = True, ""
-        elif name == "content" and self._in_map:
-            self.links.append((attributes.get("src", ""), self._label))
-
-    def end(self, name: str) -> None:
-        if name == "text":
-            self._in_text = False
-        elif name == "navMap":
-            self._in_map = False
-
-    def data(self, text: str) -> None:
-        if self._in_text:
-            self._label += text

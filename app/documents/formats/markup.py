@@ -24,7 +24,6 @@ _COUNTED = _UNSEEN | {"nav", "pre", "title"}
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _SPACE = re.compile("[ \t\n\r\f]+")
 _AROUND_BREAKS = re.compile(" *([\t\n]) *")
-_SOFT_HYPHEN = "\xad"
 _DECLARED = re.compile(rb"""(?:charset|encoding)\s*=\s*["']?\s*([A-Za-z0-9_.:-]{2,40})""")
 
 
@@ -40,7 +39,7 @@ def read_html(data: bytes) -> Found:
 def decode_html(data: bytes) -> tuple[str, list[str]]:
     """The source as text, in the encoding that it declares if it isn't UTF-8."""
     declared = _DECLARED.search(data[:2048])
-    return decoded(data, declared[1].decode("ascii") if declared else None)
+    return decoded(data, declared[1].decode("ascii") if declared else "")
 
 
 class Page(HTMLParser):
@@ -58,16 +57,16 @@ class Page(HTMLParser):
         What its <title> says.
     navigation : int
         How many characters of navigation were dropped.
-    links : list of tuple of str
-        Target and text of each link inside a <nav>: an EPUB's table of contents.
+    links : list of tuple
+        Target, and text in pieces, of each link inside a <nav>: an EPUB's table of contents.
     """
 
     def __init__(self, source: str) -> None:
         super().__init__(convert_charrefs=True)
         self.blocks: list[Block] = []
-        self.title = ""
         self.navigation = 0
-        self.links: list[tuple[str, str]] = []
+        self.links: list[tuple[str, list[str]]] = []
+        self._title: list[str] = []
         self._line: list[str] = []
         self._open = dict.fromkeys(_COUNTED, 0)
         self._tight = self._cells = self._contents = self._link = False
@@ -75,6 +74,7 @@ class Page(HTMLParser):
         self.feed(source)
         self.close()
         self._end_block()
+        self.title = "".join(self._title)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag in _BLOCKS:
@@ -95,11 +95,7 @@ class Page(HTMLParser):
             self._cells = True
         elif tag == "a" and self._open["nav"] and self._contents:
             self._link = True
-            self.links.append((dict(attrs).get("href") or "", ""))
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        self.handle_endtag(tag)
+            self.links.append((dict(attrs).get("href") or "", []))
 
     def handle_endtag(self, tag: str) -> None:
         if tag in _BLOCKS:
@@ -120,12 +116,11 @@ class Page(HTMLParser):
         if self._open["nav"]:
             self.navigation += len(data.strip())
             if self._link:
-                target, text = self.links[-1]
-                self.links[-1] = target, text + data
+                self.links[-1][1].append(data)
         elif self._open["title"]:
-            self.title += data
+            self._title.append(data)
         else:
-            data = data.replace(_SOFT_HYPHEN, "")
+            data = data.replace("\xad", "")  # where a word may be divided
             self._line.append(data if self._open["pre"] else _SPACE.sub(" ", data))
 
     def parse_marked_section(self, i: int, report: bool = True) -> int:

@@ -11,7 +11,7 @@ from itertools import pairwise
 import pypdf
 from pypdf.errors import DependencyError
 
-from app.documents.document import Found, Part, check_characters
+from app.documents.document import Found, Part, check_characters, text_of
 from app.documents.sandbox.caps import MAX_PAGES, SECONDS
 from lampe.errors import InputError
 
@@ -34,7 +34,8 @@ def read_pdf(data: bytes) -> Found:
 def _read(data: bytes) -> Found:
     started = time.monotonic()
     reader = pypdf.PdfReader(io.BytesIO(data))
-    _unlock(reader)
+    if reader.is_encrypted and not reader.decrypt(""):  # files that only forbid changes have no password
+        raise AskError("This PDF needs a password. Save a copy without one and upload that.")
     count = len(reader.pages)
     if count > MAX_PAGES:
         raise InputError(f"This PDF has {count:,} pages; at most {MAX_PAGES:,} are read. Upload a part of it.")
@@ -43,20 +44,20 @@ def _read(data: bytes) -> Found:
     broken: list[int] = []
     characters = 0
     for number, page in enumerate(reader.pages, 1):
-        if time.monotonic() - started > _LONGEST:
-            raise InputError(
+        if time.monotonic() - started > _LONGEST:  # a small file's pages may share what takes long to read
+            raise AskError(
                 f"Reading this PDF takes too long: {number - 1:,} of its {count:,} pages in {_LONGEST:.0f} seconds. "
                 "Upload a part of it."
             )
+        text = ""
         try:
             text = page.extract_text().strip()
         except (MemoryError, DependencyError):
             raise
         except Exception:  # whatever pypdf stumbles over: the other pages may be read
             broken.append(number)
-            text = ""
-        if not text and number not in broken[-1:]:
-            empty.append(number)
+        else:
+            empty += [] if text else [number]
         characters += len(text)
         check_characters(characters)
         parts.append(Part(f"Page {number}", text + "\n\n" if text else ""))
@@ -67,26 +68,15 @@ def _read(data: bytes) -> Found:
             "This PDF has no text: it is a scan, or its pages are pictures. Run OCR (text recognition) on it first and "
             "upload the result."
         )
-    return Found(parts, _notes(parts, empty, broken))
-
-
-def _unlock(reader: pypdf.PdfReader) -> None:
-    """Open what is encrypted under no password, as files that only forbid changes are."""
-    if reader.is_encrypted and not reader.decrypt(""):
-        raise InputError("This PDF needs a password. Save a copy without one and upload that.")
-
-
-def _notes(parts: Sequence[Part], empty: Sequence[int], broken: Sequence[int]) -> list[str]:
     notes = []
     if empty:
         notes.append(f"There is no text on {pages(empty)}: a scan, a picture, or nothing.")
     if broken:
         notes.append(f"What is on {pages(broken)} is damaged and couldn't be read.")
-    text = "".join(part.text for part in parts)
-    strange = sum(character == "\ufffd" or "\ue000" <= character <= "\uf8ff" for character in text)
-    if strange > _STRANGE_SHARE * len(text):
+    strange = sum(character == "\ufffd" or "\ue000" <= character <= "\uf8ff" for character in text_of(parts))
+    if strange > _STRANGE_SHARE * characters:
         notes.append("Many of this PDF's letters have a meaning only in its own fonts, so its text may be wrong.")
-    return notes
+    return Found(parts, notes)
 
 
 def pages(numbers: Sequence[int]) -> str:

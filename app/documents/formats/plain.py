@@ -11,7 +11,7 @@ from app.documents.formats.encodings import decoded
 from app.documents.sandbox.caps import MAX_PAGES
 
 _FENCE = re.compile(r" {0,3}(```+|~~~+)")
-_HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+(.*?)[ \t]*#*[ \t]*$")
+_HEADING = re.compile(r" {0,3}(#{1,6})[ \t]")
 _LINE_END = re.compile("\r\n?")
 
 
@@ -28,26 +28,26 @@ def read_markdown(data: bytes) -> Found:
     """Markdown as it is written, its headings (those with #) as the parts' labels."""
     text, notes = decoded(data)
     lines = _LINE_END.sub("\n", text).splitlines(keepends=True)
-    levels, labels, fence = [], [], ""
-    for line in lines:
-        heading = None
+    levels, labels, fence = [0] * len(lines), [""] * len(lines), ""
+    for number, line in enumerate(lines):
         if opened := _FENCE.match(line):
             if not fence:
                 fence = opened[1]
             elif opened[1].startswith(fence):
                 fence = ""
-        elif not fence:
-            heading = _HEADING.match(line)
-        levels.append(len(heading[1]) if heading and heading[2] else 0)
-        labels.append(heading[2] if heading else "")
+        elif not fence and (heading := _HEADING.match(line)):
+            labels[number] = _without_closing(line[heading.end() :].strip())
+            levels[number] = len(heading[1]) if labels[number] else 0
     starts = beginnings(levels)
     if starts and not "".join(lines[: starts[0]]).strip():
         labels[0] = labels[starts[0]]
         starts[0] = 0
     bounds = sorted({0, *starts, len(lines)})
-    named = set(starts)
-    parts = [
-        Part(labels[start] if start in named else "Beginning" if starts else "Text", "".join(lines[start:end]))
-        for start, end in pairwise(bounds)
-    ]
-    return Found(parts, notes)
+    first = "Beginning" if starts else "Text"
+    return Found([Part(labels[start] or first, "".join(lines[start:end])) for start, end in pairwise(bounds)], notes)
+
+
+def _without_closing(heading: str) -> str:
+    """A heading without the #s that may follow it after a space; those of "C#" stay."""
+    text = heading.rstrip("#")
+    return text.rstrip() if not text or text[-1].isspace() else heading

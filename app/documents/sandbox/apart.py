@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,17 +23,18 @@ _KEPT = ("PATH", "SYSTEMROOT", "PYTHONHOME", "PYTHONPATH", "LD_LIBRARY_PATH", "D
 _places = threading.BoundedSemaphore(2)  # processes at once; other visitors' wait
 
 
-def command(kind: str) -> list[str]:
-    """What reads a file of this kind."""
-    return [sys.executable, "-m", "app.documents.sandbox.worker", kind]
+def command(reader: str) -> list[str]:
+    """What reads a file with this reader."""
+    return [sys.executable, "-m", "app.documents.sandbox", reader]
 
 
-def parse_apart(kind: str, data: bytes, seconds: float = SECONDS) -> Found:
-    """Run the parser of a kind in a process, which ends with this call whatever happens.
+def parse_apart(reader: str, data: bytes, seconds: float = SECONDS) -> Found:
+    """Run a reader in a process, which ends with this call whatever happens.
 
     Parameters
     ----------
-    kind : str
+    reader : str
+        As in `app.documents.kinds.Kind`.
     data : bytes
         What the process is given; it reads no file.
     seconds : float
@@ -44,7 +46,7 @@ def parse_apart(kind: str, data: bytes, seconds: float = SECONDS) -> Found:
         If it refuses the file, takes too long or too much, or ends without an answer.
     """
     with _places:
-        answer = _answer(command(kind), data, seconds)
+        answer = _answer(command(reader), data, seconds)
     try:
         found = json.loads(answer)
     except ValueError:
@@ -59,7 +61,6 @@ def parse_apart(kind: str, data: bytes, seconds: float = SECONDS) -> Found:
 
 def _answer(arguments: list[str], data: bytes, seconds: float) -> bytes:
     """What a process writes when it is given some bytes; empty if that is far too much."""
-    late = threading.Event()
     process = subprocess.Popen(
         arguments,
         stdin=subprocess.PIPE,
@@ -69,12 +70,8 @@ def _answer(arguments: list[str], data: bytes, seconds: float) -> bytes:
         env={name: os.environ[name] for name in _KEPT if name in os.environ},  # no token or key is in it
         start_new_session=True,
     )
-
-    def stop() -> None:
-        late.set()
-        _end(process)
-
-    timer = threading.Timer(seconds, stop)
+    started = time.monotonic()
+    timer = threading.Timer(seconds, _end, [process])
     timer.daemon = True
     timer.start()
     assert process.stdin
@@ -84,15 +81,14 @@ def _answer(arguments: list[str], data: bytes, seconds: float) -> bytes:
             process.stdin.write(data)
         with process.stdout:
             answer = process.stdout.read(_LONGEST_ANSWER + 1)
+        late = time.monotonic() - started >= seconds
     finally:
         timer.cancel()
         timer.join()
         _end(process)
         process.wait()
-    if late.is_set():
-        raise InputError(
-            f"Reading this file took longer than {seconds:.0f} seconds and was ended. Upload a part of it."
-        )
+    if late:
+        raise AskError(f"Reading this file took longer than {seconds:.0f} seconds and was ended. Upload a part of it.")
     return answer if len(answer) <= _LONGEST_ANSWER else b""
 
 
