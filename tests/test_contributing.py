@@ -14,6 +14,8 @@ import pytest
 import torch
 
 import lampe
+from app.documents import kinds
+from app.documents.reading import read_document
 from app.serving.requests import Chosen
 from app.serving.service import ModelService
 from app.settings import Settings
@@ -26,10 +28,15 @@ ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
+def code_of(section):
+    (code,) = re.findall(rf"^## {section}\n.*?^```python\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+    return code
+
+
 @pytest.fixture
 def example(request, monkeypatch):
     """The names that a section's code defines."""
-    (code,) = re.findall(rf"^## {request.param}\n.*?^```python\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+    code = code_of(request.param)
     module = ModuleType(f"example_{request.param.replace(' ', '_')}")
     monkeypatch.setitem(sys.modules, module.__name__, module)  # dataclasses look there
     exec(compile(code, "CONTRIBUTING.md", "exec"), vars(module))
@@ -63,6 +70,17 @@ def test_a_needle_is_hidden_and_scored(example, monkeypatch, small):
     assert len(prompt.ids) == 400
     needles = example.Colour().draw(random.Random(0))
     assert needles.score(f"It is {needles.expected[0]}.") == 1
+
+
+def test_a_document_format_is_read_in_the_confined_process(monkeypatch, tmp_path):
+    (tmp_path / "csv_format.py").write_text(code_of("A document format"), encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    table = kinds.Kind("csv", "a table", (".csv",), "csv_format:read_csv")
+    monkeypatch.setattr(kinds, "KINDS", (*kinds.KINDS, table))
+    file = tmp_path / "boats.csv"
+    file.write_bytes(b'boat,harbour\n"Heron, a yawl",Skagen\n')
+    document = read_document(str(file))
+    assert (document.kind, document.text) == ("csv", "boat\tharbour\nHeron, a yawl\tSkagen")
 
 
 @pytest.mark.parametrize("example", ["A tab"], indirect=True)

@@ -78,23 +78,23 @@ def cut(way: str, parts: Sequence[Part], count: Count, limit: int, first: int = 
 
     Raises
     ------
-    AskError
+    InputError
         For another way, a range that isn't there or has no text in it, or if there is no room for any text.
     """
     last = len(parts) if last is None else last
     if way not in WAYS:
-        raise AskError(f"What is kept must be one of {', '.join(WAYS)}, not {way!r:.40}.")
+        raise InputError(f"What is kept must be one of {', '.join(WAYS)}, not {way!r:.40}.")
     if way != "parts":
         first, last = 1, len(parts)
     elif not 1 <= first <= last <= len(parts):
-        raise AskError(
+        raise InputError(
             f"There is no range from {first} to {last}: the first mustn't be after the last, and the numbers go from 1 "
             f"to {len(parts):,}."
         )
     text = text_of(parts)
     start, end = (_bounds(parts)[place] for place in (first - 1, last))
     if not text[start:end].strip():
-        raise AskError("There is no text in this range. Choose another.")
+        raise InputError("There is no text in this range. Choose another.")
     kept, tokens, chosen = _largest(text, start, end, way == "both ends", count, limit)
     edges = [0, *(edge for stretch in kept for edge in stretch), len(text)]
     left_out = tuple(Stretch(*gap) for gap in zip(edges[::2], edges[1::2], strict=True) if gap[0] < gap[1])
@@ -121,7 +121,7 @@ def _largest(text: str, start: int, end: int, both: bool, count: Count, limit: i
 
     best, over = made(0), 0
     if best[1] >= limit:
-        raise AskError(f"There is no room for any text: the question alone takes {best[1]:,} of {limit:,} tokens.")
+        raise InputError(f"There is no room for any text: the question alone takes {best[1]:,} of {limit:,} tokens.")
     low, high = 0, end - start + 1  # characters that fit, and those that are too many
     size = min(end - start, _CHARACTERS_PER_TOKEN * limit)
     for turn in range(_ROUNDS):
@@ -141,7 +141,7 @@ def _largest(text: str, start: int, end: int, both: bool, count: Count, limit: i
             between = round((high - low) * unused / (over - best[1]))
             size = low + min(max(1, between), high - low - 1)
     if not best[0]:
-        raise AskError(f"There is no room for any text: the limit is {limit:,} tokens.")
+        raise InputError(f"There is no room for any text: the limit is {limit:,} tokens.")
     return best
 
 

@@ -93,7 +93,7 @@ def check_content(name: str, kind: Kind, data: bytes) -> None:
         If it is empty, or its ending lies.
     """
     if not data.strip():
-        raise AskError(f"{name} is empty.")
+        raise InputError(f"{name} is empty.")
     found, advice = next(((what, advice) for start, what, advice in _OTHERS if data.startswith(start)), ("", ""))
     if kind.signature in data[:1024] if kind.signature else not found:
         return
@@ -101,4 +101,4 @@ def check_content(name: str, kind: Kind, data: bytes) -> None:
         found, advice = "a web page", "Give it the ending .html and upload it again."
     said = f": by its content it is {found}" if found else " by its content"
     advice = advice or f"Open it in the program that made it and save it as {kind.endings[0]}."
-    raise AskError(f"{name} isn't {kind.title if kind.signature else 'plain text'}{said}. {advice}")
+    raise InputError(f"{name} isn't {kind.title if kind.signature else 'plain text'}{said}. {advice}")

@@ -61,7 +61,7 @@ def test_no_cut_is_over_the_limit_or_hides_anything(way, some, limit, data):
     last = data.draw(st.integers(first, len(parts)))
     try:
         check(cut(way, parts, tokens_of, limit, first, last), parts, limit)
-    except AskError:  # only where nothing is in the range, or not even a word fits
+    except InputError:  # only where nothing is in the range, or not even a word fits
         assert not text_of(parts[first - 1 : last]).strip() or limit - QUESTION < 20
 
 
@@ -128,7 +128,7 @@ def test_text_without_spaces_is_cut_anywhere():
 
 def test_a_word_is_kept_whole_or_not_at_all():
     parts = [Part("Text", "Counterrevolutionaries came.")]
-    with pytest.raises(AskError, match=r"no room for any text: the limit is 9 tokens"):
+    with pytest.raises(InputError, match=r"no room for any text: the limit is 9 tokens"):
         cut("beginning", parts, tokens_of, QUESTION + 2)
     assert cut("beginning", parts, tokens_of, QUESTION + 6).text == "Counterrevolutionaries"
 
@@ -158,5 +158,5 @@ def test_a_long_document_is_counted_a_few_times_and_never_whole(way):
     ],
 )
 def test_what_cant_be_kept_is_refused(way, limit, which, message):
-    with pytest.raises(AskError, match=message):
+    with pytest.raises(InputError, match=message):
         cut(way, [*pages(2, 5), Part("Page 3", "")], tokens_of, limit, *which)

@@ -6,12 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from app.documents import kinds
 from app.documents.document import Document
 from app.documents.formats.encodings import decoded
 from app.documents.formats.markup import read_html
 from app.documents.formats.plain import read_markdown, read_plain
-from app.documents.kinds import Kind
 from app.documents.reading import read_document
 from tests.app.samples import WORD, chapter, docx, encrypted, epub, paragraph, pdf, stream, table
 
@@ -234,28 +232,3 @@ def test_hidden_fonts_are_no_protection(tmp_path):
 
 
 # A format that isn't there yet
-
-CSV = '''
-"""Tables of values with commas between them."""
-
-import csv
-
-from app.documents.document import Found, Part
-from app.documents.formats.encodings import decoded
-
-
-def read_csv(data: bytes) -> Found:
-    """A line for each row, with tabs between its values."""
-    text, notes = decoded(data)
-    rows = csv.reader(text.splitlines())
-    return Found([Part("Table", "\\n".join("\\t".join(row) for row in rows))], notes)
-'''
-
-
-def test_a_format_is_one_file_and_one_line_in_the_table(monkeypatch, tmp_path):
-    (tmp_path / "csv_format.py").write_text(CSV)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    table = Kind("csv", "a table", (".csv",), "csv_format:read_csv")
-    monkeypatch.setattr(kinds, "KINDS", (*kinds.KINDS, table))
-    document = read(tmp_path, "boats.csv", b'boat,harbour\n"Heron, a yawl",Skagen\n')
-    assert (document.kind, shape(document)) == ("csv", [("Table", "boat\tharbour\nHeron, a yawl\tSkagen")])

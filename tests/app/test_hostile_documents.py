@@ -28,7 +28,6 @@ from app.documents.reading import read_document
 from app.documents.sandbox import apart, worker
 from app.documents.sandbox.apart import parse_apart
 from app.documents.sandbox.caps import MAX_MEMBERS, MAX_PAGES
-from app.errors import AskError
 from app.limits import MAX_CHARACTERS
 from lampe.errors import InputError
 from tests.app import samples
@@ -111,7 +110,7 @@ def test_each_kind_has_a_size_that_is_refused_unread(tmp_path, monkeypatch):
         file = tmp_path / f"large{kind.endings[0]}"
         with file.open("wb") as empty:
             empty.truncate(kind.max_bytes + 1)
-        with pytest.raises(AskError, match=f"for {kind.title} the limit is {kind.max_bytes:,}"):
+        with pytest.raises(InputError, match=f"for {kind.title} the limit is {kind.max_bytes:,}"):
             read_document(str(file))
         assert kind.max_bytes <= MAX_BYTES
 
@@ -176,7 +175,7 @@ LAUGHS = '<!DOCTYPE a [<!ENTITY l0 "ha">{}]>'.format(
 )
 def test_xml_entities_are_refused(prologue):
     packed = samples.zipped({"a.xml": prologue + "<a>&l11;</a>"})
-    with pytest.raises(AskError, match="declares XML entities"):
+    with pytest.raises(InputError, match="declares XML entities"):
         archive.Archive(packed).xml("a.xml")
 
 
@@ -206,7 +205,7 @@ def test_names_that_lead_out_of_the_archive_lead_nowhere(tmp_path):
 
 def test_too_many_pages_are_refused_unread(monkeypatch):
     monkeypatch.setattr(pypdf.PageObject, "extract_text", lambda _: pytest.fail("a page was read"))
-    with pytest.raises(AskError, match=f"has {MAX_PAGES + 1:,} pages; at most {MAX_PAGES:,} are read"):
+    with pytest.raises(InputError, match=f"has {MAX_PAGES + 1:,} pages; at most {MAX_PAGES:,} are read"):
         pdf.read_pdf(samples.pdf([""] * (MAX_PAGES + 1)))
 
 
@@ -253,7 +252,7 @@ def test_a_small_pdfs_pages_that_share_much_are_ended_and_it_says_how_far_it_cam
     pages = PAGES.replace("1 /Kids [3 0 R]", f"2000 /Kids [{'3 0 R ' * 2000}]")
     small = samples.pdf_of([CATALOG, pages, PAGE, samples.deflated(b"0 0 m 9 9 l S\n" * 10_000)])
     assert len(small) < 14_000
-    with pytest.raises(AskError, match=r"takes too long: \d+ of its 2,000 pages in 1 seconds. Upload a part of it."):
+    with pytest.raises(InputError, match=r"takes too long: \d+ of its 2,000 pages in 1 seconds. Upload a part of it."):
         pdf.read_pdf(small)
 
 
@@ -290,7 +289,7 @@ import app.documents.sandbox.__main__
 
 
 def failure(seconds: float = 20) -> str:
-    with nothing_stays(), pytest.raises(AskError) as caught:
+    with nothing_stays(), pytest.raises(InputError) as caught:
         parse_apart("any", b"x" * 1_000_000, seconds)
     return str(caught.value)
 
@@ -396,7 +395,7 @@ def read_here(name: str, data: bytes) -> Found | None:
     try:
         check_content(name, kind, data)
         return worker.parsed(reader, data) if kind.name == "pdf" else tidied(reader(data))
-    except AskError:
+    except InputError:
         return None
 
 

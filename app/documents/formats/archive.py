@@ -74,11 +74,11 @@ class Archive:
         try:
             root = fromstring(data)
         except DefusedXmlException:
-            raise AskError(
+            raise InputError(
                 "This file declares XML entities, as attacks do and documents don't; it isn't read."
             ) from None
         except (ParseError, ValueError, LookupError):
-            raise AskError("This file is damaged: the XML in it is broken. Save or download it anew.") from None
+            raise InputError("This file is damaged: the XML in it is broken. Save or download it anew.") from None
         return _plain(root)
 
     def _check(self, size: int, packed: int) -> None:
@@ -98,7 +98,7 @@ def _plain(root: Element) -> Element:
     while level:
         depth += 1
         if depth > XML_DEPTH:
-            raise AskError(f"This file's XML is nested more than {XML_DEPTH} levels deep; it isn't read.")
+            raise InputError(f"This file's XML is nested more than {XML_DEPTH} levels deep; it isn't read.")
         for element in level:
             element.tag = _local(element.tag)
             if element.attrib:

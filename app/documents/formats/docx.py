@@ -26,7 +26,7 @@ def read_docx(data: bytes) -> Found:
     main = _main(archive)
     root = archive.xml(main)
     if root.tag != "document":
-        raise AskError("This file isn't a Word document by its content, but another Office file. Save it as .docx.")
+        raise InputError("This file isn't a Word document by its content, but another Office file. Save it as .docx.")
     styles = join(dirname(main), "styles.xml")
     text = _Text(_levels(archive.xml(styles) if styles in archive else Element("styles")))
     blocks = text.blocks(root)

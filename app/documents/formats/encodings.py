@@ -72,7 +72,7 @@ def decoded(data: bytes, declared: str = "") -> tuple[str, list[str]]:
         name = ENCODINGS.get(codec, codec.upper())
         note = f"This file isn't UTF-8: it was read as {name}. If letters look wrong, save it as UTF-8 text."
         return text, [] if codec.startswith("utf-8") else [note]
-    raise AskError(
+    raise InputError(
         "This file isn't plain text in UTF-8, nor in another encoding that can be told for certain. Save its text as "
         "UTF-8 and upload it again."
     )

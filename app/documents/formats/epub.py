@@ -24,10 +24,10 @@ def read_epub(data: bytes) -> Found:
     """The chapters in their order, labelled by the table of contents, or by their first heading."""
     archive = Archive(data)
     if _CONTAINER not in archive:
-        raise AskError("This file isn't an EPUB by its content. Upload it with the ending that it should have.")
+        raise InputError("This file isn't an EPUB by its content. Upload it with the ending that it should have.")
     encrypted = archive.xml(_ENCRYPTION).iter("EncryptionMethod") if _ENCRYPTION in archive else ()
     if not all(method.get("Algorithm", "").endswith(_FONTS_ONLY) for method in encrypted):
-        raise AskError("This EPUB is protected against copying (DRM), so its text can't be read. Take another copy.")
+        raise InputError("This EPUB is protected against copying (DRM), so its text can't be read. Take another copy.")
     name = next((file.get("full-path", "") for file in archive.xml(_CONTAINER).iter("rootfile")), "")
     book, folder = archive.xml(name), dirname(name)
     items = {item.get("id"): item for item in book.iter("item")}
@@ -80,7 +80,7 @@ def _titles(archive: Archive, items: Iterable[Element], folder: str) -> dict[str
             old.append(place)
     titles: dict[str, list[str]] = {}
     for place in (new or old)[:1]:
-        with suppress(AskError):  # a book can be read without its table of contents
+        with suppress(InputError):  # a book can be read without its table of contents
             for target, text in Page(decode_html(archive.read(place))[0]).links if new else _links(archive.xml(place)):
                 if label := " ".join("".join(text).split()):
                     titles.setdefault(_place(dirname(place), target), []).append(label)

@@ -35,7 +35,7 @@ def _read(data: bytes) -> Found:
     started = time.monotonic()
     reader = pypdf.PdfReader(io.BytesIO(data))
     if reader.is_encrypted and not reader.decrypt(""):  # files that only forbid changes have no password
-        raise AskError("This PDF needs a password. Save a copy without one and upload that.")
+        raise InputError("This PDF needs a password. Save a copy without one and upload that.")
     count = len(reader.pages)
     if count > MAX_PAGES:
         raise InputError(f"This PDF has {count:,} pages; at most {MAX_PAGES:,} are read. Upload a part of it.")
@@ -45,7 +45,7 @@ def _read(data: bytes) -> Found:
     characters = 0
     for number, page in enumerate(reader.pages, 1):
         if time.monotonic() - started > _LONGEST:  # a small file's pages may share what takes long to read
-            raise AskError(
+            raise InputError(
                 f"Reading this PDF takes too long: {number - 1:,} of its {count:,} pages in {_LONGEST:.0f} seconds. "
                 "Upload a part of it."
             )

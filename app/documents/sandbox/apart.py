@@ -88,7 +88,9 @@ def _answer(arguments: list[str], data: bytes, seconds: float) -> bytes:
         _end(process)
         process.wait()
     if late:
-        raise AskError(f"Reading this file took longer than {seconds:.0f} seconds and was ended. Upload a part of it.")
+        raise InputError(
+            f"Reading this file took longer than {seconds:.0f} seconds and was ended. Upload a part of it."
+        )
     return answer if len(answer) <= _LONGEST_ANSWER else b""
 
 

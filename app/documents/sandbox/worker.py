@@ -32,12 +32,12 @@ def parsed(reader: Callable[[bytes], Found], data: bytes) -> Found:
 
     Raises
     ------
-    AskError
+    InputError
         If the file can't be read. A reader that fails at something unforeseen is one more way to find it damaged.
     """
     try:
         return tidied(reader(data))
-    except AskError:
+    except InputError:
         raise
     except MemoryError:
         sentence = f"Reading this file takes more than {MEMORY / 1e9:.0f} GB of memory, the limit here. Upload a part."
@@ -48,7 +48,7 @@ def parsed(reader: Callable[[bytes], Found], data: bytes) -> Found:
             "This file is damaged, or isn't what its ending says: it can't be read. Open it in the program that made "
             "it and save it anew."
         )
-    raise AskError(sentence)
+    raise InputError(sentence)
 
 
 def confine() -> None:
@@ -91,7 +91,7 @@ def main(reader: str) -> None:
     try:
         found = parsed(read, data)
         answer = {"parts": [[part.label, part.text] for part in found.parts], "notes": found.notes}
-    except AskError as error:
+    except InputError as error:
         answer = {"refused": str(error)}
     sys.stdout.buffer.write(json.dumps(answer, ensure_ascii=False).encode())
     sys.stdout.buffer.flush()
