@@ -37,6 +37,7 @@ BESIDE = [(method.title, key) for key, method in METHODS.items() if key != LAMPE
 SHOWN_WITHOUT_TEXT = MapSettings().length
 _CHARACTERS_PER_TOKEN = 4.3  # English prose; only until the tokenizer is there
 CUTS = dict(zip(("Its beginning", "Its beginning and its end", "Pages or chapters"), WAYS, strict=True))
+LEFT = " To edit the text, take the whole of it again."
 LAYERS = ("All layers", "First third", "Middle third", "Last third")
 
 
@@ -257,7 +258,7 @@ class AskTab:
         except LampeError as error:
             return {self.status: message(str(error))}
         cut = Opened((Part("the text", made.text),), whole) if made.left_out else Opened(whole)
-        return self._put(cut, left_out=note(made.sentence)) | {self.status: ""}
+        return self._put(cut, left_out=note(made.sentence + LEFT * bool(made.left_out))) | {self.status: ""}
 
     def take_back(self, opened: Opened | None) -> Shown:
         """The whole text again."""
