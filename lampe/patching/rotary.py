@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable
 from typing import Any, NoReturn
 
 import torch
@@ -12,6 +11,7 @@ import transformers  # its modules load when they are first named: `import lampe
 from torch import Tensor, nn
 
 from lampe.attention.step import Rotate, Table, Tables
+from lampe.errors import InputError
 from lampe.methods import Frequencies
 from lampe.presets import pretraining_window
 
@@ -27,14 +27,16 @@ def grows(module: nn.Module) -> list[str]:
     return [name for name in (types.values() if isinstance(types, dict) else [types]) if name in _GROWING]
 
 
+class UnsupportedModelError(InputError):
+    """The model can't be patched; the message says which model and why."""
+
+
 class Rotary:
     """The rotary embedding of a model.
 
     Parameters
     ----------
     model : transformers model
-    refuse : Callable
-        Raises the error that says why the model can't be patched.
 
     Attributes
     ----------
@@ -46,10 +48,15 @@ class Rotary:
         That of the mapped layers; see `Kind`.
     factor : float
         On its cosine and sine.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If there is none, or more than one, or it runs outside a decoder.
     """
 
-    def __init__(self, model: nn.Module, refuse: Callable[[str], NoReturn]) -> None:
-        self._refuse = refuse
+    def __init__(self, model: nn.Module) -> None:
+        self._family = type(model).__name__
         self.kind: Kind = ()
         self.factor = 1.0
         self._held: dict[str, Any] = {}
@@ -60,13 +67,19 @@ class Rotary:
             if any(buffer.endswith("inv_freq") for buffer, _ in module.named_buffers(recurse=False))
         ]
         if not found:
-            refuse("it has no rotary position embedding (RoPE) of transformers' kind, so there are no positions to map")
+            self.refuse(
+                "it has no rotary position embedding (RoPE) of transformers' kind, so there are no positions to map"
+            )
         if len(found) > 1:
-            refuse("it has more than one rotary embedding, and LaMPE can't tell which of its layers use which")
+            self.refuse("it has more than one rotary embedding, and LaMPE can't tell which of its layers use which")
         ((name, self.module),) = found
         self.decoder: Any = model.get_submodule(name.rpartition(".")[0])
         if getattr(self.decoder, "config", None) is None:
-            refuse("its rotary embedding doesn't belong to a model that runs once per forward")
+            self.refuse("its rotary embedding doesn't belong to a model that runs once per forward")
+
+    def refuse(self, why: str, cause: Exception | None = None) -> NoReturn:
+        """Raise the error that says why this model can't be patched."""
+        raise UnsupportedModelError(f"LaMPE can't patch this {self._family}: {why}.") from cause
 
     def hold(self, window: int) -> None:
         """Keep frequencies that would change with the input length at what they are for short inputs.
@@ -84,16 +97,14 @@ class Rotary:
         types: Any = self.module.rope_type
         base = pretraining_window(self.decoder.config)
         if window > base:
-            self._refuse(
+            self.refuse(
                 f"its RoPE ({growing[0]}) changes its frequencies beyond {base} positions; give a LampeConfig with a "
                 f"window of at most {base}, not {window}"
             )
         buffers = dict(self.module.named_buffers(recurse=False))
         originals = [name for name in buffers if name.endswith("original_inv_freq")]
         if not originals:
-            self._refuse(
-                f"its RoPE ({growing[0]}) changes its frequencies with the input length, and keeps no original"
-            )
+            self.refuse(f"its RoPE ({growing[0]}) changes its frequencies with the input length, and keeps no original")
         self._held = {"rope_type": types}
         self.module.rope_type = dict.fromkeys(types, "default") if isinstance(types, dict) else "default"
         for name in originals:
@@ -149,7 +160,7 @@ class Rotary:
         scaled = self._own_parameters(self.decoder.config).get("rope_type", "default")
         if scaled != "default" or missing:
             why = f"its RoPE is scaled already ({scaled})" if scaled != "default" else "its RoPE keeps no inv_freq"
-            self._refuse(f"{why}, and a method that changes its frequencies would undo that; take one that doesn't")
+            self.refuse(f"{why}, and a method that changes its frequencies would undo that; take one that doesn't")
 
     def _names(self) -> tuple[str, str]:
         """The attributes in which the module keeps frequencies and the factor on cosine and sine."""

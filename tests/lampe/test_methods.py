@@ -14,6 +14,7 @@ from transformers import DynamicCache, Gemma3TextConfig
 
 import lampe
 from lampe.methods import METHODS, LampeConfig, Method, MethodError, ScaledSigmoid, method_class, registry
+from lampe.patching.probe import Probing
 from tests.lampe.dense import configured, dense_logits
 from tests.lampe.tiny import FAMILIES, LEFT_ALONE, SHAPE, build, logits, mixed, tokens
 
@@ -200,8 +201,8 @@ def test_a_cache_of_one_method_is_refused_by_another(method):
 
 def test_what_a_model_supports_is_found_once(monkeypatch):
     model, runs = build(FAMILIES["gemma2"]), []
-    run = lampe.Patched._run
-    monkeypatch.setattr(lampe.Patched, "_run", lambda *args, **kwargs: runs.append(1) or run(*args, **kwargs))
+    run = Probing.run
+    monkeypatch.setattr(Probing, "run", lambda *args, **kwargs: runs.append(1) or run(*args, **kwargs))
     support = lampe.probe(model)
     assert len(runs) > 1
     assert [layer.mapped for layer in support.layers] == [False, True, False]
