@@ -23,6 +23,7 @@ from benchmarks.measure import arguments, machine
 from benchmarks.screenshots import picture
 from lampe.calibration import Point, Preset, Row, compare, evaluate, evaluations, read_preset, source_of
 from lampe.calibration.rows import put_together, read_rows, write_row
+from lampe.methods import Constant
 from lampe.models.load import DEFAULT_MODEL_NAME
 from lampe.needle import HAYSTACKS, Straw, wilson
 
@@ -69,7 +70,7 @@ def main() -> None:
 
 def ways_of(preset: Preset) -> Ways:
     """The ways that are compared."""
-    return {"plain RoPE": None, **preset.ways, f"m = {BEFORE:,}": replace(preset.config, mapping=BEFORE)}
+    return {"plain RoPE": None, **preset.ways, f"m = {BEFORE:,}": replace(preset.config, mapping=Constant(BEFORE))}
 
 
 def point(preset: Preset, way: lampe.LampeConfig | None, length: int) -> Point:

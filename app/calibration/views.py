@@ -13,8 +13,8 @@ from lampe.methods import LampeConfig, ScaledSigmoid
 def mapping_formula(config: LampeConfig) -> str:
     """How a configuration chooses its mapping length."""
     mapping = config.mapping
-    if isinstance(mapping, int):
-        return f"m = {mapping:,} at every input length"
+    if not isinstance(mapping, ScaledSigmoid):
+        return f"m = {mapping(config.window):,} at every input length"
     return f"m(l) = {curve_formula(mapping)}"
 
 

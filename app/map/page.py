@@ -39,7 +39,7 @@ from app.ui.downloads import QUIET, saves
 from app.ui.figure import COLOURS, as_plot
 from lampe.errors import LampeError
 from lampe.inference.prompt import pieces
-from lampe.methods import METHODS, LampeConfig
+from lampe.methods import METHODS, LampeConfig, ScaledSigmoid
 
 MODELS = {
     "SmolLM2": "smollm2",
@@ -58,8 +58,8 @@ def own_view(config: LampeConfig) -> MapView:
     if name:
         return MapView.of(name)
     view = MapView(CUSTOM, window=config.window, head=config.head, tail=config.tail, scale=config.attention_scale)
-    if isinstance(config.mapping, int):
-        return replace(view, mapping=config.mapping)
+    if not isinstance(config.mapping, ScaledSigmoid):
+        return replace(view, mapping=config.mapping(config.window))
     return view if config.basis == "rescaled" else replace(view, curve=curve_text(config.mapping))
 
 

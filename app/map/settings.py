@@ -14,7 +14,7 @@ import lampe
 from app.errors import AskError
 from app.limits import whole_number
 from app.map.figures import Frame, curves, formula
-from lampe.methods import METHODS, LampeConfig, Method, MethodError, ScaledSigmoid, method_class
+from lampe.methods import METHODS, Constant, LampeConfig, Method, MethodError, ScaledSigmoid, method_class
 from lampe.positions import PositionMap, plain_map
 from lampe.presets import rescaled
 
@@ -145,7 +145,7 @@ class MapView:
         if self.model == CUSTOM and self.curve:
             base = replace(base, mapping=_curve(self.curve), basis="given")
         head, tail = (self.head, self.tail) if self.kind == "lampe" else (0, 0)
-        mapping = base.mapping if self.mapping is None else self.mapping
+        mapping = base.mapping if self.mapping is None else Constant(self.mapping)
         basis = base.basis if self.mapping is None else "given"
         return LampeConfig(base.window, head, tail, mapping, self.scale, basis=basis)
 
@@ -277,8 +277,8 @@ def check(config: LampeConfig, length: int, chosen: bool) -> None:
     AskError
     """
     curve = config.mapping
-    m = min(curve if isinstance(curve, int) else max(1, curve(length)), config.window)
-    if config.head + config.tail >= m and (chosen or isinstance(curve, int) or length > config.window):
+    m = min(max(1, curve(length)), config.window)
+    if config.head + config.tail >= m and (chosen or isinstance(curve, Constant) or length > config.window):
         raise AskError(
             f"Head + Tail ({config.head + config.tail:,}) must be less than the mapping length ({m:,}): no positions "
             "would be left for Middle. Make Head or Tail smaller, or the mapping length greater."

@@ -104,7 +104,7 @@ def map_sentence(position_map: PositionMap, config: LampeConfig, plain: bool = F
         if length > config.window:
             text += f" Positions beyond {config.window:,} were never seen in training."
         elif not plain:
-            asked = config.mapping if isinstance(config.mapping, int) else config.mapping(planned)
+            asked = config.mapping(planned)
             if asked >= planned:
                 text += f" The mapping length of {asked:,} is clamped to the input length."
             else:
@@ -191,10 +191,10 @@ def _mapping_formula(config: LampeConfig, length: int, plain: bool) -> tuple[str
     if plain:
         return "m = l", f"{length:,} positions: plain RoPE"
     curve, m = config.mapping, config.mapping_length(length)
-    if isinstance(curve, int):
-        asked, symbol, text = curve, "m fixed", f"{curve:,}"
+    asked = curve(length)
+    if not isinstance(curve, ScaledSigmoid):
+        symbol, text = "m fixed", f"{asked:,}"
     else:
-        asked = curve(length)
         if curve.short_mapping is not None and length < curve.short_length:
             symbol, text = f"m fixed below {curve.short_length:,} tokens", f"{asked:,}"
         else:

@@ -6,13 +6,13 @@ import math
 from dataclasses import fields
 from typing import Any, TypeVar
 
-from lampe.methods import ScaledSigmoid
+from lampe.methods import Curve
 
 Kind = TypeVar("Kind")
 
 _TYPES: dict[str, Any] = {
     **{"int": int, "float": float | int, "bool": bool, "str": str, "None": type(None)},
-    "ScaledSigmoid": ScaledSigmoid,
+    "Curve": Curve,
 }
 _LONGEST, _GREATEST = 1000, 10**8  # characters of a text; no window, and no count of tokens, is greater
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from lampe.calibration.points import CalibrationError, check_lengths
-from lampe.methods import LampeConfig, ScaledSigmoid
+from lampe.methods import Constant, LampeConfig, ScaledSigmoid
 
 
 @dataclass(frozen=True)
@@ -185,4 +185,4 @@ def best_constant(base: LampeConfig, sweep: Sequence[Costs]) -> int:
     Between two that were tried, the cost is a straight line over ln m: so the least one was tried.
     """
     tried = sorted({m for costs in sweep for m in costs.mapping_lengths})
-    return min(tried, key=lambda m: mean_cost(price(replace(base, mapping=m), sweep)))
+    return min(tried, key=lambda m: mean_cost(price(replace(base, mapping=Constant(m)), sweep)))

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 
 from lampe.errors import InputError
-from lampe.methods import LampeConfig
+from lampe.methods import Constant, LampeConfig
 
 
 class CalibrationError(InputError):
@@ -38,7 +38,7 @@ class Point:
 
     def config(self, window: int) -> LampeConfig:
         """The same for `lampe.patch`."""
-        return LampeConfig(window, self.head, self.tail, self.mapping_length, self.attention_scale)
+        return LampeConfig(window, self.head, self.tail, Constant(self.mapping_length), self.attention_scale)
 
 
 @dataclass(frozen=True)

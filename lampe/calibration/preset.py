@@ -21,8 +21,7 @@ from lampe.calibration.measure import Row
 from lampe.calibration.points import CalibrationError
 from lampe.calibration.rows import Measured
 from lampe.calibration.sweep import Sweep
-from lampe.methods import LampeConfig, ScaledSigmoid
-from lampe.presets import rescaled
+from lampe.methods import Constant, LampeConfig, ScaledSigmoid, rescaled
 
 FORMAT = "LaMPE preset 1"
 MOST_BYTES = 4 * 2**20
@@ -136,7 +135,7 @@ class Preset:
         """The ways to choose the mapping length that were compared, one of which is `config`."""
         return {
             "fitted curve": replace(self.config, mapping=self.curve),
-            "best constant": replace(self.config, mapping=self.constant),
+            "best constant": replace(self.config, mapping=Constant(self.constant)),
             "Llama-3's curve, rescaled": replace(self.config, mapping=rescaled(self.config.window).mapping),
         }
 
@@ -168,7 +167,7 @@ def make_preset(sweep: Sweep, rows: Iterable[Row], source: Source) -> Preset:
     curve = fit_curve(points, base.window, least)
     fitted = replace(base, mapping=curve)
     best = best_constant(base, costs)
-    constant = replace(base, mapping=best)
+    constant = replace(base, mapping=Constant(best))
     curve_costs, constant_costs = price(fitted, costs), price(constant, costs)
     llama3_costs = price(replace(base, mapping=rescaled(base.window).mapping), costs)
     better = mean_cost(curve_costs) < mean_cost(constant_costs)  # one that is as good says no more
@@ -232,7 +231,8 @@ def report(preset: Preset) -> str:
 
 def write_preset(preset: Preset, path: Path) -> None:
     """Keep a preset in a file of JSON, a line for each point."""
-    given = {"format": FORMAT, **asdict(preset), "residuals": preset.residuals}
+    config = preset.config.settings() | {"basis": preset.config.basis}
+    given = {"format": FORMAT, **asdict(preset), "config": config, "residuals": preset.residuals}
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [f" {json.dumps(name)}: {_lines(value)}" for name, value in given.items()]
     path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
@@ -335,10 +335,11 @@ def _config(given: Any) -> LampeConfig:
     if not isinstance(given, dict):
         raise TypeError("config is no object")
     mapping = given["mapping"]
-    if isinstance(mapping, dict):
-        mapping = checked(ScaledSigmoid, mapping)
-    config = checked(LampeConfig, {"basis": "measured", **given, "mapping": mapping})  # the first files had no basis
-    greatest = config.window if isinstance(mapping, ScaledSigmoid) else config.mapping_length(config.window)
+    curve = (
+        checked(ScaledSigmoid, mapping) if isinstance(mapping, dict) else checked(Constant, {"mapping_length": mapping})
+    )
+    config = checked(LampeConfig, {"basis": "measured", **given, "mapping": curve})  # the first files had no basis
+    greatest = curve.bound(config.window)
     if config.head + config.tail >= greatest:
         raise ValueError(
             f"Head and Tail ({config.head} and {config.tail}) leave nothing to map in {greatest} positions"

@@ -11,11 +11,13 @@ from typing import Any
 
 from lampe.methods.ablations import FixedLampe, HeadlessLampe, TaillessLampe, UniformLampe
 from lampe.methods.compositions import LampeNtk, LampeYarn
+from lampe.methods.curves import Constant, Curve, ScaledSigmoid
 from lampe.methods.dca import DualChunk
 from lampe.methods.frequencies import DynamicNtk, Ntk, PositionInterpolation, Yarn
 from lampe.methods.jetlong import JetLong
-from lampe.methods.lampe import BASES, LampeConfig, PaperLampe, ReleasedLampe, ScaledSigmoid
+from lampe.methods.lampe import BASES, PRESETS, LampeConfig, rescaled
 from lampe.methods.method import Frequencies, Method, MethodError
+from lampe.methods.published import REFERENCE_ATTENTION_SCALE, PaperLampe, ReleasedLampe
 from lampe.methods.rerope import LeakyReRope, ReRope
 from lampe.methods.rope import Rope
 from lampe.methods.selfextend import SelfExtend
@@ -111,6 +113,10 @@ def position_map(method: Method, length: int, end: int | None = None) -> Positio
 __all__ = [
     "BASES",
     "METHODS",
+    "PRESETS",
+    "REFERENCE_ATTENTION_SCALE",
+    "Constant",
+    "Curve",
     "Frequencies",
     "LampeConfig",
     "Method",
@@ -123,4 +129,5 @@ __all__ = [
     "methods_for",
     "position_map",
     "registry",
+    "rescaled",
 ]

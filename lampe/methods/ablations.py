@@ -6,6 +6,7 @@ from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
+from lampe.methods.curves import Constant
 from lampe.methods.lampe import LampeConfig
 
 
@@ -36,7 +37,7 @@ class FixedLampe(_Ablation):
 
     @classmethod
     def _without(cls, config: LampeConfig) -> LampeConfig:
-        return replace(config, mapping=max(1, 3 * config.window // 4))
+        return replace(config, mapping=Constant(max(1, 3 * config.window // 4)))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
+from lampe.methods.curves import Constant
 from lampe.methods.lampe import LampeConfig
 from lampe.methods.method import Frequencies, Method, MethodError
 from lampe.positions import PositionMap
@@ -74,8 +75,9 @@ class _LampeOver(Method):
     def position_map(self, length: int, end: int | None = None) -> PositionMap:
         stretch = self.stretch(length)
         window = int(self.window * stretch)
-        mapping = self.lampe.mapping_length(max(1, int(length / stretch)))
-        return replace(self.lampe, window=window, mapping=max(1, int(mapping * stretch))).position_map(length, end)
+        m = self.lampe.mapping_length(max(1, int(length / stretch)))
+        mapping = Constant(max(1, int(m * stretch)))
+        return replace(self.lampe, window=window, mapping=mapping).position_map(length, end)
 
     def frequencies(self, length: int) -> Frequencies | None:
         stretch = self.stretch(length)

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Self
 
 from lampe.errors import InputError
+from lampe.families import window_of
 from lampe.positions import PositionMap, Region, plain_map
 
 
@@ -92,8 +93,6 @@ class Method(ABC):
         ValueError
             If the config doesn't say how long the pretraining window is.
         """
-        from lampe.presets import window_of  # presets are values of these classes
-
         return cls.for_window(window_of(model_or_config))
 
     @property

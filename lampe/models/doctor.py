@@ -9,12 +9,12 @@ from typing import Any
 import torch
 import transformers
 
+from lampe.families import family_of
 from lampe.methods import BASES, LampeConfig
 from lampe.models.memory import cache_bytes, heads_of, weight_bytes
 from lampe.models.narrow import narrow_model
 from lampe.patching.patch import patch
 from lampe.patching.probe import Layer, UnsupportedModelError
-from lampe.presets import preset_name
 
 NO_COPY = "A narrow copy of it can't be made"
 
@@ -74,7 +74,7 @@ def diagnose(config: Any, model: Any = None) -> Diagnosis:
     layers: tuple[Layer, ...] = ()
     try:
         settings = LampeConfig.for_model(config if model is None else model)
-        window, name, basis = settings.window, preset_name(config), settings.basis
+        window, name, basis = settings.window, family_of(config), settings.basis
         tried = narrow_model(config) if model is None else model
         with patch(tried, settings) as patched:
             layers = patched.layers

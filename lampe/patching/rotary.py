@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from lampe.attention.step import Rotate, Table, Tables
 from lampe.errors import InputError
+from lampe.families import pretraining_window
 from lampe.methods import Frequencies
-from lampe.presets import pretraining_window
 
 Kind = tuple[Any, ...]
 """What a rotary embedding is called with besides positions: nothing, or the type of the layers it is for."""

@@ -29,8 +29,8 @@ from lampe.calibration import (
 from lampe.calibration.fit import best_constant, best_of, fit_curve, mean_cost, price, residual, weights_of
 from lampe.calibration.points import evaluations
 from lampe.calibration.preset import MOST_BYTES, write_preset
-from lampe.methods import LampeConfig, ScaledSigmoid
-from lampe.presets import rescaled
+from lampe.methods import Constant, LampeConfig, ScaledSigmoid
+from lampe.methods.lampe import rescaled
 
 WINDOW, LEAST = 8192, 713
 LENGTHS = (2048, 3072, 4096, 6144, 8192, 12288, 16384)
@@ -186,7 +186,7 @@ def test_a_fit_worse_than_a_constant_is_no_success():
 
     sweep = loss_sweep()
     preset = make_preset(sweep, rows_of(sweep, jumping), SOURCE)
-    assert preset.config.mapping == 2048
+    assert preset.config.mapping == Constant(2048)
     assert "the fit is no success: the curve is no better, and the constant is used" in preset.why
     assert preset.why in report(preset)
     assert mean_cost(preset.constant_costs) < mean_cost(preset.curve_costs)
@@ -199,7 +199,7 @@ def test_where_no_mapping_is_always_best_there_is_no_curve_to_sell():
     preset = make_preset(sweep, rows_of(sweep, lambda length, m: 2 - m / length), SOURCE)
     assert [point.at_least for point in preset.points] == [True] * 3
     assert preset.residuals == [0, 0, 0]
-    assert preset.config.mapping == 4096
+    assert preset.config.mapping == Constant(4096)
 
 
 def test_a_falling_fit_says_so():
@@ -266,7 +266,7 @@ def change(path, value):
         (change(["config", "head"], -1), "head must be from 0"),
         (change(["config", "head"], 9000), "leave nothing to map"),
         (change(["config", "mapping"], 700), "leave nothing to map"),
-        (change(["config", "mapping"], 2048.5), "mapping must be"),
+        (change(["config", "mapping"], 2048.5), "mapping_length must be int"),
         (change(["config", "mapping", "slope"], math.nan), "slope must be finite"),
         (change(["config", "mapping", "maximum"], 1e999), "maximum must be finite"),
         (change(["config", "mapping", "maximum"], -3.0), "at least 1 position"),
