@@ -15,8 +15,8 @@ from app.errors import AskError
 from app.limits import whole_number
 from app.map.figures import Frame, curves, formula
 from lampe.methods import METHODS, Constant, LampeConfig, Method, MethodError, ScaledSigmoid, method_class
+from lampe.methods.lampe import rescaled
 from lampe.positions import PositionMap, plain_map
-from lampe.presets import rescaled
 
 MAX_MAP_LENGTH = 1_048_576
 MOST_BESIDE = 5

@@ -16,7 +16,7 @@ from app.errors import AskError
 from app.map.page import own_view, standalone
 from app.map.settings import CUSTOM, POINTS, MapView, as_csv, as_json, curve_text
 from lampe.methods import LampeConfig, ScaledSigmoid
-from lampe.presets import rescaled
+from lampe.methods.lampe import rescaled
 
 curve_texts = st.builds(
     curve_text,
