@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from lampe.calibration.points import CalibrationError, check_lengths
+from lampe.files import Size
 from lampe.methods import Constant, LampeConfig, ScaledSigmoid
 
 
@@ -61,8 +62,8 @@ class Best:
         Whether m = l, no mapping, was best: a curve that passes above is as good, since m is never more than l.
     """
 
-    length: int
-    mapping_length: int
+    length: Size
+    mapping_length: Size
     cost: float
     sharpness: float
     at_least: bool
@@ -162,8 +163,8 @@ class Priced:
         None where nothing like it was tried.
     """
 
-    length: int
-    mapping_length: int
+    length: Size
+    mapping_length: Size
     cost: float | None
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from lampe.calibration.points import CalibrationError, Evaluation, window_end
+from lampe.files import Count
 from lampe.inference.prefill import PromptReader
 from lampe.inference.prompt import ANSWER_PREFIX, around, encode
 from lampe.methods import Method, Rope
@@ -38,13 +39,25 @@ class Outcome:
     tokens : int
         Tokens that were scored.
     seconds : float
+
+    Raises
+    ------
+    ValueError
+        If it is neither a loss nor a needle.
     """
 
     loss: float | None = None
     found: bool | None = None
     log_likelihood: float | None = None
-    tokens: int = 0
+    tokens: Count = 0
     seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        given = (self.loss is not None, self.found is not None, self.log_likelihood is not None)
+        if given not in ((True, False, False), (False, True, True)):
+            raise ValueError("a row holds a loss, or whether a needle was found and its log-likelihood")
+        if (self.log_likelihood or 0) > 0:
+            raise ValueError("a log-likelihood must be at most 0")
 
 
 @dataclass(frozen=True)
@@ -54,15 +67,13 @@ class Row(Outcome, Evaluation):
     Raises
     ------
     ValueError
-        If it is neither a loss nor a needle.
+        If it isn't what was evaluated.
     """
 
     def __post_init__(self) -> None:
-        given = (self.loss is not None, self.found is not None, self.log_likelihood is not None)
-        if (self.kind, given) not in (("loss", (True, False, False)), ("needle", (False, True, True))):
-            raise ValueError("a row holds a loss, or whether a needle was found and its log-likelihood")
-        if (self.log_likelihood or 0) > 0:
-            raise ValueError("a log-likelihood must be at most 0")
+        super().__post_init__()
+        if (self.kind == "loss") != (self.loss is not None):
+            raise ValueError("a row of a loss holds a loss, and a row of a needle holds none")
 
     @property
     def evaluation(self) -> Evaluation:

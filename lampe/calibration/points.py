@@ -6,8 +6,10 @@ import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from typing import Literal
 
 from lampe.errors import InputError
+from lampe.files import Count, Size
 from lampe.methods import Constant, LampeConfig
 
 
@@ -30,10 +32,10 @@ class Point:
     attention_scale : float
     """
 
-    length: int
-    mapping_length: int
-    head: int
-    tail: int
+    length: Size
+    mapping_length: Size
+    head: Count
+    tail: Count
     attention_scale: float = 1.0
 
     def config(self, window: int) -> LampeConfig:
@@ -59,11 +61,11 @@ class Evaluation(Point):
         Of the needles.
     """
 
-    kind: str = "loss"
-    text_window: int = 0
-    hidden: int = 0
-    asked: int | None = None
-    seed: int = 0
+    kind: Literal["loss", "needle"] = "loss"
+    text_window: Count = 0
+    hidden: Count = 0
+    asked: Count | None = None
+    seed: Count = 0
 
     @property
     def point(self) -> Point:

@@ -11,16 +11,17 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import torch
 
-from lampe.calibration.checked import Kind, checked
 from lampe.calibration.fit import Best, Costs, Priced, best_constant, best_of, fit_curve, mean_cost, price, residual
 from lampe.calibration.measure import Row
 from lampe.calibration.points import CalibrationError
 from lampe.calibration.rows import Measured
 from lampe.calibration.sweep import Sweep
+from lampe.files import GREATEST, REFUSALS, Count, Size, Words, checked, decoded, reason
 from lampe.methods import Constant, LampeConfig, ScaledSigmoid, rescaled
 
 FORMAT = "LaMPE preset 1"
@@ -43,22 +44,22 @@ class Source:
         The text's name, with its hash.
     """
 
-    model: str
-    bits: int
-    weights: str
-    text: str
+    model: Words
+    bits: Count
+    weights: Words
+    text: Words
 
 
 @dataclass(frozen=True)
 class Made:
     """When, where and with what a preset was made."""
 
-    date: str
-    machine: str
-    python: str
-    torch: str
-    transformers: str
-    lampe: str
+    date: Words
+    machine: Words
+    python: Words
+    torch: Words
+    transformers: Words
+    lampe: Words
 
     @classmethod
     def now(cls) -> Made:
@@ -82,13 +83,13 @@ class Made:
 class How:
     """How a sweep was made: see `Sweep`."""
 
-    objective: str
+    objective: Words
     weight: float
-    windows: int
-    needles: int
-    seed: int
-    steps: int
-    refine: int
+    windows: Count
+    needles: Count
+    seed: Count
+    steps: Count
+    refine: Count
 
 
 @dataclass(frozen=True)
@@ -118,14 +119,14 @@ class Preset:
     """
 
     config: LampeConfig
-    why: str
+    why: Words
     curve: ScaledSigmoid
-    constant: int
-    points: tuple[Best, ...]
+    constant: Size
+    points: Annotated[tuple[Best, ...], msgspec.Meta(min_length=1)]
     curve_costs: tuple[Priced, ...]
     constant_costs: tuple[Priced, ...]
     llama3_costs: tuple[Priced, ...]
-    measured: tuple[Measured, ...]
+    measured: Annotated[tuple[Measured, ...], msgspec.Meta(min_length=1)]
     how: How
     source: Source
     made: Made
@@ -258,18 +259,40 @@ def read_preset(path: str | os.PathLike[str]) -> Preset:
     if path.stat().st_size > MOST_BYTES:
         raise CalibrationError(f"{path.name} is no preset: it has more than {MOST_BYTES // 2**20} MB.")
     try:
-        given = json.loads(path.read_bytes())
-        if not isinstance(given, dict) or given.get("format") != FORMAT:
+        given = decoded(path.read_bytes())
+        if given.get("format") != FORMAT:
             raise CalibrationError(
                 f"{path.name} is no preset file: it doesn't begin with the format {FORMAT!r}. One is made by "
                 "`python -m lampe calibrate`."
             )
-        return _preset(given)
+        if isinstance(config := given.get("config"), dict):
+            config.setdefault("basis", "measured")  # the first files had none
+        preset = checked(Preset, given)
+        _check(preset)
     except CalibrationError:
         raise
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        what = f"{error.args[0]} is missing" if isinstance(error, KeyError) else f"{error}"
-        raise CalibrationError(f"The preset {path.name} is broken: {what:.200}. Calibrate the model again.") from error
+    except REFUSALS as error:
+        raise CalibrationError(
+            f"The preset {path.name} is broken: {reason(error)}. Calibrate the model again."
+        ) from error
+    return preset
+
+
+def _check(preset: Preset) -> None:
+    """Refuse what can't be used or drawn, with a ValueError."""
+    config = preset.config
+    greatest = config.mapping.bound(config.window)
+    if config.window > GREATEST:
+        raise ValueError(f"the window has at most {GREATEST:,} tokens")
+    if config.head + config.tail >= greatest:
+        raise ValueError(
+            f"Head and Tail ({config.head} and {config.tail}) leave nothing to map in {greatest} positions"
+        )
+    for one in preset.measured:
+        one.cost(preset.how.objective, preset.how.weight)
+    for costs in (preset.curve_costs, preset.constant_costs, preset.llama3_costs):
+        if [one.length for one in costs] != [point.length for point in preset.points]:
+            raise ValueError("its costs are of other lengths than its points")
 
 
 def load_preset(path: str | os.PathLike[str]) -> LampeConfig:
@@ -288,60 +311,3 @@ def load_preset(path: str | os.PathLike[str]) -> LampeConfig:
         If it can't be read.
     """
     return read_preset(path).config
-
-
-def _preset(given: dict[str, Any]) -> Preset:
-    points = _all(Best, given["points"])
-    chosen = checked(_Chosen, given)
-    if not chosen.constant:
-        raise ValueError("constant must be at least 1")
-    if not (points and given["measured"]):
-        raise ValueError("it has no points")
-    preset = Preset(
-        config=_config(given["config"]),
-        why=chosen.why,
-        curve=checked(ScaledSigmoid, given["curve"]),
-        constant=chosen.constant,
-        points=points,
-        curve_costs=_all(Priced, given["curve_costs"]),
-        constant_costs=_all(Priced, given["constant_costs"]),
-        llama3_costs=_all(Priced, given["llama3_costs"]),
-        measured=_all(Measured, given["measured"]),
-        how=checked(How, given["how"]),
-        source=checked(Source, given["source"]),
-        made=checked(Made, given["made"]),
-    )
-    for one in preset.measured:
-        one.cost(preset.how.objective, preset.how.weight)  # refuses what can't be drawn
-    for costs in (preset.curve_costs, preset.constant_costs, preset.llama3_costs):
-        if [one.length for one in costs] != [point.length for point in points]:
-            raise ValueError("its costs are of other lengths than its points")
-    return preset
-
-
-@dataclass(frozen=True)
-class _Chosen:
-    why: str
-    constant: int
-
-
-def _all(kind: type[Kind], given: Any) -> tuple[Kind, ...]:
-    if not isinstance(given, list):
-        raise TypeError(f"{given!r:.40} is no list")
-    return tuple(checked(kind, one) for one in given)
-
-
-def _config(given: Any) -> LampeConfig:
-    if not isinstance(given, dict):
-        raise TypeError("config is no object")
-    mapping = given["mapping"]
-    curve = (
-        checked(ScaledSigmoid, mapping) if isinstance(mapping, dict) else checked(Constant, {"mapping_length": mapping})
-    )
-    config = checked(LampeConfig, {"basis": "measured", **given, "mapping": curve})  # the first files had no basis
-    greatest = curve.bound(config.window)
-    if config.head + config.tail >= greatest:
-        raise ValueError(
-            f"Head and Tail ({config.head} and {config.tail}) leave nothing to map in {greatest} positions"
-        )
-    return config

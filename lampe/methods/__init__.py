@@ -11,7 +11,7 @@ from typing import Any
 
 from lampe.methods.ablations import FixedLampe, HeadlessLampe, TaillessLampe, UniformLampe
 from lampe.methods.compositions import LampeNtk, LampeYarn
-from lampe.methods.curves import Constant, Curve, ScaledSigmoid
+from lampe.methods.curves import Constant, Curve, ScaledSigmoid, curve_of
 from lampe.methods.dca import DualChunk
 from lampe.methods.frequencies import DynamicNtk, Ntk, PositionInterpolation, Yarn
 from lampe.methods.jetlong import JetLong
@@ -125,6 +125,7 @@ __all__ = [
     "ReleasedLampe",
     "Rope",
     "ScaledSigmoid",
+    "curve_of",
     "method_class",
     "methods_for",
     "position_map",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import torch
 from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
@@ -71,9 +72,9 @@ class Result:
     haystack: str
     repeated: bool
     question: str
-    expected: tuple[str, ...]
+    expected: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
     answer: str
-    score: float
+    score: Annotated[float, msgspec.Meta(ge=0, le=1)]
     place: int
     distance: int
     mapped_position: int

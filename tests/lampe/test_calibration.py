@@ -306,10 +306,10 @@ def test_the_hash_tells_weights_apart(model):
         ('{"length": 160', "Line 2"),
         ("[" * 100_000 + "\n", "Line 2"),
         ("changed: seconds = 2", "ends before its end"),
-        ("changed: loss = NaN", "finite"),
+        ("changed: loss = NaN", "malformed"),
         ("changed: loss = null", "holds a loss"),
         ('changed: kind = "needle"', "holds a loss"),
-        ("changed: length = true", "must be int"),
+        ("changed: length = true", "Expected `int`, got `bool` - at `$.length`"),
     ],
 )
 def test_a_broken_sweep_file_is_a_sentence_and_stays(calls, capsys, line, words):

@@ -40,7 +40,7 @@ def straw(loaded):
 
 def row(method, length=LENGTH, asked=None, **came):
     came = came or ({"loss": 2.0} if asked is None else {"found": True, "log_likelihood": -0.5})
-    return TrialRow(method, length, 0, 1, asked, 5, **came)
+    return TrialRow(length, 0, 1, asked, 5, method, **came)
 
 
 def test_a_trial_of_lampe_is_an_evaluation_of_its_sweep(loaded, straw):
@@ -89,7 +89,7 @@ def test_rows_go_through_a_file(key, tmp_path):
     [
         ({"method": "alibi"}, "There is no method 'alibi'"),
         ({"settings": {"window": 8192, "near": 0}}, "near must be from 1 to 5,460"),
-        ({"length": "500"}, "a count is no whole number"),
+        ({"length": "500"}, r"Expected `int`, got `str` - at `\$.length`"),
         ({"asked": 1}, "a row holds a loss, or"),
         ({"loss": None}, "a row holds a loss, or"),
     ],
