@@ -25,7 +25,7 @@ from lampe.calibration import Point, Preset, Row, compare, evaluate, evaluations
 from lampe.calibration.rows import put_together, read_rows, write_row
 from lampe.methods import Constant
 from lampe.models.load import DEFAULT_MODEL_NAME
-from lampe.needle import HAYSTACKS, Straw, wilson
+from lampe.needle import HAYSTACKS, TokenizedHaystack, wilson
 
 LENGTHS = (2048, 4096, 6144, 8192, 12288, 16384)
 NEEDLES, SEED = 8, 7
@@ -44,8 +44,8 @@ def main() -> None:
     preset = read_preset(SHIPPED["smollm2"])
     lengths, windows, needles = ((900,), 1, 1) if given.quick else (LENGTHS, given.windows, NEEDLES)
     model, tokenizer = lampe.load(bits=4)
-    straw = Straw(HAYSTACKS["reference"](), tokenizer)
-    source = asdict(source_of(model, straw, DEFAULT_MODEL_NAME))
+    tokenized = TokenizedHaystack(HAYSTACKS["reference"](), tokenizer)
+    source = asdict(source_of(model, tokenized, DEFAULT_MODEL_NAME))
     file = None if given.quick else Path(__file__).with_suffix(".jsonl")
     if file and given.fresh:
         file.unlink(missing_ok=True)
@@ -54,7 +54,7 @@ def main() -> None:
     wanted = [one for each in points for one in evaluations(each, "both", windows, needles, SEED)]
     rows = {row.evaluation: row for row in (read_rows(file, source) if file else ())}
     missing = sorted((one for one in wanted if one not in rows), key=lambda one: one.text_window)
-    for row in evaluate(model, straw, missing, preset.config.window):
+    for row in evaluate(model, tokenized, missing, preset.config.window):
         rows[row.evaluation] = row
         print(told(row), flush=True)
         if file:

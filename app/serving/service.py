@@ -30,7 +30,7 @@ from lampe.inference.prompt import build_prompt
 from lampe.methods import LampeConfig, Method, PaperLampe, Rope
 from lampe.models.load import Progress
 from lampe.models.memory import cache_bytes, free_bytes
-from lampe.needle import Cell, Haystack, Needles, Result, Straw
+from lampe.needle import Cell, Haystack, Needles, Result, TokenizedHaystack
 from lampe.patching.patch import applied
 
 _NO_MEMORY = ("not enough memory", "out of memory", "can't allocate memory", "alloc_failed")
@@ -387,10 +387,10 @@ class Session:
             yield from with_progress(partial(self.tokenizer, chosen), stop)
         if stop.is_set():
             return
-        straw = Straw(haystack, self.tokenizer(chosen))
+        tokenized = TokenizedHaystack(haystack, self.tokenizer(chosen))
         make = partial(_hidden, own) if own else needle.prompt_of
         for cell in {cell.length: cell for cell in cells}.values():
-            make(straw, cell)  # what can't be made is refused before anything is run
+            make(tokenized, cell)  # what can't be made is refused before anything is run
         with self._line.place() as place:
             place.seconds = partial(self.time_for, cells, chosen)
             yield from self._until_ready(place, stop, chosen)
@@ -409,7 +409,7 @@ class Session:
 
             def work() -> None:
                 try:
-                    for result in needle.run(loaded.model, straw, cells, methods, stop.is_set, told, make):
+                    for result in needle.run(loaded.model, tokenized, cells, methods, stop.is_set, told, make):
                         events.put(result)
                 finally:
                     events.put(None)
@@ -501,5 +501,5 @@ def _bytes_for(model: Any, tokens: int) -> int:
     return 2 * cache_bytes(model.config, tokens, model.dtype.itemsize)
 
 
-def _hidden(own: Needles, straw: Straw, cell: Cell) -> needle.Prompt:
-    return needle.hide(straw, own, cell.length, cell.depth, cell.rng())
+def _hidden(own: Needles, tokenized: TokenizedHaystack, cell: Cell) -> needle.Prompt:
+    return needle.hide(tokenized, own, cell.length, cell.depth, cell.rng())

@@ -17,7 +17,7 @@ from lampe.calibration.measure import Outcome, read_window, text_of
 from lampe.calibration.points import CalibrationError
 from lampe.files import Count, Size, append_line, checked, method_of, read_lines
 from lampe.methods import Method
-from lampe.needle import Straw
+from lampe.needle import TokenizedHaystack
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,9 @@ def trials(method: Method, lengths: Iterable[int], windows: int, needles: int, s
     ]
 
 
-def run_trials(model: Any, straw: Straw, wanted: Sequence[Trial], kept: Iterable[TrialRow] = ()) -> Iterator[TrialRow]:
+def run_trials(
+    model: Any, tokenized: TokenizedHaystack, wanted: Sequence[Trial], kept: Iterable[TrialRow] = ()
+) -> Iterator[TrialRow]:
     """Measure what isn't kept; the first windows of all methods come before their second ones.
 
     Methods that map a length alike, as many do within the window, share what was measured of one of them.
@@ -102,7 +104,7 @@ def run_trials(model: Any, straw: Straw, wanted: Sequence[Trial], kept: Iterable
     ----------
     model : transformers model
         Not patched.
-    straw : Straw
+    tokenized : TokenizedHaystack
         The text.
     wanted : sequence of Trial
     kept : iterable of TrialRow
@@ -118,8 +120,8 @@ def run_trials(model: Any, straw: Straw, wanted: Sequence[Trial], kept: Iterable
         some = [one for one in some if _runs_as(one) not in known]
         if not some:
             continue
-        text = text_of(straw, length, window, hidden, seed)
-        outcomes = read_window(model, straw.tokenizer, method, text, [one.asked for one in some])
+        text = text_of(tokenized, length, window, hidden, seed)
+        outcomes = read_window(model, tokenized.tokenizer, method, text, [one.asked for one in some])
         for trial, outcome in zip(some, outcomes, strict=True):
             row = TrialRow(**vars(trial), **vars(outcome))
             known[_runs_as(trial)] = row

@@ -17,7 +17,7 @@ from lampe.inference.prefill import PromptReader
 from lampe.inference.prompt import ANSWER_PREFIX, around, encode
 from lampe.methods import Method, Rope
 from lampe.models.memory import cache_bytes, free_bytes
-from lampe.needle import TASKS, Needles, Prompt, Straw, hide_all
+from lampe.needle import TASKS, Needles, Prompt, TokenizedHaystack, hide_all
 from lampe.patching.patch import applied
 
 LAST = 512
@@ -81,14 +81,14 @@ class Row(Outcome, Evaluation):
         return Evaluation(**{name: getattr(self, name) for name in Evaluation.__dataclass_fields__})
 
 
-def evaluate(model: Any, straw: Straw, wanted: Iterable[Evaluation], window: int) -> Iterator[Row]:
+def evaluate(model: Any, tokenized: TokenizedHaystack, wanted: Iterable[Evaluation], window: int) -> Iterator[Row]:
     """Measure one evaluation after the other; those of one window that follow each other share its read.
 
     Parameters
     ----------
     model : transformers model
         Not patched.
-    straw : Straw
+    tokenized : TokenizedHaystack
         The text that windows are cut from, and needles hidden in.
     wanted : iterable of Evaluation
     window : int
@@ -97,9 +97,9 @@ def evaluate(model: Any, straw: Straw, wanted: Iterable[Evaluation], window: int
     for reading, group in itertools.groupby(wanted, key=lambda evaluation: evaluation.reading):
         plain = reading.mapping_length >= reading.length
         method = Rope(window) if plain else reading.config(window)
-        text = text_of(straw, reading.length, reading.text_window, reading.hidden, reading.seed)
+        text = text_of(tokenized, reading.length, reading.text_window, reading.hidden, reading.seed)
         evaluations = list(group)
-        outcomes = read_window(model, straw.tokenizer, method, text, [one.asked for one in evaluations])
+        outcomes = read_window(model, tokenized.tokenizer, method, text, [one.asked for one in evaluations])
         for evaluation, outcome in zip(evaluations, outcomes, strict=True):
             yield Row(**asdict(evaluation), **asdict(outcome))
 
@@ -156,16 +156,16 @@ class Text:
     scored: list[int]
 
 
-def text_of(straw: Straw, length: int, text_window: int, hidden: int, seed: int) -> Text:
+def text_of(tokenized: TokenizedHaystack, length: int, text_window: int, hidden: int, seed: int) -> Text:
     """A window's prompts, asked as the page asks; no key and no number is there twice. See `Evaluation`."""
-    stop, tokenizer = window_end(text_window, len(straw.ids)), straw.tokenizer
+    stop, tokenizer = window_end(text_window, len(tokenized.ids)), tokenized.tokenizer
     if not hidden:
         before = tokenizer.encode("")  # what the tokenizer begins a text with
-        ids = [*before, *straw.window(stop, length - len(before)).ids]
+        ids = [*before, *tokenized.window(stop, length - len(before)).ids]
         prompts, last = [Prompt(ids, Needles((), "", "", ()), (), False)], len(ids)
     else:
         rng = random.Random(f"{seed} {length} {text_window} {hidden}")
-        prompts = hide_all(straw, needles_alike(straw, hidden, rng), length, stop)
+        prompts = hide_all(tokenized, needles_alike(tokenized, hidden, rng), length, stop)
         after = around(tokenizer, prompts[0].needles.question, prompts[0].needles.prefix)[1]
         last = len(prompts[0].ids) - len(after)
     needles = {token for prompt in prompts for span in prompt.spans for token in range(*span)}
@@ -173,13 +173,13 @@ def text_of(straw: Straw, length: int, text_window: int, hidden: int, seed: int)
     return Text(length, prompts, [token for token in range(first, last) if token not in needles])
 
 
-def needles_alike(straw: Straw, count: int, rng: random.Random) -> list[Needles]:
+def needles_alike(tokenized: TokenizedHaystack, count: int, rng: random.Random) -> list[Needles]:
     """Needles whose questions have as many tokens as the first one's: their prompts then end at the same token."""
     drawn: list[Needles] = []
-    seen, wanted = straw.haystack.text, 0
+    seen, wanted = tokenized.haystack.text, 0
     while len(drawn) < count:
         one = replace(TASKS["single"].draw(rng, unlike=seen), prefix=ANSWER_PREFIX)
-        tokens = len(encode(straw.tokenizer, f" {one.question}"))
+        tokens = len(encode(tokenized.tokenizer, f" {one.question}"))
         if tokens == (wanted := wanted or tokens):
             drawn.append(one)
             seen += one.sentences[0]

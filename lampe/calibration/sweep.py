@@ -19,7 +19,7 @@ from lampe.calibration.points import (
 )
 from lampe.calibration.rows import Measured, put_together
 from lampe.methods import LampeConfig
-from lampe.needle import Straw
+from lampe.needle import TokenizedHaystack
 
 SWEPT = ("head", "tail", "attention_scale")
 
@@ -150,7 +150,7 @@ class Sweep:
         """What the rows of this sweep come to, for each point of which there is any; other rows don't count."""
         return put_together(self.own(rows))
 
-    def run(self, model: Any, straw: Straw, kept: Iterable[Row] = ()) -> Iterator[Row]:
+    def run(self, model: Any, tokenized: TokenizedHaystack, kept: Iterable[Row] = ()) -> Iterator[Row]:
         """Measure what is missing: all points in one window, then in the next, the short lengths first.
 
         So a sweep that was stopped has measured all points about as well.
@@ -159,13 +159,13 @@ class Sweep:
         ----------
         model : transformers model
             Not patched.
-        straw : Straw
+        tokenized : TokenizedHaystack
             The text, of `text_tokens` tokens.
         kept : iterable of Row
             What was measured before.
         """
         rows = list(kept)
         while missing := [one for length in self.lengths for one in self.missing(length, rows)]:
-            for row in evaluate(model, straw, sorted(missing, key=lambda one: one.text_window), self.base.window):
+            for row in evaluate(model, tokenized, sorted(missing, key=lambda one: one.text_window), self.base.window):
                 rows.append(row)
                 yield row

@@ -7,7 +7,7 @@ prompt on any machine; the language reference is the Python version's own. The k
 """
 
 from lampe.needle.cells import Cell, Prompt, grid, hide, hide_all, prompt_of
-from lampe.needle.haystacks import HAYSTACKS, Haystack, Straw
+from lampe.needle.haystacks import HAYSTACKS, Haystack, TokenizedHaystack
 from lampe.needle.results import mcnemar, paired_rows, read_results, read_rows, row_of, summary, summary_rows, wilson
 from lampe.needle.running import Result, run, to_read
 from lampe.needle.tasks import TASKS, NeedleError, Needles, Task, file_needles
@@ -21,8 +21,8 @@ __all__ = [
     "Needles",
     "Prompt",
     "Result",
-    "Straw",
     "Task",
+    "TokenizedHaystack",
     "file_needles",
     "grid",
     "hide",

@@ -57,7 +57,7 @@ def filler() -> Haystack:
 HAYSTACKS: dict[str, Callable[[], Haystack]] = {"reference": language_reference, "filler": filler}
 
 
-class Straw:
+class TokenizedHaystack:
     """A haystack as token ids, with the places between its sentences.
 
     Parameters
@@ -73,7 +73,7 @@ class Straw:
         self.ids = list(itertools.chain.from_iterable(tokens))
         self.breaks = list(itertools.accumulate(map(len, tokens), initial=0))
 
-    def window(self, stop: int, count: int) -> Straw:
+    def window(self, stop: int, count: int) -> TokenizedHaystack:
         """The `count` tokens before token `stop`, as a haystack of its own; before its first token comes its last."""
         part = copy.copy(self)
         first = (stop - count) % len(self.ids)

@@ -16,7 +16,7 @@ from lampe.inference.prefill import CHUNK, PromptReader
 from lampe.inference.prompt import decode, encode
 from lampe.methods import Method, Rope, method_class, methods_for
 from lampe.needle.cells import Cell, Prompt, prompt_of
-from lampe.needle.haystacks import Straw
+from lampe.needle.haystacks import TokenizedHaystack
 from lampe.patching.patch import Patched, applied
 from lampe.positions import PositionMap
 
@@ -114,12 +114,12 @@ class Result:
 
 def run(
     model: Any,
-    straw: Straw,
+    tokenized: TokenizedHaystack,
     cells: Sequence[Cell],
     methods: Mapping[str, Method] | None = None,
     stop: Callable[[], bool] = lambda: False,
     progress: Callable[[Cell, int], None] = lambda cell, tokens: None,
-    make: Callable[[Straw, Cell], Prompt] = prompt_of,
+    make: Callable[[TokenizedHaystack, Cell], Prompt] = prompt_of,
 ) -> Iterator[Result]:
     """Answer cells, greedily, one after the other; those of one length and method together, the deepest first.
 
@@ -130,7 +130,7 @@ def run(
     ----------
     model : transformers model
         Not patched.
-    straw : Straw
+    tokenized : TokenizedHaystack
     cells : sequence of Cell
     methods : mapping of key to Method, optional
         What a method runs with; those that aren't in it have their own settings for the model.
@@ -156,16 +156,16 @@ def run(
             reader = PromptReader(model)
             for cell in group:
                 started = time.perf_counter()
-                prompt = make(straw, cell)
+                prompt = make(tokenized, cell)
                 for done in reader.read(prompt.ids, position_map if patched else None, stop):
                     progress(cell, done)
                 if stop():
                     return
-                answer, attention = _answer(reader, straw.tokenizer, prompt, stop, patched)
+                answer, attention = _answer(reader, tokenized.tokenizer, prompt, stop, patched)
                 if stop():
                     return
                 read = len(prompt.ids) - reader.kept
-                yield _result(cell, straw, prompt, position_map, method, answer, attention, read, started)
+                yield _result(cell, tokenized, prompt, position_map, method, answer, attention, read, started)
 
 
 def _groups(cells: Sequence[Cell]) -> dict[tuple[int, str], list[Cell]]:
@@ -221,7 +221,7 @@ class _Watch(StoppingCriteria):
 
 def _result(
     cell: Cell,
-    straw: Straw,
+    tokenized: TokenizedHaystack,
     prompt: Prompt,
     position_map: PositionMap,
     method: Method,
@@ -234,7 +234,7 @@ def _result(
     last, place = len(prompt.ids) - 1, stop - 1
     return Result(
         **asdict(cell),
-        haystack=straw.haystack.name,
+        haystack=tokenized.haystack.name,
         repeated=prompt.repeated,
         question=prompt.needles.question,
         expected=prompt.needles.expected,
@@ -249,7 +249,7 @@ def _result(
         tail=position_map.tail,
         attention_scale=method.attention_scale,
         attention=attention,
-        excerpt=decode(straw.tokenizer, prompt.ids[max(0, start - _AROUND) : stop + _AROUND]),
+        excerpt=decode(tokenized.tokenizer, prompt.ids[max(0, start - _AROUND) : stop + _AROUND]),
         read_tokens=read,
         seconds=time.perf_counter() - started,
         basis=getattr(method, "basis", None),
