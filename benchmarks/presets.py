@@ -21,7 +21,7 @@ from app.calibration.figures import chosen_figure, loss_figure
 from app.calibration.page import SHIPPED
 from benchmarks.measure import arguments, machine
 from benchmarks.screenshots import picture
-from lampe.calibration import Point, Preset, Row, compare, evaluate, evaluations, read_preset, source_of
+from lampe.calibration import Preset, Row, SweepPoint, compare, evaluate, evaluations, read_preset, source_of
 from lampe.calibration.rows import put_together, read_rows, write_row
 from lampe.methods import Constant
 from lampe.models.load import DEFAULT_MODEL_NAME
@@ -73,11 +73,11 @@ def ways_of(preset: Preset) -> Ways:
     return {"plain RoPE": None, **preset.ways, f"m = {BEFORE:,}": replace(preset.config, mapping=Constant(BEFORE))}
 
 
-def point(preset: Preset, way: lampe.LampeConfig | None, length: int) -> Point:
+def point(preset: Preset, way: lampe.LampeConfig | None, length: int) -> SweepPoint:
     """What a way comes to at a length."""
     config = preset.config
     m = way.position_map(length).mapping_length if way else length
-    return Point(length, m, config.head, config.tail, config.attention_scale)
+    return SweepPoint(length, m, config.head, config.tail, config.attention_scale)
 
 
 def told(row: Row) -> str:

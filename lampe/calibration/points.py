@@ -18,7 +18,7 @@ class CalibrationError(InputError):
 
 
 @dataclass(frozen=True)
-class Point:
+class SweepPoint:
     """An input length and the way it is mapped.
 
     Parameters
@@ -44,7 +44,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Evaluation(Point):
+class Evaluation(SweepPoint):
     """One thing to be measured at a point: the loss on a window of the text, or one needle hidden in it.
 
     Parameters
@@ -68,9 +68,9 @@ class Evaluation(Point):
     seed: Count = 0
 
     @property
-    def point(self) -> Point:
+    def point(self) -> SweepPoint:
         """The point that this belongs to."""
-        return Point(self.length, self.mapping_length, self.head, self.tail, self.attention_scale)
+        return SweepPoint(self.length, self.mapping_length, self.head, self.tail, self.attention_scale)
 
     @property
     def reading(self) -> Evaluation:
@@ -114,12 +114,12 @@ def default_lengths(window: int) -> tuple[int, ...]:
 OBJECTIVES = ("perplexity", "needle", "both")
 
 
-def evaluations(point: Point, objective: str, windows: int, needles: int, seed: int) -> list[Evaluation]:
+def evaluations(point: SweepPoint, objective: str, windows: int, needles: int, seed: int) -> list[Evaluation]:
     """All that is measured at a point, in the order in which it is read: each window is read once.
 
     Parameters
     ----------
-    point : Point
+    point : SweepPoint
     objective : str
         One of `OBJECTIVES`.
     windows, needles, seed : int

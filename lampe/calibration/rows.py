@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from lampe.calibration.measure import Row
-from lampe.calibration.points import CalibrationError, Point
+from lampe.calibration.points import CalibrationError, SweepPoint
 from lampe.files import Count, append_line, checked, read_lines
 
 
@@ -34,7 +34,7 @@ def read_rows(path: Path, source: dict[str, Any]) -> list[Row]:
 
 
 @dataclass(frozen=True)
-class Measured(Point):
+class Measured(SweepPoint):
     """The rows of a point, put together.
 
     Parameters
@@ -67,9 +67,9 @@ class Measured(Point):
             raise ValueError("found must be a share, and a log-likelihood at most 0")
 
     @property
-    def point(self) -> Point:
+    def point(self) -> SweepPoint:
         """Which point it is."""
-        return Point(self.length, self.mapping_length, self.head, self.tail, self.attention_scale)
+        return SweepPoint(self.length, self.mapping_length, self.head, self.tail, self.attention_scale)
 
     def cost(self, objective: str, weight: float) -> float:
         """What is to be as small as can be.
@@ -98,7 +98,7 @@ class Measured(Point):
 
 def put_together(rows: Iterable[Row]) -> list[Measured]:
     """The rows of each point as one, sorted by length and mapping length; a row that is there twice counts once."""
-    points: dict[Point, list[Row]] = {}
+    points: dict[SweepPoint, list[Row]] = {}
     for row in {row.evaluation: row for row in rows}.values():
         points.setdefault(row.point, []).append(row)
     found = []

@@ -11,7 +11,7 @@ from lampe.calibration.points import (
     OBJECTIVES,
     CalibrationError,
     Evaluation,
-    Point,
+    SweepPoint,
     coarse_mappings,
     evaluations,
     refined_mappings,
@@ -93,10 +93,10 @@ class Sweep:
                 "or shorter lengths."
             )
 
-    def _first_points(self, length: int) -> list[Point]:
+    def _first_points(self, length: int) -> list[SweepPoint]:
         """What a length is tried with before anything is known about it."""
         base = self.base
-        point = Point(length, base.mapping_length(length), base.head, base.tail, base.attention_scale)
+        point = SweepPoint(length, base.mapping_length(length), base.head, base.tail, base.attention_scale)
         if self.over is not None:
             kind = float if self.over == "attention_scale" else int
             swept: list[dict[str, Any]] = [{self.over: kind(value)} for value in self.values]
@@ -104,10 +104,10 @@ class Sweep:
         mappings = coarse_mappings(length, base.window, base.head, base.tail, self.steps)
         return [replace(point, mapping_length=m) for m in mappings]
 
-    def _evaluations(self, point: Point) -> list[Evaluation]:
+    def _evaluations(self, point: SweepPoint) -> list[Evaluation]:
         return evaluations(point, self.objective, self.windows, self.needles, self.seed)
 
-    def _at(self, length: int, done: dict[Evaluation, Row]) -> tuple[list[Point], int]:
+    def _at(self, length: int, done: dict[Evaluation, Row]) -> tuple[list[SweepPoint], int]:
         """The points of a length as far as the results at hand tell, and how many refinements are still to be told."""
         points = self._first_points(length)
         for told in range(0 if self.over else self.refine):
@@ -117,7 +117,7 @@ class Sweep:
             points += [replace(points[0], mapping_length=m) for m in refined_mappings(costs)]
         return points, 0
 
-    def _measured(self, points: list[Point], done: dict[Evaluation, Row]) -> list[Measured]:
+    def _measured(self, points: list[SweepPoint], done: dict[Evaluation, Row]) -> list[Measured]:
         return put_together(done[e] for point in points for e in self._evaluations(point) if e in done)
 
     def missing(self, length: int, rows: Iterable[Row]) -> list[Evaluation]:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import lampe
 from lampe import __main__ as cli
 from lampe import patch
-from lampe.calibration import Evaluation, Point, Row, Sweep, library_docstrings, measure, read_preset
+from lampe.calibration import Evaluation, Row, Sweep, SweepPoint, library_docstrings, measure, read_preset
 from lampe.calibration.points import coarse_mappings, evaluations, refined_mappings, window_end, work
 from lampe.calibration.rows import put_together, read_rows, write_row
 from lampe.cli import calibrate as command
@@ -181,7 +181,7 @@ def test_mappings_reach_from_an_eighth_of_the_window_to_no_mapping():
 
 
 def test_work_counts_what_is_read():
-    loss, first, second = evaluations(Point(1000, 500, 16, 8), "both", 1, 2, 0)
+    loss, first, second = evaluations(SweepPoint(1000, 500, 16, 8), "both", 1, 2, 0)
     assert work(loss, 1000) == work(first, 1000) == 2000
     assert work(second, 1000) < 200, "a question"
 
