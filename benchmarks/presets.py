@@ -21,7 +21,7 @@ from app.calibration.figures import chosen_figure, loss_figure
 from app.calibration.page import SHIPPED
 from benchmarks.measure import arguments, machine
 from benchmarks.screenshots import picture
-from lampe.calibration import Preset, Row, SweepPoint, compare, evaluate, evaluations, read_preset, source_of
+from lampe.calibration import CalibratedPreset, Row, SweepPoint, compare, evaluate, evaluations, read_preset, source_of
 from lampe.calibration.rows import put_together, read_rows, write_row
 from lampe.methods import Constant
 from lampe.models.load import DEFAULT_MODEL_NAME
@@ -68,12 +68,12 @@ def main() -> None:
             picture(figure, Path(f"assets/screenshots/calibration-{name}.png"), height=600)
 
 
-def ways_of(preset: Preset) -> Ways:
+def ways_of(preset: CalibratedPreset) -> Ways:
     """The ways that are compared."""
     return {"plain RoPE": None, **preset.ways, f"m = {BEFORE:,}": replace(preset.config, mapping=Constant(BEFORE))}
 
 
-def point(preset: Preset, way: lampe.LampeConfig | None, length: int) -> SweepPoint:
+def point(preset: CalibratedPreset, way: lampe.LampeConfig | None, length: int) -> SweepPoint:
     """What a way comes to at a length."""
     config = preset.config
     m = way.position_map(length).mapping_length if way else length
@@ -86,7 +86,7 @@ def told(row: Row) -> str:
     return f"{row.length:,} tokens, m = {row.mapping_length:,}: {came} ({row.seconds:.0f} s)"
 
 
-def table(preset: Preset, ways: Ways, lengths: Sequence[int], rows: Sequence[Row]) -> str:
+def table(preset: CalibratedPreset, ways: Ways, lengths: Sequence[int], rows: Sequence[Row]) -> str:
     """For each way and length: the mapping length, the loss, and the needles found; in Markdown."""
     measured = {one.point: one for one in put_together(rows)}
     lines = [
@@ -106,7 +106,7 @@ def table(preset: Preset, ways: Ways, lengths: Sequence[int], rows: Sequence[Row
     return "\n".join(lines)
 
 
-def differences(preset: Preset, ways: Ways, lengths: Sequence[int], rows: Sequence[Row]) -> str:
+def differences(preset: CalibratedPreset, ways: Ways, lengths: Sequence[int], rows: Sequence[Row]) -> str:
     """Each way against the one that is used, over all lengths within the window and beyond it; in Markdown."""
     window = preset.config.window
     spans = {"within the window": [n for n in lengths if n <= window], "beyond": [n for n in lengths if n > window]}

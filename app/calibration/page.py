@@ -18,7 +18,7 @@ from app.settings import ModelChoice
 from app.ui import html as views
 from app.ui.downloads import QUIET
 from app.ui.figure import as_plot
-from lampe.calibration import Preset, read_preset
+from lampe.calibration import CalibratedPreset, read_preset
 from lampe.errors import LampeError
 
 SHIPPED = {"smollm2": Path(__file__).parents[2] / "assets" / "smollm2.json"}
@@ -26,13 +26,13 @@ SHIPPED = {"smollm2": Path(__file__).parents[2] / "assets" / "smollm2.json"}
 MOST_POINTS = 2000
 
 
-def shipped(config: lampe.LampeConfig) -> Preset | None:
+def shipped(config: lampe.LampeConfig) -> CalibratedPreset | None:
     """The preset that a configuration of `lampe.PRESETS` comes from."""
     name = next((name for name, preset in lampe.PRESETS.items() if preset == config), None)
     return read_preset(SHIPPED[name]) if name in SHIPPED and not config.doubt else None
 
 
-def opened(path: str) -> Preset:
+def opened(path: str) -> CalibratedPreset:
     """A preset that a visitor brings.
 
     Raises
@@ -49,7 +49,7 @@ def opened(path: str) -> Preset:
     return preset
 
 
-def fitting(preset: Preset, own: lampe.LampeConfig, model: ModelChoice) -> tuple[lampe.LampeConfig, str]:
+def fitting(preset: CalibratedPreset, own: lampe.LampeConfig, model: ModelChoice) -> tuple[lampe.LampeConfig, str]:
     """The preset's settings for the model here, and what is to be said before it is run with them.
 
     Raises
@@ -131,7 +131,7 @@ def build_calibration_tab(
 
     # Handlers
 
-    def show(preset: Preset | None, name: str, words: str = "", model: str = "") -> list[Any]:
+    def show(preset: CalibratedPreset | None, name: str, words: str = "", model: str = "") -> list[Any]:
         """A preset's figures; the model's own has no name. Without a preset, that this model has none."""
         if preset is None:
             blank = [None, words, "", calibration_views.no_sweep(model), gr.Column(visible=False)]
@@ -164,7 +164,7 @@ def build_calibration_tab(
         except (LampeError, OSError) as error:
             return [gr.skip(), views.message(str(error)), *[gr.skip()] * (len(drawn_in) - 2)]
 
-    def use_it(given: tuple[Preset, str], chosen: Chosen) -> list[Any]:
+    def use_it(given: tuple[CalibratedPreset, str], chosen: Chosen) -> list[Any]:
         preset, name = given
         try:
             config, words = fitting(preset, session.config(Chosen(chosen.model)), chosen.model)

@@ -6,7 +6,7 @@ from html import escape
 
 from app.calibration.figures import by_length
 from app.ui.html import table
-from lampe.calibration import Preset, Priced
+from lampe.calibration import CalibratedPreset, Priced
 from lampe.methods import LampeConfig, ScaledSigmoid
 
 
@@ -27,7 +27,7 @@ def curve_formula(curve: ScaledSigmoid) -> str:
     return text
 
 
-def sentence(preset: Preset) -> str:
+def sentence(preset: CalibratedPreset) -> str:
     """What the preset says, and why."""
     return f'<p class="sentence"><b>{mapping_formula(preset.config)}.</b> {escape(preset.why)}</p>'
 
@@ -51,7 +51,7 @@ def as_published(config: LampeConfig) -> str:
     )
 
 
-def chosen_table(preset: Preset) -> str:
+def chosen_table(preset: CalibratedPreset) -> str:
     """The best point of each length, and what each way to choose the mapping length costs there."""
     rows = ""
     residuals = preset.residuals
@@ -75,7 +75,7 @@ def _priced(one: Priced) -> str:
     return f"{cost} <small>(m = {one.mapping_length:,})</small>"
 
 
-def sweep_table(preset: Preset) -> str:
+def sweep_table(preset: CalibratedPreset) -> str:
     """Every point that was measured."""
     rows = ""
     for length, points in by_length(preset).items():
@@ -95,7 +95,7 @@ def sweep_table(preset: Preset) -> str:
     )
 
 
-def provenance(preset: Preset) -> str:
+def provenance(preset: CalibratedPreset) -> str:
     """What the sweep was made on, and how."""
     how, source, made = preset.how, preset.source, preset.made
     config = preset.config

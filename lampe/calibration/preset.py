@@ -93,7 +93,7 @@ class How:
 
 
 @dataclass(frozen=True)
-class Preset:
+class CalibratedPreset:
     """A calibration's result.
 
     Parameters
@@ -146,7 +146,7 @@ class Preset:
         return [residual(point, self.curve) for point in self.points]
 
 
-def make_preset(sweep: Sweep, rows: Iterable[Row], source: Source) -> Preset:
+def make_preset(sweep: Sweep, rows: Iterable[Row], source: Source) -> CalibratedPreset:
     """Fit a curve to a sweep that is complete, and compare it with the best constant.
 
     Raises
@@ -188,7 +188,7 @@ def make_preset(sweep: Sweep, rows: Iterable[Row], source: Source) -> Preset:
             " The curve falls: longer inputs were best with smaller mapping lengths. Beyond about "
             f"{round(max(end, 0), -2):,.0f} tokens it would map nothing."
         )
-    return Preset(
+    return CalibratedPreset(
         config=fitted if better else constant,
         why=why,
         curve=curve,
@@ -204,7 +204,7 @@ def make_preset(sweep: Sweep, rows: Iterable[Row], source: Source) -> Preset:
     )
 
 
-def report(preset: Preset) -> str:
+def report(preset: CalibratedPreset) -> str:
     """The points, the curve and the comparison as text."""
     lines = [
         f"{'tokens':>8}  {'best m':>7}  {'sharpness':>9}  {'used m':>7}  {'residual':>8}   "
@@ -230,7 +230,7 @@ def report(preset: Preset) -> str:
     return "\n".join(lines)
 
 
-def write_preset(preset: Preset, path: Path) -> None:
+def write_preset(preset: CalibratedPreset, path: Path) -> None:
     """Keep a preset in a file of JSON, a line for each point."""
     config = preset.config.settings() | {"basis": preset.config.basis}
     given = {"format": FORMAT, **asdict(preset), "config": config, "residuals": preset.residuals}
@@ -245,7 +245,7 @@ def _lines(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def read_preset(path: str | os.PathLike[str]) -> Preset:
+def read_preset(path: str | os.PathLike[str]) -> CalibratedPreset:
     """A preset from its file, checked: anybody may have written it.
 
     Raises
@@ -267,7 +267,7 @@ def read_preset(path: str | os.PathLike[str]) -> Preset:
             )
         if isinstance(config := given.get("config"), dict):
             config.setdefault("basis", "measured")  # the first files had none
-        preset = checked(Preset, given)
+        preset = checked(CalibratedPreset, given)
         _check(preset)
     except CalibrationError:
         raise
@@ -278,7 +278,7 @@ def read_preset(path: str | os.PathLike[str]) -> Preset:
     return preset
 
 
-def _check(preset: Preset) -> None:
+def _check(preset: CalibratedPreset) -> None:
     """Refuse what can't be used or drawn, with a ValueError."""
     config = preset.config
     greatest = config.mapping.bound(config.window)
