@@ -501,5 +501,5 @@ def _bytes_for(model: Any, tokens: int) -> int:
     return 2 * cache_bytes(model.config, tokens, model.dtype.itemsize)
 
 
-def _hidden(own: Needles, tokenized: TokenizedHaystack, cell: Cell) -> needle.Prompt:
+def _hidden(own: Needles, tokenized: TokenizedHaystack, cell: Cell) -> needle.NeedlePrompt:
     return needle.hide(tokenized, own, cell.length, cell.depth, cell.rng())

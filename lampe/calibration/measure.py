@@ -17,7 +17,7 @@ from lampe.inference.prefill import PromptReader
 from lampe.inference.prompt import ANSWER_PREFIX, around, encode
 from lampe.methods import Method, Rope
 from lampe.models.memory import cache_bytes, free_bytes
-from lampe.needle import TASKS, Needles, Prompt, TokenizedHaystack, hide_all
+from lampe.needle import TASKS, NeedlePrompt, Needles, TokenizedHaystack, hide_all
 from lampe.patching.patch import applied
 
 LAST = 512
@@ -145,14 +145,14 @@ class Text:
     ----------
     length : int
         That it is planned for, in tokens.
-    prompts : list of Prompt
+    prompts : list of NeedlePrompt
         One for each needle, alike up to the question; or the window alone.
     scored : list of int
         The window's last tokens, by their place in the prompts, but for those of needles: their loss is taken.
     """
 
     length: int
-    prompts: list[Prompt]
+    prompts: list[NeedlePrompt]
     scored: list[int]
 
 
@@ -162,7 +162,7 @@ def text_of(tokenized: TokenizedHaystack, length: int, text_window: int, hidden:
     if not hidden:
         before = tokenizer.encode("")  # what the tokenizer begins a text with
         ids = [*before, *tokenized.window(stop, length - len(before)).ids]
-        prompts, last = [Prompt(ids, Needles((), "", "", ()), (), False)], len(ids)
+        prompts, last = [NeedlePrompt(ids, Needles((), "", "", ()), (), False)], len(ids)
     else:
         rng = random.Random(f"{seed} {length} {text_window} {hidden}")
         prompts = hide_all(tokenized, needles_alike(tokenized, hidden, rng), length, stop)

@@ -78,7 +78,7 @@ def grid(
 
 
 @dataclass(frozen=True)
-class Prompt:
+class NeedlePrompt:
     """A haystack with its needles in it, as tokens.
 
     Parameters
@@ -97,7 +97,7 @@ class Prompt:
     repeated: bool
 
 
-def hide(tokenized: TokenizedHaystack, needles: Needles, length: int, depth: float, rng: random.Random) -> Prompt:
+def hide(tokenized: TokenizedHaystack, needles: Needles, length: int, depth: float, rng: random.Random) -> NeedlePrompt:
     """A prompt of exactly `length` tokens with the first needle at `depth` and the others anywhere.
 
     Raises
@@ -110,10 +110,10 @@ def hide(tokenized: TokenizedHaystack, needles: Needles, length: int, depth: flo
     count = _room(length, frame, sentences)
     places = [tokenized.place(depth, count), *(tokenized.place(rng.random(), count) for _ in sentences[1:])]
     ids, spans, repeated = _filled(tokenized, count, frame[0], sentences, places)
-    return Prompt([*ids, *frame[1]], needles, tuple(spans), repeated)
+    return NeedlePrompt([*ids, *frame[1]], needles, tuple(spans), repeated)
 
 
-def hide_all(tokenized: TokenizedHaystack, needles: Sequence[Needles], length: int, stop: int) -> list[Prompt]:
+def hide_all(tokenized: TokenizedHaystack, needles: Sequence[Needles], length: int, stop: int) -> list[NeedlePrompt]:
     """A prompt for each of several needles, all of which are hidden, at even depths; one of them is asked for.
 
     The prompts are the same up to the question: what is read for one serves the others. The one with the longest
@@ -141,7 +141,7 @@ def hide_all(tokenized: TokenizedHaystack, needles: Sequence[Needles], length: i
     places = [tokenized.place((number + 0.5) / len(needles), count) for number in range(len(needles))]
     ids, spans, repeated = _filled(tokenized, count, longest[0], sentences, places)
     return [
-        Prompt([*ids, *after], one, (span,), repeated)
+        NeedlePrompt([*ids, *after], one, (span,), repeated)
         for one, (_, after), span in zip(needles, frames, spans, strict=True)
     ]
 
@@ -171,7 +171,7 @@ def _filled(
     return [*ids, *body[done:]], spans, repeated
 
 
-def prompt_of(tokenized: TokenizedHaystack, cell: Cell) -> Prompt:
+def prompt_of(tokenized: TokenizedHaystack, cell: Cell) -> NeedlePrompt:
     """The prompt of a cell: its needle drawn, and hidden."""
     rng = cell.rng()
     needles = TASKS[cell.task].draw(rng, unlike=tokenized.haystack.text)

@@ -15,7 +15,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 from lampe.inference.prefill import CHUNK, PromptReader
 from lampe.inference.prompt import decode, encode
 from lampe.methods import Method, Rope, method_class, methods_for
-from lampe.needle.cells import Cell, Prompt, prompt_of
+from lampe.needle.cells import Cell, NeedlePrompt, prompt_of
 from lampe.needle.haystacks import TokenizedHaystack
 from lampe.patching.patch import Patched, applied
 from lampe.positions import PositionMap
@@ -33,7 +33,7 @@ class Result:
         The cell's.
     haystack : str
     repeated : bool
-        See `Prompt`.
+        See `NeedlePrompt`.
     question : str
     expected : tuple of str
     answer : str
@@ -119,7 +119,7 @@ def run(
     methods: Mapping[str, Method] | None = None,
     stop: Callable[[], bool] = lambda: False,
     progress: Callable[[Cell, int], None] = lambda cell, tokens: None,
-    make: Callable[[TokenizedHaystack, Cell], Prompt] = prompt_of,
+    make: Callable[[TokenizedHaystack, Cell], NeedlePrompt] = prompt_of,
 ) -> Iterator[Result]:
     """Answer cells, greedily, one after the other; those of one length and method together, the deepest first.
 
@@ -187,7 +187,7 @@ def to_read(cells: Sequence[Cell]) -> dict[Cell, int]:
 
 @torch.inference_mode()
 def _answer(
-    reader: PromptReader, tokenizer: Any, prompt: Prompt, stop: Callable[[], bool], patched: Patched | None
+    reader: PromptReader, tokenizer: Any, prompt: NeedlePrompt, stop: Callable[[], bool], patched: Patched | None
 ) -> tuple[str, float | None]:
     longest = encode(tokenizer, " and ".join(prompt.needles.expected))
     ids = reader.ids
@@ -222,7 +222,7 @@ class _Watch(StoppingCriteria):
 def _result(
     cell: Cell,
     tokenized: TokenizedHaystack,
-    prompt: Prompt,
+    prompt: NeedlePrompt,
     position_map: PositionMap,
     method: Method,
     answer: str,
