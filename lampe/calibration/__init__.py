@@ -5,7 +5,7 @@ it, in a file with all that it rests on. The way is that of LaMPE (arXiv 2508.02
 perplexity alone; needles are ours.
 """
 
-from lampe.calibration.calibrating import Report, calibrate, keep_measuring, source_of
+from lampe.calibration.calibrating import SweepCallback, calibrate, keep_measuring, source_of
 from lampe.calibration.comparing import Trial, TrialRow, read_trials, run_trials, trials, tuned, write_trial
 from lampe.calibration.fit import Best, Costs, Priced
 from lampe.calibration.measure import Row, evaluate
@@ -43,10 +43,10 @@ __all__ = [
     "Evaluation",
     "Measured",
     "Priced",
-    "Report",
     "Row",
     "Source",
     "Sweep",
+    "SweepCallback",
     "SweepPoint",
     "Trial",
     "TrialRow",

@@ -18,7 +18,7 @@ from lampe.methods import LampeConfig
 from lampe.models.weights import weight_bits, weights_hash
 from lampe.needle import Haystack, TokenizedHaystack
 
-Report = Callable[[Row | None, float, float], None]
+SweepCallback = Callable[[Row | None, float, float], None]
 """Told the row that came last (None at first), the work done, and the work left."""
 
 
@@ -33,7 +33,7 @@ def calibrate(
     name: str | None = None,
     out: str | os.PathLike[str] | None = None,
     rows: str | os.PathLike[str] | None = None,
-    progress: Report = lambda row, done, left: None,
+    progress: SweepCallback = lambda row, done, left: None,
     **settings: Any,
 ) -> LampeConfig:
     """Find the mapping lengths that suit a model, as LaMPE does (arXiv 2508.02308, section 3.2), or by needles.
@@ -62,7 +62,7 @@ def calibrate(
         The preset's file, and that of the sweep: a row of JSON for each evaluation, appended as it ends. Rows that are
         there already aren't measured again.
     progress : callable
-        See `Report`.
+        See `SweepCallback`.
     **settings
         `weight`, `windows`, `needles`, `seed`, `steps`, `refine`: see `Sweep`.
 
@@ -97,7 +97,7 @@ def source_of(model: Any, tokenized: TokenizedHaystack, name: str | None = None)
 
 
 def keep_measuring(
-    model: Any, tokenized: TokenizedHaystack, sweep: Sweep, source: Source, path: Path | None, progress: Report
+    model: Any, tokenized: TokenizedHaystack, sweep: Sweep, source: Source, path: Path | None, progress: SweepCallback
 ) -> list[Row]:
     """Measure what a sweep file doesn't have yet, and append each row as it comes.
 

@@ -33,7 +33,7 @@ from lampe.patching.cache_plan import (
     resting_table,
     text_spans,
 )
-from lampe.patching.rotary import Kind, Rotary, rotation
+from lampe.patching.rotary import RopeKind, Rotary, rotation
 from lampe.positions import PositionMap
 
 NAME = "lampe-"
@@ -208,7 +208,7 @@ class Hooks:
         """The rotary embedding runs, and nobody has asked for a mask."""
         self._rotary.refuse("its rotary embedding runs before its attention mask is made")
 
-    def _rotated(self, now: Pass, kind: Kind, positions: Tensor, like: Tensor) -> Table | None:
+    def _rotated(self, now: Pass, kind: RopeKind, positions: Tensor, like: Tensor) -> Table | None:
         """The rotation of this pass's tokens for one kind of RoPE; None is the model's own."""
         return None
 
@@ -290,7 +290,7 @@ class MappedHooks(Hooks):
             raise RuntimeError(_CHANGED)
         raise InputError(_TWO_DIMENSIONS)  # transformers takes a mask of four dimensions as it is
 
-    def _rotated(self, now: Pass, kind: Kind, positions: Tensor, like: Tensor) -> Table | None:
+    def _rotated(self, now: Pass, kind: RopeKind, positions: Tensor, like: Tensor) -> Table | None:
         if now.like is None:
             self._start(now, positions, like)
         return resting_table(now, self._rotary, like) if kind == self._rotary.kind else None

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lampe.attention.step import Table
 from lampe.patching.cache_plan import Pass
 from lampe.patching.forward_pass import Hooks
-from lampe.patching.rotary import Kind, Rotary, UnsupportedModelError, rotation
+from lampe.patching.rotary import RopeKind, Rotary, UnsupportedModelError, rotation
 
 _TOKENS = 32  # so many that even a RoPE stretched a hundredfold turns its fastest pair visibly
 _TOLERANCE = 0.02  # relative; a wrong or missing rotation is off by the order of 1, bf16 noise by 0.004
@@ -42,7 +42,7 @@ class Support:
     windows : dict
         Each layer's sliding window in tokens, or None.
     kind : tuple
-        The kind of RoPE of the mapped layers; see `lampe.patching.rotary.Kind`.
+        The kind of RoPE of the mapped layers; see `lampe.patching.rotary.RopeKind`.
     factor : float
         The factor on its cosine and sine, YaRN's.
     aside : tuple of nn.Module
@@ -51,7 +51,7 @@ class Support:
 
     layers: tuple[Layer, ...]
     windows: dict[int, int | None]
-    kind: Kind
+    kind: RopeKind
     factor: float
     aside: tuple[nn.Module, ...]
 
@@ -69,9 +69,9 @@ class Probe:
 
     like: Tensor
 
-    def __init__(self, rests: Kind | None = None, again: Probe | None = None) -> None:
+    def __init__(self, rests: RopeKind | None = None, again: Probe | None = None) -> None:
         self.rests, self._again = rests, again
-        self.kinds: list[Kind] = []
+        self.kinds: list[RopeKind] = []
         self.modules: dict[int, nn.Module] = {}
         self.windows: dict[int, int | None] = {}
         self.arrived: dict[int, tuple[Tensor, Tensor]] = {}
@@ -143,7 +143,7 @@ class Probing(Hooks):
             self._rotary.refuse("layers of it see only chunks or surroundings of a token, not all tokens before it")
         return super()._mask(*args, **asked)
 
-    def _rotated(self, now: Pass, kind: Kind, positions: Tensor, like: Tensor) -> Table | None:
+    def _rotated(self, now: Pass, kind: RopeKind, positions: Tensor, like: Tensor) -> Table | None:
         self._probe.kinds.append(kind)
         self._probe.like = like
         return self._rotary.at(like, torch.zeros_like(positions), kind) if kind == self._probe.rests else None
@@ -273,7 +273,7 @@ def sliding_window(mask_function: Callable[..., Tensor], config: Any) -> int | N
     return window if torch.equal(sees, (key <= query) & (key > query - window)) else None
 
 
-def _layer(index: int, kind: Kind | None, slides: int | None, window: int) -> Layer:
+def _layer(index: int, kind: RopeKind | None, slides: int | None, window: int) -> Layer:
     reason = "no RoPE" if kind is None else ""
     if slides is not None and slides < window:
         reason = f"sliding window of {slides:,} tokens"

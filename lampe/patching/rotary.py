@@ -15,7 +15,7 @@ from lampe.errors import InputError
 from lampe.families import pretraining_window
 from lampe.methods import Frequencies
 
-Kind = tuple[Any, ...]
+RopeKind = tuple[Any, ...]
 """What a rotary embedding is called with besides positions: nothing, or the type of the layers it is for."""
 
 _GROWING = ("dynamic", "longrope")  # RoPE types whose frequencies change with the greatest position seen
@@ -45,7 +45,7 @@ class Rotary:
     decoder : nn.Module
         The module that owns it and runs once per forward.
     kind : tuple
-        That of the mapped layers; see `Kind`.
+        That of the mapped layers; see `RopeKind`.
     factor : float
         On its cosine and sine.
 
@@ -57,7 +57,7 @@ class Rotary:
 
     def __init__(self, model: nn.Module) -> None:
         self._family = type(model).__name__
-        self.kind: Kind = ()
+        self.kind: RopeKind = ()
         self.factor = 1.0
         self._held: dict[str, Any] = {}
         self._computed: dict[Any, tuple[Tensor, float]] = {}  # the frequencies that were last asked for
@@ -118,14 +118,14 @@ class Rotary:
             setattr(self.module, name, value)
         self._held.clear()
 
-    def at(self, like: Tensor, positions: Tensor, kind: Kind, frequencies: Frequencies | None = None) -> Table:
+    def at(self, like: Tensor, positions: Tensor, kind: RopeKind, frequencies: Frequencies | None = None) -> Table:
         """Cosine and sine at positions of shape (rows, tokens), in the dtype and on the device of `like`.
 
         Parameters
         ----------
         like, positions : Tensor
         kind : tuple
-            See `Kind`.
+            See `RopeKind`.
         frequencies : Frequencies, optional
             Instead of the model's own.
         """
@@ -186,11 +186,11 @@ class Rotary:
             self._computed = {key: compute(config, device, seq_len=frequencies.length, layer_type=layer_type)}
         return self._computed[key]
 
-    def choose(self, kind: Kind, factor: float) -> None:
+    def choose(self, kind: RopeKind, factor: float) -> None:
         """From now on give this kind's cosine and sine, which have a factor on them."""
         self.kind, self.factor = kind, factor
 
-    def factor_of(self, kind: Kind, like: Tensor) -> float:
+    def factor_of(self, kind: RopeKind, like: Tensor) -> float:
         """The factor on a kind's cosine and sine."""
         nowhere = torch.zeros((1, 1), dtype=torch.long, device=like.device)
         return self.at(like.float(), nowhere, kind)[0].max().item()
