@@ -39,8 +39,8 @@ def calibrate(
     """Find the mapping lengths that suit a model, as LaMPE does (arXiv 2508.02308, section 3.2), or by needles.
 
     At each input length mapping lengths are tried; the curve m(l) = L / (1 + e^−(a·l + b)) is fitted to the best ones.
-    Where the curve costs no less than the best constant, the result has that. Each window is read
-    once at each point, for its loss and for its needles.
+    Where the curve costs no less than the best constant, the result has that constant. Each window is read once at each
+    point, for its loss and for its needles.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def source_of(model: Any, tokenized: TokenizedHaystack, name: str | None = None)
     """What a sweep with this model and text is measured on."""
     loaded_as = str(model.config.name_or_path)
     folder = Path(loaded_as)
-    name = name or (folder.name if folder.is_dir() else loaded_as)  # where it lies on this computer is nobody's concern
+    name = name or (folder.name if folder.is_dir() else loaded_as)  # where the folder lies belongs in no file
     return Source(name, weight_bits(model), weights_hash(model), tokenized.haystack.name)
 
 

@@ -136,7 +136,7 @@ def _runs_as(trial: Trial) -> tuple[Any, ...]:
 
 
 def cost(rows: Iterable[TrialRow]) -> float:
-    """What tuning makes as small as can be: as `Measured.cost` for "both", with equal weights, the mean over lengths.
+    """What tuning minimises: as `Measured.cost` for "both" with equal weights, the mean over lengths.
 
     Raises
     ------

@@ -37,9 +37,9 @@ class Costs:
     costs: tuple[float, ...]
 
     def at(self, mapping_length: float) -> float | None:
-        """The cost of any mapping length, by straight lines over ln m; beyond those tried, that of the nearest one.
+        """The cost of any mapping length, by straight lines over ln m; below those tried, that of the smallest.
 
-        None for one greater than the window at a length beyond it, which wasn't tried: plain RoPE gone too far.
+        None above those tried, which end with the window or the length: what more would cost isn't known.
         """
         if mapping_length > self.mapping_lengths[-1]:
             return None

@@ -148,7 +148,7 @@ class Text:
     prompts : list of NeedlePrompt
         One for each needle, alike up to the question; or the window alone.
     scored : list of int
-        The window's last tokens, by their place in the prompts, but for those of needles: their loss is taken.
+        The tokens whose loss is taken, by their place in the prompts: the window's last ones, without those of needles.
     """
 
     length: int
@@ -197,7 +197,7 @@ def mean_loss(reader: PromptReader, scored: Sequence[int]) -> float:
 
 
 def answer_tokens(tokenizer: Any, needles: Needles) -> tuple[list[int], int]:
-    """The sentence that answers after the prompt's prefix; how many of its tokens, the last, are the number."""
+    """The tokens of the sentence that answers, after the prompt's prefix; how many, the last, are the number."""
     asked, (value,), fact = needles.prefix, needles.expected, needles.sentences[0].removesuffix(".")
     sentence = encode(tokenizer, f"{asked} {fact[0].lower()}{fact[1:]}")[len(encode(tokenizer, asked)) :]
     return sentence, len(encode(tokenizer, f" {value}"))

@@ -158,7 +158,7 @@ def make_preset(sweep: Sweep, rows: Iterable[Row], source: Source) -> Calibrated
     how = How(**{name: getattr(sweep, name) for name in How.__dataclass_fields__})
     costs = []
     for length in sweep.lengths:
-        # What a longer input costs unmapped is shown, but no mapping length comes to it.
+        # The cost of a longer input unmapped is shown, but it is no mapping length that can be chosen.
         here = [one for one in measured if one.length == length and one.mapping_length <= sweep.base.window]
         tried = {one.mapping_length: one.cost(how.objective, how.weight) for one in here}
         costs.append(Costs(length, tuple(tried), tuple(tried.values())))

@@ -72,7 +72,7 @@ class Measured(SweepPoint):
         return SweepPoint(self.length, self.mapping_length, self.head, self.tail, self.attention_scale)
 
     def cost(self, objective: str, weight: float) -> float:
-        """What is to be as small as can be.
+        """What calibration minimises.
 
         With N = −`log_likelihood` and n = `needles`:
 

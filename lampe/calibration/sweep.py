@@ -43,7 +43,7 @@ class Sweep:
     windows, needles : int
         Windows of the text for each point, and needles that are hidden together in each.
     seed : int
-        The needles' chance.
+        Of the needles.
     steps, refine : int
         See `coarse_mappings`; and how often the neighbourhood of the best is refined.
     over : str or None
@@ -72,7 +72,7 @@ class Sweep:
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
             raise CalibrationError(f"The objective is one of {', '.join(OBJECTIVES)}, not {self.objective!r}.")
-        if not 0 <= self.weight <= 1:  # not a number neither
+        if not 0 <= self.weight <= 1:  # nor NaN
             raise CalibrationError(f"The needles' weight is from 0 to 1, not {self.weight}.")
         for name, least in (("windows", 1), ("needles", 1), ("steps", 2), ("refine", 0), ("seed", 0)):
             if getattr(self, name) < least:
@@ -108,7 +108,7 @@ class Sweep:
         return evaluations(point, self.objective, self.windows, self.needles, self.seed)
 
     def _at(self, length: int, done: dict[Evaluation, Row]) -> tuple[list[SweepPoint], int]:
-        """The points of a length as far as the results at hand tell, and how many refinements are still to be told."""
+        """The points of a length as far as the results at hand tell, and how many refinements await results."""
         points = self._first_points(length)
         for told in range(0 if self.over else self.refine):
             if any(evaluation not in done for point in points for evaluation in self._evaluations(point)):
@@ -153,7 +153,7 @@ class Sweep:
     def run(self, model: Any, tokenized: TokenizedHaystack, kept: Iterable[Row] = ()) -> Iterator[Row]:
         """Measure what is missing: all points in one window, then in the next, the short lengths first.
 
-        So a sweep that was stopped has measured all points about as well.
+        So a sweep that was stopped has measured all points about equally well.
 
         Parameters
         ----------

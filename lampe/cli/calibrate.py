@@ -43,7 +43,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         ("weight", float, "the needles' weight in both, 0 to 1"),
         ("windows", int, "windows of the text for each point"),
         ("needles", int, "needles hidden together in each window, at as many depths"),
-        ("seed", int, "the needles' chance"),
+        ("seed", int, "seed of the needles"),
         ("steps", int, "mapping lengths from an eighth of the window to the window"),
         ("refine", int, "how often the best one's neighbourhood is refined"),
     ):

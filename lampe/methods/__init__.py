@@ -1,7 +1,7 @@
 """The methods, each a frozen dataclass of its settings; `METHODS` is the only list of them.
 
-To add one: a file here with a class of `Method`, and a line in `METHODS`. It then runs through the tests, and is to be
-had by its key wherever methods are chosen.
+To add one: a file here with a class of `Method`, and a line in `METHODS`. It then runs through the tests, and can
+be chosen by its key wherever methods are.
 """
 
 from __future__ import annotations

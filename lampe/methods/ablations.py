@@ -42,7 +42,7 @@ class FixedLampe(_Ablation):
 
 @dataclass(frozen=True)
 class UniformLampe(_Ablation):
-    """Multi-grained positions off: one region, compressed alike. The fields are those of `LampeConfig`."""
+    """Multi-grained positions off: one region, compressed uniformly. The fields are those of `LampeConfig`."""
 
     key: ClassVar[str] = "lampe-uniform"
     title: ClassVar[str] = "LaMPE, one uniform region"

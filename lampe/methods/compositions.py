@@ -14,7 +14,7 @@ from lampe.positions import PositionMap
 
 @dataclass(frozen=True)
 class _LampeOver(Method):
-    """LaMPE in a model whose frequencies are slowed for a part of what the input exceeds the window by.
+    """LaMPE over slowed frequencies: each takes over a part of the stretch from the window to the input length.
 
     Beyond the window the frequencies take ``f = (l/W₀)^share``, and LaMPE treats the model as one with the window
     f·W₀, whose mapping lengths are f times as long. Within the window it is LaMPE alone.

@@ -155,7 +155,7 @@ class Method(ABC):
         return None
 
     def candidates(self) -> list[Method]:
-        """Settings worth trying where the method is tuned, these among them; those alone where there are no others."""
+        """Settings worth trying where the method is tuned: these, and others if it has any."""
         return [self]
 
     def beyond(self, length: int) -> str:
@@ -167,7 +167,7 @@ class Method(ABC):
     # What the methods share
 
     def _with(self, **values: Iterable[Any]) -> list[Method]:
-        """These settings, and all combinations of the values, but for impossible ones."""
+        """These settings, and all combinations of the values that are possible."""
         found: list[Method] = [self]
         for chosen in itertools.product(*values.values()):
             with contextlib.suppress(ValueError):

@@ -26,7 +26,7 @@ import torch
 import transformers
 from tokenizers import pre_tokenizers
 
-from lampe.errors import LampeError
+from lampe.errors import LampeError, first_line
 from lampe.models.progress import LOADING, Progress, ProgressCallback, ignore, quiet
 
 DEFAULT_MODEL_NAME = "SmolLM2-135M-Instruct"
@@ -117,8 +117,6 @@ def _workshop(cache: Path) -> Iterator[Path]:
 def _disk_sentence(error: OSError, cache: Path) -> str:
     if error.errno in NO_SPACE:
         return _no_room(cache)
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-        return f"The cache folder {cache} can't be written to. Set LAMPE_CACHE to a folder that can."
     return f"The cache folder {cache} can't be used ({first_line(error)}). Set LAMPE_CACHE to another one."
 
 
@@ -127,11 +125,6 @@ def _no_room(cache: Path) -> str:
         f"The disk is full: {DEFAULT_MODEL_NAME} needs {_DISK_BYTES // 1_000_000} MB in {cache} for a moment. "
         "Make room, or set LAMPE_CACHE to a folder on another disk."
     )
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line; its type if it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 # Fetching

@@ -17,8 +17,8 @@ from huggingface_hub import HfApi
 from huggingface_hub import errors as hub
 from huggingface_hub.utils import validate_repo_id
 
-from lampe.errors import InputError
-from lampe.models.embedded import DEFAULT_MODEL_NAME, NO_SPACE, LoadError, first_line, prepare_default
+from lampe.errors import InputError, first_line
+from lampe.models.embedded import DEFAULT_MODEL_NAME, NO_SPACE, LoadError, prepare_default
 from lampe.models.progress import Progress, ProgressCallback, quiet
 
 _SHARED_HIDDEN_SIZE = 2048

@@ -45,13 +45,13 @@ class Cell:
             method_class(self.method)
         except MethodError as error:
             raise NeedleError(str(error)) from None
-        if not 0 <= self.depth <= 1:  # not a number neither
+        if not 0 <= self.depth <= 1:  # nor NaN
             raise NeedleError(f"A depth is from 0 (the text's start) to 1 (its end), not {self.depth}.")
         if self.length < 1:
             raise NeedleError(f"The length must be at least 1 token, not {self.length}.")
 
     def rng(self) -> random.Random:
-        """The cell's own chance, the same on any machine."""
+        """A random generator seeded by the cell, the same on any machine."""
         return random.Random(f"{self.seed} {self.task} {self.length} {self.depth} {self.trial}")
 
 

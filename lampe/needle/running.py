@@ -177,7 +177,7 @@ def _groups(cells: Sequence[Cell]) -> dict[tuple[int, str], list[Cell]]:
 
 
 def to_read(cells: Sequence[Cell]) -> dict[Cell, int]:
-    """From which token each cell will be read, in the order of `run`; about, for the first needle makes it exact."""
+    """The token from which each cell will be read, in the order of `run`: about, since its needle isn't placed yet."""
     return {
         cell: round(cell.depth * cell.length) // CHUNK * CHUNK if number else 0
         for group in _groups(cells).values()

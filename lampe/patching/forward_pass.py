@@ -112,7 +112,7 @@ class Hooks:
         allow_is_causal_skip: bool = True,
         **_: Any,
     ) -> Tensor | None:
-        """Transformers' mask hook: takes down where each row's tokens are; the tiles do the masking.
+        """Transformers' mask hook: records where each row's tokens are; the tiles do the masking.
 
         A sliding layer gets a mask of no numbers, as wide as its window.
         """
@@ -202,10 +202,10 @@ class Hooks:
     # What becomes of it
 
     def _slides(self, now: Pass, window: int) -> None:
-        """A mask was asked for by layers that slide over so many tokens."""
+        """Layers that slide over so many tokens have asked for a mask."""
 
     def _maskless(self) -> NoReturn:
-        """The rotary embedding runs, and nobody has asked for a mask."""
+        """The rotary embedding runs before a mask was asked for: refuse."""
         self._rotary.refuse("its rotary embedding runs before its attention mask is made")
 
     def _rotated(self, now: Pass, kind: RopeKind, positions: Tensor, like: Tensor) -> Table | None:

@@ -1,9 +1,9 @@
 """Put a position map into a loaded transformers model, and take it out again.
 
-Hooks on the instance do it. The one on its rotary embedding rotates each token to the position where most queries will
-want its key, and so it lies in the ordinary cache; another is an attention function, which turns queries, and the keys
-of the other regions, on to the positions of the map with the model's own rotation. Layers that see only near tokens, or
-no positions at all, get what the model would have given them. No class is touched.
+Hooks on the instance do it. The one on its rotary embedding rotates each token to the position at which most queries
+will want its key, and its key lies so in the ordinary cache. Another is an attention function: it rotates queries, and
+the keys of the other regions, further to the positions of the map, with the model's own rotation. Layers that see only
+near tokens, or no positions at all, get what the model would have given them. No class is touched.
 """
 
 from __future__ import annotations

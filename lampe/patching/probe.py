@@ -16,7 +16,7 @@ from lampe.patching.cache_plan import Pass
 from lampe.patching.forward_pass import Hooks
 from lampe.patching.rotary import RopeKind, Rotary, UnsupportedModelError, rotation
 
-_TOKENS = 32  # so many that even a RoPE stretched a hundredfold turns its fastest pair visibly
+_TOKENS = 32  # so many that even a RoPE stretched a hundredfold rotates its fastest pair visibly
 _TOLERANCE = 0.02  # relative; a wrong or missing rotation is off by the order of 1, bf16 noise by 0.004
 _OUTPUT_TOLERANCE = 0.1  # the same after all layers; attention that does something else is off by the order of 1
 
@@ -79,7 +79,7 @@ class Probe:
         self.result = torch.empty(0)  # the model's output for each token
 
     def watch(self, module: Any, window: int | None, query: Tensor, key: Tensor) -> Tensor | None:
-        """Take down what reached a layer; gives the attention output of the run to be repeated, if any."""
+        """Record what reached a layer; gives the attention output of the run that is repeated, if there is one."""
         layer = module.layer_idx
         if layer in self.arrived:
             raise ValueError(f"layer {layer} attends more than once in a pass")
@@ -95,21 +95,21 @@ class Probe:
         keys = {layer: self.arrived[layer][1] for layer in layers}
         return [layer for layer, key in keys.items() if not _differ([key], [key[:, :, :1].expand_as(key)])]
 
-    def turned(self, rotary: Rotary, layers: Collection[int]) -> Probe:
-        """The same with the layers' queries and keys turned from position 0 to their own."""
-        turned = Probe()
+    def rotated(self, rotary: Rotary, layers: Collection[int]) -> Probe:
+        """The same, with the layers' queries and keys rotated from position 0 to their own positions."""
+        rotated = Probe()
         tables = rotary.tables(self.like)
         for layer in layers:
             query, key = self.arrived[layer]
             # A model spread over several GPUs has its layers elsewhere than its rotary embedding.
             table = [t.to(query.device) for t in tables(torch.arange(query.shape[2], device=self.like.device))]
             rotate = rotation(self.modules[layer])
-            turned.arrived[layer] = rotate(query, *table), rotate(key, *table)
-        return turned
+            rotated.arrived[layer] = rotate(query, *table), rotate(key, *table)
+        return rotated
 
 
 class Probing(Hooks):
-    """The hooks of a model that is being tried: what reaches the attention of each layer is taken down in a `Probe`."""
+    """The hooks of a model that is being tried: what reaches the attention of each layer is recorded in a `Probe`."""
 
     _probe: Probe
 
@@ -240,8 +240,8 @@ def examine(probing: Probing, rotary: Rotary, plain: Probe, count: int, window: 
     kind = kind_of[mapped[0]]
     rotary.choose(kind, rotary.factor_of(kind, own.like))
 
-    # At rest the queries and keys of the mapped layers, and no others, must come unrotated; turned on they must be the
-    # model's own.
+    # At rest the queries and keys of the mapped layers, and no others, must come unrotated; rotated further they must
+    # be the model's own.
     probe = rested[rotary.kind]
     aside = [index for index in probe.moved(own, everything) if index not in mapped]
     if aside:
@@ -250,7 +250,7 @@ def examine(probing: Probing, rotary: Rotary, plain: Probe, count: int, window: 
         if probe.moved(own, aside):
             raise ValueError(f"{_named(aside)} should stay unmapped, but can't be given the model's own rotation")
     try:
-        wrong = probe.turned(rotary, mapped).moved(own, mapped)
+        wrong = probe.rotated(rotary, mapped).moved(own, mapped)
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"its rotation doesn't fit the queries and keys that reach its attention: {error}") from error
     if wrong:

@@ -1,4 +1,4 @@
-"""A model's rotary embedding: where it is, how its family turns, and its cosines and sines for any positions."""
+"""A model's rotary embedding: where it is, how its family rotates, and its cosines and sines for any positions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _GROWING = ("dynamic", "longrope")  # RoPE types whose frequencies change with t
 
 
 def grows(module: nn.Module) -> list[str]:
-    """The RoPE types of a rotary embedding whose frequencies change with the greatest position of a forward."""
+    """Those RoPE types of a rotary embedding whose frequencies change with the greatest position of a forward."""
     types = getattr(module, "rope_type", "default")
     return [name for name in (types.values() if isinstance(types, dict) else [types]) if name in _GROWING]
 
@@ -84,7 +84,7 @@ class Rotary:
     def hold(self, window: int) -> None:
         """Keep frequencies that would change with the input length at what they are for short inputs.
 
-        Mapped positions stay below the window, and keys of one cache have to be turned by the same frequencies.
+        Mapped positions stay below the window, and keys of one cache have to be rotated by the same frequencies.
 
         Parameters
         ----------
@@ -143,9 +143,9 @@ class Rotary:
                 setattr(self.module, name, value)
 
     def tables(self, like: Tensor, frequencies: Frequencies | None = None) -> Tables:
-        """For turning on what is rotated already, on the device of `like`; `frequencies` as in `at`."""
+        """For rotating further what is rotated already, on the device of `like`; `frequencies` as in `at`."""
         exact = like.to(torch.promote_types(like.dtype, torch.float32))
-        # Yarn's factor on the cosine and sine is in queries and keys already when they are turned on.
+        # YaRN's factor on the cosine and sine is in queries and keys before they are rotated further.
         factor = self._changed(frequencies, like.device)[1] if frequencies else self.factor
 
         def tables(positions: Tensor) -> Table:
@@ -187,7 +187,7 @@ class Rotary:
         return self._computed[key]
 
     def choose(self, kind: RopeKind, factor: float) -> None:
-        """From now on give this kind's cosine and sine, which have a factor on them."""
+        """Give this kind's cosine and sine from now on; they have this factor on them."""
         self.kind, self.factor = kind, factor
 
     def factor_of(self, kind: RopeKind, like: Tensor) -> float:
@@ -206,11 +206,11 @@ def rotation(module: nn.Module) -> Rotate:
         raise ValueError(f"the file of its {type(module).__name__} has no apply_rotary_pos_emb")
 
     def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        turning = cos.shape[-1]
+        size = cos.shape[-1]
         # It rotates a query and a key by one table; a key of no heads costs nothing.
-        if turning == x.shape[-1]:
+        if size == x.shape[-1]:
             return apply(x, x[:, :0], cos, sin)[0]
-        part = x[..., :turning]  # the others carry no position
-        return torch.cat((apply(part, part[:, :0], cos, sin)[0], x[..., turning:]), -1)
+        part = x[..., :size]  # the others carry no position
+        return torch.cat((apply(part, part[:, :0], cos, sin)[0], x[..., size:]), -1)
 
     return rotate

@@ -114,7 +114,7 @@ def test_no_room(cache, monkeypatch):
 
 def test_a_cache_folder_that_is_a_file(cache):
     cache.write_text("")
-    with pytest.raises(LoadError, match=r"can't be written to\. Set LAMPE_CACHE"):
+    with pytest.raises(LoadError, match=r"can't be used \(.*\)\. Set LAMPE_CACHE"):
         prepare_default()
 
 
