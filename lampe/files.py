@@ -56,7 +56,7 @@ def _own(kind: type, given: Any) -> Any:
     """For the one type that is no dataclass."""
     if kind is not Curve:
         raise NotImplementedError(kind)
-    return curve_of(msgspec.convert(given, int | ScaledSigmoid))
+    return curve_of(msgspec.convert(given, Size | ScaledSigmoid))
 
 
 def method_of(given: dict[str, Any]) -> Method:

@@ -64,7 +64,7 @@ def test_rows_come_back_with_the_object_of_their_line(tmp_path):
         ('{"length": 5, "loss": 1e999}', "out of range"),
         ('{"length": 5, "loss": "low"}', "Expected `float | null`, got `str` - at `$.loss`"),
         ('{"length": 5, "curve": {"maximum": 3}}', "missing required field `slope`"),
-        ('{"length": 5, "curve": 0}', "at least 1 position"),
+        ('{"length": 5, "curve": 0}', "Expected `int` >= 1"),
         ('{"length": 5, "name": "' + "x" * 1001 + '"}', "length <= 1000 - at `$.name`"),
     ],
 )
