@@ -23,8 +23,8 @@ from app.settings import ModelChoice
 from app.ui.runs import Runs
 from lampe.errors import InputError, LampeError
 from lampe.methods import METHODS, LampeConfig
+from lampe.methods.lampe import rescaled
 from lampe.needle import HAYSTACKS
-from lampe.presets import rescaled
 
 _MOST_PASSAGES = 50
 

@@ -21,8 +21,9 @@ from transformers import DynamicCache
 import lampe
 from benchmarks.three_pass import three_pass
 from lampe.inference.prefill import read
+from lampe.methods import Constant
 
-TIMED = lampe.LampeConfig(8192, 512, 200, 2048)
+TIMED = lampe.LampeConfig(8192, 512, 200, Constant(2048))
 """What the speed of a prompt is measured with: mapped from 4k tokens on, where the default's own preset isn't."""
 
 

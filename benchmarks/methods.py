@@ -31,7 +31,7 @@ from lampe.calibration.comparing import write_trial
 from lampe.cli.arguments import list_of
 from lampe.methods import METHODS, Method, methods_for
 from lampe.models.load import DEFAULT_MODEL_NAME
-from lampe.needle import HAYSTACKS, Straw, mcnemar, wilson
+from lampe.needle import HAYSTACKS, TokenizedHaystack, mcnemar, wilson
 
 LENGTHS = [4096, 8192, 12_288, 16_384]
 NEEDLES, SEED = 8, 11
@@ -56,9 +56,9 @@ def main() -> None:
     ways = {METHODS[key].title: method for key, method in methods_for([BASE, *keys], model).items()}
     if given.tune:
         ways |= tuned_ways(model, tokenizer, ways, None if given.quick else _file("methods-tuning", given.fresh))
-    straw = Straw(HAYSTACKS["reference"](), tokenizer)
+    tokenized = TokenizedHaystack(HAYSTACKS["reference"](), tokenizer)
     wanted = [one for way in ways.values() for one in trials(way, lengths, windows, needles, SEED)]
-    rows = measured(model, straw, wanted, None if given.quick else _file("methods", given.fresh))
+    rows = measured(model, tokenized, wanted, None if given.quick else _file("methods", given.fresh))
     print(table(ways, lengths, rows))
     print(differences(ways, lengths, rows))
     if not given.quick:
@@ -72,11 +72,11 @@ def _file(name: str, fresh: bool) -> Path:
     return file
 
 
-def measured(model: Any, straw: Straw, wanted: Sequence[Any], file: Path | None) -> list[TrialRow]:
+def measured(model: Any, tokenized: TokenizedHaystack, wanted: Sequence[Any], file: Path | None) -> list[TrialRow]:
     """The rows of some trials: those that are kept in the file, and the others, measured now and kept there."""
-    source = asdict(source_of(model, straw, DEFAULT_MODEL_NAME))
+    source = asdict(source_of(model, tokenized, DEFAULT_MODEL_NAME))
     rows = {row.trial: row for row in (read_trials(file, source) if file else ())}
-    for row in run_trials(model, straw, wanted, rows.values()):
+    for row in run_trials(model, tokenized, wanted, rows.values()):
         rows[row.trial] = row
         came = f"loss {row.loss:.3f}" if row.loss is not None else "found" if row.found else "missed"
         print(f"{row.method.title}, {row.length:,} tokens: {came} ({row.seconds:.0f} s)", flush=True)
@@ -87,13 +87,13 @@ def measured(model: Any, straw: Straw, wanted: Sequence[Any], file: Path | None)
 
 def tuned_ways(model: Any, tokenizer: Any, ways: Ways, file: Path | None) -> Ways:
     """The methods whose best candidate isn't what the authors' rule says; LaMPE's calibration is its tuning."""
-    straw = Straw(library_docstrings(), tokenizer)
+    tokenized = TokenizedHaystack(library_docstrings(), tokenizer)
     found = {}
     for title, method in ways.items():
         if isinstance(method, lampe.LampeConfig) or len(candidates := method.candidates()) < 2:
             continue
         wanted = [one for way in candidates for one in trials(way, TUNED_AT, TUNING_WINDOWS, NEEDLES, TUNING_SEED)]
-        best = tuned(method, measured(model, straw, wanted, file))
+        best = tuned(method, measured(model, tokenized, wanted, file))
         if best != method:
             found[f"{title}, tuned"] = best
     return found

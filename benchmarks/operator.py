@@ -27,8 +27,8 @@ from benchmarks.prefill import SLOW
 from benchmarks.screenshots import picture
 from benchmarks.three_pass import ThreePass
 from lampe.attention.step import Step, Table, resting_map
+from lampe.methods.lampe import PRESETS
 from lampe.positions import IndexMap, Role
-from lampe.presets import PRESETS
 
 LENGTHS = [4096, 16_384, 32_768]
 GROWTH = [1024, 2048, 4096, 8192, 16_384, 32_768, 65_536]

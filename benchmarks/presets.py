@@ -21,10 +21,11 @@ from app.calibration.figures import chosen_figure, loss_figure
 from app.calibration.page import SHIPPED
 from benchmarks.measure import arguments, machine
 from benchmarks.screenshots import picture
-from lampe.calibration import Point, Preset, Row, compare, evaluate, evaluations, read_preset, source_of
+from lampe.calibration import CalibratedPreset, Row, SweepPoint, compare, evaluate, evaluations, read_preset, source_of
 from lampe.calibration.rows import put_together, read_rows, write_row
+from lampe.methods import Constant
 from lampe.models.load import DEFAULT_MODEL_NAME
-from lampe.needle import HAYSTACKS, Straw, wilson
+from lampe.needle import HAYSTACKS, TokenizedHaystack, wilson
 
 LENGTHS = (2048, 4096, 6144, 8192, 12288, 16384)
 NEEDLES, SEED = 8, 7
@@ -43,8 +44,8 @@ def main() -> None:
     preset = read_preset(SHIPPED["smollm2"])
     lengths, windows, needles = ((900,), 1, 1) if given.quick else (LENGTHS, given.windows, NEEDLES)
     model, tokenizer = lampe.load(bits=4)
-    straw = Straw(HAYSTACKS["reference"](), tokenizer)
-    source = asdict(source_of(model, straw, DEFAULT_MODEL_NAME))
+    tokenized = TokenizedHaystack(HAYSTACKS["reference"](), tokenizer)
+    source = asdict(source_of(model, tokenized, DEFAULT_MODEL_NAME))
     file = None if given.quick else Path(__file__).with_suffix(".jsonl")
     if file and given.fresh:
         file.unlink(missing_ok=True)
@@ -53,7 +54,7 @@ def main() -> None:
     wanted = [one for each in points for one in evaluations(each, "both", windows, needles, SEED)]
     rows = {row.evaluation: row for row in (read_rows(file, source) if file else ())}
     missing = sorted((one for one in wanted if one not in rows), key=lambda one: one.text_window)
-    for row in evaluate(model, straw, missing, preset.config.window):
+    for row in evaluate(model, tokenized, missing, preset.config.window):
         rows[row.evaluation] = row
         print(told(row), flush=True)
         if file:
@@ -67,16 +68,16 @@ def main() -> None:
             picture(figure, Path(f"assets/screenshots/calibration-{name}.png"), height=600)
 
 
-def ways_of(preset: Preset) -> Ways:
+def ways_of(preset: CalibratedPreset) -> Ways:
     """The ways that are compared."""
-    return {"plain RoPE": None, **preset.ways, f"m = {BEFORE:,}": replace(preset.config, mapping=BEFORE)}
+    return {"plain RoPE": None, **preset.ways, f"m = {BEFORE:,}": replace(preset.config, mapping=Constant(BEFORE))}
 
 
-def point(preset: Preset, way: lampe.LampeConfig | None, length: int) -> Point:
+def point(preset: CalibratedPreset, way: lampe.LampeConfig | None, length: int) -> SweepPoint:
     """What a way comes to at a length."""
     config = preset.config
     m = way.position_map(length).mapping_length if way else length
-    return Point(length, m, config.head, config.tail, config.attention_scale)
+    return SweepPoint(length, m, config.head, config.tail, config.attention_scale)
 
 
 def told(row: Row) -> str:
@@ -85,7 +86,7 @@ def told(row: Row) -> str:
     return f"{row.length:,} tokens, m = {row.mapping_length:,}: {came} ({row.seconds:.0f} s)"
 
 
-def table(preset: Preset, ways: Ways, lengths: Sequence[int], rows: Sequence[Row]) -> str:
+def table(preset: CalibratedPreset, ways: Ways, lengths: Sequence[int], rows: Sequence[Row]) -> str:
     """For each way and length: the mapping length, the loss, and the needles found; in Markdown."""
     measured = {one.point: one for one in put_together(rows)}
     lines = [
@@ -105,7 +106,7 @@ def table(preset: Preset, ways: Ways, lengths: Sequence[int], rows: Sequence[Row
     return "\n".join(lines)
 
 
-def differences(preset: Preset, ways: Ways, lengths: Sequence[int], rows: Sequence[Row]) -> str:
+def differences(preset: CalibratedPreset, ways: Ways, lengths: Sequence[int], rows: Sequence[Row]) -> str:
     """Each way against the one that is used, over all lengths within the window and beyond it; in Markdown."""
     window = preset.config.window
     spans = {"within the window": [n for n in lengths if n <= window], "beyond": [n for n in lengths if n > window]}

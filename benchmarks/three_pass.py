@@ -7,7 +7,6 @@ of other regions. The three outputs are merged by their log-sum-exp. It gives th
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,12 +16,10 @@ from torch import Tensor
 
 import lampe
 from lampe.attention.step import Rotate, Step, Tables
+from lampe.patching import cache_plan, forward_pass
 from lampe.positions import IndexMap, PositionMap, Region
 
 ROWS = 512  # queries in a block: a mask of all pairs at once would not fit at 32k tokens
-
-# The modules: `lampe.patch` is the function.
-_plans, _patch = (importlib.import_module(f"lampe.patching.{name}") for name in ("cache_plan", "patch"))
 
 
 class ThreePass(Step):
@@ -87,10 +84,10 @@ class ThreePass(Step):
 @contextmanager
 def three_pass(model: Any, config: lampe.LampeConfig | None = None) -> Iterator[lampe.Patched]:
     """`lampe.patch` with `ThreePass` for its engine and keys that rest unrotated."""
-    own = vars(_patch)["Step"], vars(_plans)["resting_map"]
-    vars(_patch)["Step"], vars(_plans)["resting_map"] = ThreePass, lambda position_map: IndexMap(0)
+    own = vars(forward_pass)["Step"], vars(cache_plan)["resting_map"]
+    vars(forward_pass)["Step"], vars(cache_plan)["resting_map"] = ThreePass, lambda position_map: IndexMap(0)
     try:
         with lampe.patch(model, config) as patched:
             yield patched
     finally:
-        vars(_patch)["Step"], vars(_plans)["resting_map"] = own
+        vars(forward_pass)["Step"], vars(cache_plan)["resting_map"] = own

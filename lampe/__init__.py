@@ -3,18 +3,27 @@
 from lampe.calibration import CalibrationError, calibrate, load_preset
 from lampe.errors import LampeError
 from lampe.inference.prefill import PromptReader
-from lampe.methods import METHODS, LampeConfig, Method, ScaledSigmoid, position_map
+from lampe.methods import (
+    METHODS,
+    PRESETS,
+    REFERENCE_ATTENTION_SCALE,
+    Constant,
+    LampeConfig,
+    Method,
+    ScaledSigmoid,
+    position_map,
+)
 from lampe.models.load import LoadError, load
 from lampe.patching.patch import Patched, patch, probe
 from lampe.patching.probe import Layer, Support, UnsupportedModelError
 from lampe.positions import IndexMap, PositionMap, Region
-from lampe.presets import PRESETS, REFERENCE_ATTENTION_SCALE
 
 __all__ = [
     "METHODS",
     "PRESETS",
     "REFERENCE_ATTENTION_SCALE",
     "CalibrationError",
+    "Constant",
     "IndexMap",
     "LampeConfig",
     "LampeError",

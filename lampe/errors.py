@@ -7,3 +7,8 @@ class LampeError(Exception):
 
 class InputError(LampeError, ValueError):
     """A setting, a length or an input that can't be used."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line; its type if it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -21,7 +21,7 @@ from app.serving.service import ModelService
 from app.settings import Settings
 from app.ui.state import PageState
 from lampe.methods import METHODS, registry
-from lampe.needle import HAYSTACKS, TASKS, Cell, Straw, prompt_of
+from lampe.needle import HAYSTACKS, TASKS, Cell, TokenizedHaystack, prompt_of
 from tests.lampe.tiny import FAMILIES, build
 
 ROOT = Path(__file__).parents[1]
@@ -66,7 +66,7 @@ def test_a_method_runs_and_is_listed(example):
 def test_a_needle_is_hidden_and_scored(example, monkeypatch, small):
     monkeypatch.setitem(TASKS, "colour", example.Colour())
     service = ModelService(Settings(small["llama"], 16, 6_000))
-    prompt = prompt_of(Straw(HAYSTACKS["filler"](), service.tokenizer()), Cell("colour", 400, 0.5, "lampe"))
+    prompt = prompt_of(TokenizedHaystack(HAYSTACKS["filler"](), service.tokenizer()), Cell("colour", 400, 0.5, "lampe"))
     assert len(prompt.ids) == 400
     needles = example.Colour().draw(random.Random(0))
     assert needles.score(f"It is {needles.expected[0]}.") == 1

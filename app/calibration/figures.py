@@ -11,7 +11,7 @@ from plotly.colors import sample_colorscale
 
 from app.map.more_figures import lengths_along
 from app.ui.figure import COLOURS, GREY, Sheet
-from lampe.calibration import Measured, Preset
+from lampe.calibration import CalibratedPreset, Measured
 from lampe.positions import Role
 
 _SYMBOLS = ("x", "circle-open", "circle")  # none found, some, all
@@ -20,7 +20,7 @@ _TICKS = [2**power for power in range(6, 21)]
 _LOG = {"type": "log", "tickvals": _TICKS, "ticktext": [f"{t // 1024}k" if t >= 1024 else str(t) for t in _TICKS]}
 
 
-def by_length(preset: Preset) -> dict[int, list[Measured]]:
+def by_length(preset: CalibratedPreset) -> dict[int, list[Measured]]:
     """The points of each length, those that were measured with the preset's Head, Tail and attention scale."""
     found: dict[int, list[Measured]] = {}
     config = preset.config
@@ -30,7 +30,7 @@ def by_length(preset: Preset) -> dict[int, list[Measured]]:
     return {length: sorted(points, key=lambda one: one.mapping_length) for length, points in sorted(found.items())}
 
 
-def loss_figure(preset: Preset, big: bool = False) -> go.Figure | None:
+def loss_figure(preset: CalibratedPreset, big: bool = False) -> go.Figure | None:
     """Loss against the mapping length, a line for each input length: how much more than with that length's best.
 
     Returns
@@ -49,7 +49,7 @@ def loss_figure(preset: Preset, big: bool = False) -> go.Figure | None:
     return _against_mapping(sheet, preset, "Loss above the best (nats)")
 
 
-def needle_figure(preset: Preset, big: bool = False) -> go.Figure | None:
+def needle_figure(preset: CalibratedPreset, big: bool = False) -> go.Figure | None:
     """How likely the answers were against the mapping length, a line for each input length.
 
     The height is the mean probability of an answer's token, e to the log-likelihood; the symbol says how many of the
@@ -80,7 +80,7 @@ def needle_figure(preset: Preset, big: bool = False) -> go.Figure | None:
     return _against_mapping(sheet, preset, "Probability of a token", {"tickformat": ".0%", "range": [0, 1]})
 
 
-def chosen_figure(preset: Preset, big: bool = False) -> go.Figure:
+def chosen_figure(preset: CalibratedPreset, big: bool = False) -> go.Figure:
     """The best mapping length of each input length, and what is made of them."""
     sheet = Sheet(big)
     config, points = preset.config, preset.points
@@ -125,7 +125,7 @@ def chosen_figure(preset: Preset, big: bool = False) -> go.Figure:
     )
 
 
-def _lines(preset: Preset) -> list[tuple[int, list[Measured], str]]:
+def _lines(preset: CalibratedPreset) -> list[tuple[int, list[Measured], str]]:
     """Each length's points, and its colour: the longer, the warmer."""
     found = by_length(preset)
     places = [number / max(1, len(found) - 1) for number in range(len(found))]
@@ -139,7 +139,7 @@ def _line(
     sheet.line(f"{length:,} tokens", list(x), list(y), colour, 2.5, "solid", hover, **{"mode": "lines+markers", **more})
 
 
-def _against_mapping(sheet: Sheet, preset: Preset, title: str, y_axis: dict[str, Any] | None = None) -> Any:
+def _against_mapping(sheet: Sheet, preset: CalibratedPreset, title: str, y_axis: dict[str, Any] | None = None) -> Any:
     if not sheet.traces:
         return None
     tried = [one.mapping_length for one in preset.measured]

@@ -18,7 +18,7 @@ from app.ui.figure import as_plot
 from app.ui.html import message, note
 from app.ui.mapping_row import MappingRow
 from app.ui.state import PageState
-from lampe.calibration import Preset, read_preset
+from lampe.calibration import CalibratedPreset, read_preset
 from lampe.errors import InputError, LampeError
 
 SHIPPED = {"smollm2": Path(__file__).parents[2] / "assets" / "smollm2.json"}
@@ -26,13 +26,13 @@ SHIPPED = {"smollm2": Path(__file__).parents[2] / "assets" / "smollm2.json"}
 MOST_POINTS = 2000
 
 
-def shipped(config: lampe.LampeConfig) -> Preset | None:
+def shipped(config: lampe.LampeConfig) -> CalibratedPreset | None:
     """The preset that a configuration of `lampe.PRESETS` comes from."""
     name = next((name for name, preset in lampe.PRESETS.items() if preset == config), None)
     return read_preset(SHIPPED[name]) if name in SHIPPED and not config.doubt else None
 
 
-def opened(path: str) -> Preset:
+def opened(path: str) -> CalibratedPreset:
     """A preset that a visitor brings.
 
     Raises
@@ -49,7 +49,7 @@ def opened(path: str) -> Preset:
     return preset
 
 
-def fitting(preset: Preset, own: lampe.LampeConfig, model: ModelChoice) -> tuple[lampe.LampeConfig, str]:
+def fitting(preset: CalibratedPreset, own: lampe.LampeConfig, model: ModelChoice) -> tuple[lampe.LampeConfig, str]:
     """The preset's settings for the model here, and what is to be said before it is run with them.
 
     Raises
@@ -171,7 +171,7 @@ class CalibrationTab:
         shown = {self.opened: (preset, name), self.message: words, self.use: gr.Button(visible=True)}
         return self._show(preset) | shown
 
-    def use_it(self, given: tuple[Preset, str], chosen: Chosen) -> Shown:
+    def use_it(self, given: tuple[CalibratedPreset, str], chosen: Chosen) -> Shown:
         """Answers, needle tests and the map follow the opened preset from now on."""
         preset, name = given
         try:
@@ -181,7 +181,7 @@ class CalibrationTab:
         shown = self.mapping.show(views.in_use(config, name))
         return {self.state.chosen: replace(chosen, config=config), self.message: note(words), **shown}
 
-    def _show(self, preset: Preset) -> Shown:
+    def _show(self, preset: CalibratedPreset) -> Shown:
         shown: Shown = {
             self.origin: views.provenance(preset),
             self.sentence: views.sentence(preset),

@@ -6,11 +6,11 @@ from html import escape
 
 from app.calibration.figures import by_length
 from app.ui.html import mapping_formula, table
-from lampe.calibration import Preset, Priced
+from lampe.calibration import CalibratedPreset, Priced
 from lampe.methods import LampeConfig
 
 
-def sentence(preset: Preset) -> str:
+def sentence(preset: CalibratedPreset) -> str:
     """What the preset says, and why."""
     return f'<p class="sentence"><b>{mapping_formula(preset.config)}.</b> {escape(preset.why)}</p>'
 
@@ -25,7 +25,7 @@ def in_use(config: LampeConfig | None, name: str) -> str:
     )
 
 
-def chosen_table(preset: Preset) -> str:
+def chosen_table(preset: CalibratedPreset) -> str:
     """The best point of each length, and what each way to choose the mapping length costs there."""
     rows = ""
     residuals = preset.residuals
@@ -49,7 +49,7 @@ def _priced(one: Priced) -> str:
     return f"{cost} <small>(m = {one.mapping_length:,})</small>"
 
 
-def sweep_table(preset: Preset) -> str:
+def sweep_table(preset: CalibratedPreset) -> str:
     """Every point that was measured."""
     rows = ""
     for length, points in by_length(preset).items():
@@ -69,7 +69,7 @@ def sweep_table(preset: Preset) -> str:
     )
 
 
-def provenance(preset: Preset) -> str:
+def provenance(preset: CalibratedPreset) -> str:
     """What the sweep was made on, and how."""
     how, source, made = preset.how, preset.source, preset.made
     config = preset.config

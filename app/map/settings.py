@@ -11,9 +11,9 @@ import lampe
 from app.limits import MAX_MAP_LENGTH, whole_number
 from app.map.figures import BINS, Frame
 from lampe.errors import InputError
-from lampe.methods import METHODS, LampeConfig, Method, MethodError, ScaledSigmoid, method_class
+from lampe.methods import METHODS, Constant, LampeConfig, Method, MethodError, ScaledSigmoid, method_class
+from lampe.methods.lampe import rescaled
 from lampe.positions import PositionMap, plain_map
-from lampe.presets import rescaled
 
 MOST_BESIDE = 5
 CUSTOM = "custom"
@@ -122,8 +122,8 @@ class MapSettings:
         if name:
             return cls.of(name)
         view = cls(CUSTOM, window=config.window, head=config.head, tail=config.tail, scale=config.attention_scale)
-        if isinstance(config.mapping, int):
-            return replace(view, mapping=config.mapping)
+        if not isinstance(config.mapping, ScaledSigmoid):
+            return replace(view, mapping=config.mapping(config.window))
         return view if config.basis == "rescaled" else replace(view, curve=curve_text(config.mapping))
 
     @classmethod
@@ -164,7 +164,7 @@ class MapSettings:
         if self.model == CUSTOM and self.curve:
             base = replace(base, mapping=_curve(self.curve), basis="given")
         head, tail = (self.head, self.tail) if self.kind == "lampe" else (0, 0)
-        mapping = base.mapping if self.mapping is None else self.mapping
+        mapping = base.mapping if self.mapping is None else Constant(self.mapping)
         basis = base.basis if self.mapping is None else "given"
         return LampeConfig(base.window, head, tail, mapping, self.scale, basis=basis)
 
@@ -316,8 +316,8 @@ def check(config: LampeConfig, length: int, chosen: bool) -> None:
     InputError
     """
     curve = config.mapping
-    m = min(curve if isinstance(curve, int) else max(1, curve(length)), config.window)
-    if config.head + config.tail >= m and (chosen or isinstance(curve, int) or length > config.window):
+    m = min(max(1, curve(length)), config.window)
+    if config.head + config.tail >= m and (chosen or isinstance(curve, Constant) or length > config.window):
         raise InputError(
             f"Head + Tail ({config.head + config.tail:,}) must be less than the mapping length ({m:,}): no positions "
             "would be left for Middle. Make Head or Tail smaller, or the mapping length greater."

@@ -27,7 +27,7 @@ def map_sentence(position_map: PositionMap, config: LampeConfig, plain: bool = F
         if length > config.window:
             text += f" Positions beyond {config.window:,} were never seen in training."
         elif not plain:
-            asked = config.mapping if isinstance(config.mapping, int) else config.mapping(planned)
+            asked = config.mapping(planned)
             if asked >= planned:
                 text += f" The mapping length of {asked:,} is clamped to the input length."
             else:
@@ -113,16 +113,15 @@ def _mapping_formula(config: LampeConfig, length: int, plain: bool) -> tuple[str
     if plain:
         return "m = l", f"{length:,} positions: plain RoPE"
     curve, m = config.mapping, config.mapping_length(length)
-    if isinstance(curve, int):
-        asked, symbol, text = curve, "m fixed", f"{curve:,}"
+    asked = curve(length)
+    if not isinstance(curve, ScaledSigmoid):
+        symbol, text = "m fixed", f"{asked:,}"
+    elif curve.short_mapping is not None and length < curve.short_length:
+        symbol, text = f"m fixed below {curve.short_length:,} tokens", f"{asked:,}"
     else:
-        asked = curve(length)
-        if curve.short_mapping is not None and length < curve.short_length:
-            symbol, text = f"m fixed below {curve.short_length:,} tokens", f"{asked:,}"
-        else:
-            symbol, sign = "m = ⌊L / (1 + e^−(a·l + b))⌋", "−" if curve.intercept < 0 else "+"
-            exponent = f"{curve.slope:.10g}·{length:,} {sign} {abs(curve.intercept):.10g}"
-            text = f"⌊{curve.maximum:,.10g} / (1 + e^−({exponent}))⌋ = {asked:,}"
+        symbol, sign = "m = ⌊L / (1 + e^−(a·l + b))⌋", "−" if curve.intercept < 0 else "+"
+        exponent = f"{curve.slope:.10g}·{length:,} {sign} {abs(curve.intercept):.10g}"
+        text = f"⌊{curve.maximum:,.10g} / (1 + e^−({exponent}))⌋ = {asked:,}"
     if m < asked:
         limit = "the input length" if m == length else "the window"
         symbol, text = f"{symbol}, at most l and W₀", f"{text}, clamped to {limit}: {m:,}"

@@ -16,10 +16,10 @@ import lampe
 from app.settings import ModelChoice, Settings
 from lampe import LoadError, UnsupportedModelError
 from lampe.errors import InputError
+from lampe.families import family_config
 from lampe.methods import Method, method_class
 from lampe.models.load import DEFAULT_MODEL_NAME, Progress, load, load_config, load_tokenizer
 from lampe.models.memory import free_bytes, weight_bytes
-from lampe.presets import family_config
 
 _TOKENIZERS = 4  # stay in memory, some megabytes each
 

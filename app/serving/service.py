@@ -29,7 +29,7 @@ from lampe.inference.prefill import PromptReader
 from lampe.inference.prompt import build_prompt
 from lampe.methods import LampeConfig, Method, PaperLampe
 from lampe.models.memory import cache_bytes, free_bytes
-from lampe.needle import Cell, Haystack, Needles, Result, Straw
+from lampe.needle import Cell, Haystack, Needles, Result, TokenizedHaystack
 
 _NO_MEMORY = ("not enough memory", "out of memory", "can't allocate memory", "alloc_failed")
 _GETTING_READY = Update("Getting the model ready")
@@ -368,10 +368,10 @@ class ModelService:
         yield from self.fetch_tokenizer(chosen, stop)
         if stop.is_set():
             return
-        straw = Straw(haystack, self.tokenizer(chosen))
+        tokenized = TokenizedHaystack(haystack, self.tokenizer(chosen))
         make = partial(_hidden, own) if own else needle.prompt_of
         for cell in {cell.length: cell for cell in cells}.values():
-            make(straw, cell)  # what can't be made is refused before anything is run
+            make(tokenized, cell)  # what can't be made is refused before anything is run
         methods = self.methods_of(cells, chosen)
         with self._line.join() as ticket:
             ticket.seconds = partial(self.time_for, cells, chosen)
@@ -386,7 +386,7 @@ class ModelService:
                     update = Update("Reading", tokens, cell.length, "tokens", seconds_left=seconds, run_left=seconds)
                     tell(update)
 
-                for result in needle.run(loaded.model, straw, cells, methods, stop.is_set, reading, make):
+                for result in needle.run(loaded.model, tokenized, cells, methods, stop.is_set, reading, make):
                     tell(result)
 
             with _enough_memory(longest):
@@ -494,5 +494,5 @@ def _bytes_for(model: Any, tokens: int) -> int:
     return 2 * cache_bytes(model.config, tokens, model.dtype.itemsize)
 
 
-def _hidden(own: Needles, straw: Straw, cell: Cell) -> needle.Prompt:
-    return needle.hide(straw, own, cell.length, cell.depth, cell.rng())
+def _hidden(own: Needles, tokenized: TokenizedHaystack, cell: Cell) -> needle.NeedlePrompt:
+    return needle.hide(tokenized, own, cell.length, cell.depth, cell.rng())

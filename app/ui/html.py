@@ -106,8 +106,8 @@ def table(columns: Iterable[str], rows: str, caption: str = "") -> str:
 def mapping_formula(config: LampeConfig) -> str:
     """How a configuration chooses its mapping length."""
     mapping = config.mapping
-    if isinstance(mapping, int):
-        return f"m = {mapping:,} at every input length"
+    if not isinstance(mapping, ScaledSigmoid):
+        return f"m = {mapping(config.window):,} at every input length"
     return f"m(l) = {curve_formula(mapping)}"
 
 

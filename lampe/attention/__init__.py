@@ -6,8 +6,8 @@ that of one causal attention, and what a band's blocks compute beyond it. The ke
 of their scores; with it the pieces are merged into the softmax over all regions, and its weights are the share
 of attention that fell in each region (LaMPE, arXiv 2508.02308, section 3.3).
 
-Queries and keys come rotated to one position for each token, the resting map's, and each region turns them on
-by the difference. The resting map is that of the region with the most keys, so those are used as they lie in
-the cache: a decode step turns Head's and Tail's keys, however long the text is. (Where a cache outlives its
-plan, the longer plan's Middle has to be turned too.)
+Queries and keys come rotated to one position for each token, the resting map's, and each region rotates them
+further by the difference. The resting map is that of the region with the most keys, so those are used as they
+lie in the cache: a decode step rotates only Head's and Tail's keys, however long the text is. (Where a cache
+outlives its plan, the longer plan's Middle has to be rotated too.)
 """

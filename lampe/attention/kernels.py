@@ -126,4 +126,5 @@ def _capped_kernel(
 
 
 def capped(scores: Tensor, softcap: float | None) -> Tensor:
+    """The scores bent to stay within ± the cap, where there is one."""
     return scores if softcap is None else (scores / softcap).tanh() * softcap

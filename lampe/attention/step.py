@@ -21,9 +21,9 @@ Table = tuple[Tensor, Tensor]
 """Cosine and sine of a rotation, each of shape (1, tokens, rotary_dim)."""
 
 Tables = Callable[[Tensor], Table]
-"""By how many positions to turn on, shape (tokens,), negative too → cosine and sine for that, float32 at least."""
+"""By how many positions to rotate further, shape (tokens,), also negative → cosine and sine, float32 at least."""
 
-_ROWS = 1024  # tokens turned at once
+_ROWS = 1024  # tokens rotated at once
 
 
 def resting_map(position_map: PositionMap) -> Any:
@@ -38,7 +38,7 @@ def _length(span: tuple[int, int]) -> int:
 
 @dataclass(frozen=True)
 class _RegionStep:
-    """One region's share of a forward pass: its tiles, and how its queries and keys are turned (None: not at all)."""
+    """One region's share of a forward pass: its tiles, and the tables that rotate queries and keys further, or None."""
 
     number: int
     tiles: tuple[Tile, ...]
@@ -59,7 +59,7 @@ class Step:
     first, stop : int
         The queries of this pass, as token indices; keys 0 … stop − 1 are at hand.
     tables : Tables
-        The model's cosine and sine for turning on by given positions.
+        The model's cosine and sine for rotating further by given positions.
     device : torch.device
     """
 
@@ -71,13 +71,13 @@ class Step:
         # Of the regions whose keys lie ready in the cache, the one with the most.
         ready = [region for region in position_map.regions if region.key_map == resting]
         home = max(ready, key=lambda region: _length(region.key_span(stop - 1)), default=position_map.regions[0])
-        # A lone query is turned once, to where the resting keys want it; the other regions' keys make up for it.
+        # A lone query is rotated once, for the home region's resting keys; the other regions' keys make up for it.
         lone = stop - first == 1
 
-        def turn(there: Any, here: Any, index: Tensor) -> Table | None:
+        def further(there: Any, here: Any, index: Tensor) -> Table | None:
             return None if there == here else tables(there(index) - here(index))
 
-        self.query_table = turn(home.query_map, resting, torch.arange(first, stop, device=device)) if lone else None
+        self.query_table = further(home.query_map, resting, torch.arange(first, stop, device=device)) if lone else None
         for number, region in enumerate(position_map.regions):
             parts = tuple(tiles(region, first, stop, device.type))
             if not parts:
@@ -86,13 +86,13 @@ class Step:
             key = slice(min(t.key[0] for t in parts), max(t.key[1] for t in parts))
             i = torch.arange(query.start, query.stop, device=device)
             j = torch.arange(key.start, key.stop, device=device)
-            query_table = None if lone else turn(region.query_map, resting, i)
+            query_table = None if lone else further(region.query_map, resting, i)
             if lone and region is not home:
                 key_table: Table | None = tables(
                     region.key_map(j) - resting(j) + home.query_map(i) - region.query_map(i)
                 )
             else:
-                key_table = turn(region.key_map, resting, j)
+                key_table = further(region.key_map, resting, j)
             self.regions.append(_RegionStep(number, parts, query, key, query_table, key_table))
         # One region in one tile: the kernel call of the unpatched model, and of plain RoPE the same bits.
         self._alone = None
@@ -125,7 +125,7 @@ class Step:
             Log-sum-exp of the last query's scores in each region, −inf where it has no key.
         """
         if self.query_table is not None:
-            query = _turned(query, self.query_table, rotate)
+            query = _rotated_further(query, self.query_table, rotate)
         if self._alone is not None:
             out, lse = attend_tile(query, key, value, self._alone, scaling, softcap, fold=False)
             return out.to(query.dtype), lse.select(2, -1).unsqueeze(0)
@@ -134,9 +134,9 @@ class Step:
             q = query[:, :, step.query.start - self.first : step.query.stop - self.first]
             k, v = key[:, :, step.key], value[:, :, step.key]
             if step.query_table is not None:
-                q = _turned(q, step.query_table, rotate)
+                q = _rotated_further(q, step.query_table, rotate)
             if step.key_table is not None:
-                k = _turned(k, step.key_table, rotate)
+                k = _rotated_further(k, step.key_table, rotate)
             for tile in step.tiles:
                 in_q = slice(tile.query[0] - step.query.start, tile.query[1] - step.query.start)
                 in_k = slice(tile.key[0] - step.key.start, tile.key[1] - step.key.start)
@@ -158,7 +158,7 @@ class Step:
         batch, heads, _, dim = query.shape
         last = query[:, :, -1:]
         if self.query_table is not None:
-            last = _turned(last, self.query_table, rotate)
+            last = _rotated_further(last, self.query_table, rotate)
         exact = merging_dtype(query)
         scores = torch.full((batch, heads, self.stop), -torch.inf, dtype=exact, device=query.device)
         for step in self.regions:
@@ -167,9 +167,11 @@ class Step:
                 continue
             q, k = last, key[:, :, first:stop]
             if step.query_table is not None:
-                q = _turned(q, _part(step.query_table, slice(-1, None)), rotate)
+                q = _rotated_further(q, _part(step.query_table, slice(-1, None)), rotate)
             if step.key_table is not None:
-                k = _turned(k, _part(step.key_table, slice(first - step.key.start, stop - step.key.start)), rotate)
+                k = _rotated_further(
+                    k, _part(step.key_table, slice(first - step.key.start, stop - step.key.start)), rotate
+                )
             found = q.reshape(batch, k.shape[1], -1, dim).to(exact) @ k.to(exact).transpose(2, 3) * scaling
             scores[:, :, first:stop] = capped(found, softcap).reshape(batch, heads, -1)
         return scores.softmax(-1)
@@ -180,11 +182,11 @@ def _part(table: Table, tokens: slice) -> Table:
     return cos[:, tokens], sin[:, tokens]
 
 
-def _turned(x: Tensor, table: Table, rotate: Rotate) -> Tensor:
+def _rotated_further(x: Tensor, table: Table, rotate: Rotate) -> Tensor:
     # Rounded once, at the end. A part at a time, because what is in between would be several times as large as x.
-    turned = torch.empty_like(x)
+    rotated = torch.empty_like(x)
     for rows in range(0, x.shape[2], _ROWS):
         part = slice(rows, rows + _ROWS)
         # A model spread over several GPUs has its layers elsewhere than its rotary embedding.
-        turned[:, :, part] = rotate(x[:, :, part], *(t.to(x.device) for t in _part(table, part)))
-    return turned
+        rotated[:, :, part] = rotate(x[:, :, part], *(t.to(x.device) for t in _part(table, part)))
+    return rotated

@@ -16,9 +16,9 @@ from lampe.calibration.sweep import Sweep
 from lampe.calibration.text import library_docstrings
 from lampe.methods import LampeConfig
 from lampe.models.weights import weight_bits, weights_hash
-from lampe.needle import Haystack, Straw
+from lampe.needle import Haystack, TokenizedHaystack
 
-Report = Callable[[Row | None, float, float], None]
+SweepCallback = Callable[[Row | None, float, float], None]
 """Told the row that came last (None at first), the work done, and the work left."""
 
 
@@ -33,14 +33,14 @@ def calibrate(
     name: str | None = None,
     out: str | os.PathLike[str] | None = None,
     rows: str | os.PathLike[str] | None = None,
-    progress: Report = lambda row, done, left: None,
+    progress: SweepCallback = lambda row, done, left: None,
     **settings: Any,
 ) -> LampeConfig:
     """Find the mapping lengths that suit a model, as LaMPE does (arXiv 2508.02308, section 3.2), or by needles.
 
     At each input length mapping lengths are tried; the curve m(l) = L / (1 + e^−(a·l + b)) is fitted to the best ones.
-    Where the curve costs no less than the best constant, the result has that. Each window is read
-    once at each point, for its loss and for its needles.
+    Where the curve costs no less than the best constant, the result has that constant. Each window is read once at each
+    point, for its loss and for its needles.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def calibrate(
         The preset's file, and that of the sweep: a row of JSON for each evaluation, appended as it ends. Rows that are
         there already aren't measured again.
     progress : callable
-        See `Report`.
+        See `SweepCallback`.
     **settings
         `weight`, `windows`, `needles`, `seed`, `steps`, `refine`: see `Sweep`.
 
@@ -78,26 +78,26 @@ def calibrate(
     base = base or LampeConfig.for_model(model)
     lengths = default_lengths(base.window) if lengths is None else tuple(lengths)
     check_lengths(lengths)
-    straw = Straw(text or library_docstrings(), tokenizer)
-    sweep = Sweep(base, lengths, len(straw.ids), objective, **settings)
-    source = source_of(model, straw, name)
-    found = keep_measuring(model, straw, sweep, source, Path(rows) if rows else None, progress)
+    tokenized = TokenizedHaystack(text or library_docstrings(), tokenizer)
+    sweep = Sweep(base, lengths, len(tokenized.ids), objective, **settings)
+    source = source_of(model, tokenized, name)
+    found = keep_measuring(model, tokenized, sweep, source, Path(rows) if rows else None, progress)
     preset = make_preset(sweep, found, source)
     if out:
         write_preset(preset, Path(out))
     return preset.config
 
 
-def source_of(model: Any, straw: Straw, name: str | None = None) -> Source:
+def source_of(model: Any, tokenized: TokenizedHaystack, name: str | None = None) -> Source:
     """What a sweep with this model and text is measured on."""
     loaded_as = str(model.config.name_or_path)
     folder = Path(loaded_as)
-    name = name or (folder.name if folder.is_dir() else loaded_as)  # where it lies on this computer is nobody's concern
-    return Source(name, weight_bits(model), weights_hash(model), straw.haystack.name)
+    name = name or (folder.name if folder.is_dir() else loaded_as)  # where the folder lies belongs in no file
+    return Source(name, weight_bits(model), weights_hash(model), tokenized.haystack.name)
 
 
 def keep_measuring(
-    model: Any, straw: Straw, sweep: Sweep, source: Source, path: Path | None, progress: Report
+    model: Any, tokenized: TokenizedHaystack, sweep: Sweep, source: Source, path: Path | None, progress: SweepCallback
 ) -> list[Row]:
     """Measure what a sweep file doesn't have yet, and append each row as it comes.
 
@@ -117,7 +117,7 @@ def keep_measuring(
     progress(None, done, sweep.work_left(rows))
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
-    for row in sweep.run(model, straw, tuple(rows)):
+    for row in sweep.run(model, tokenized, tuple(rows)):
         rows.append(row)
         if path:
             write_row(path, row, asdict(source))

@@ -7,26 +7,25 @@ same as in a sweep, so that a method costs as many reads here as LaMPE does ther
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from lampe.calibration.measure import Outcome, read_window, text_of
 from lampe.calibration.points import CalibrationError
-from lampe.methods import Method, method_class
-from lampe.needle import Straw
+from lampe.files import Count, Size, append_line, checked, method_of, read_lines
+from lampe.methods import Method
+from lampe.needle import TokenizedHaystack
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One thing to be measured: a window's loss, or one of the needles hidden in it, read by a method.
+class Asked:
+    """What is read and asked, whichever method reads it: a window's loss, or one of the needles hidden in it.
 
     Parameters
     ----------
-    method : Method
     length : int
         In tokens.
     text_window : int
@@ -39,22 +38,39 @@ class Trial:
         Of the needles.
     """
 
+    length: Size
+    text_window: Count
+    hidden: Count
+    asked: Count | None
+    seed: Count
+
+
+@dataclass(frozen=True)
+class Trial(Asked):
+    """One thing to be measured: what `Asked` says, read by a method; its fields are those of `Asked`, and `method`."""
+
     method: Method
-    length: int
-    text_window: int
-    hidden: int
-    asked: int | None
-    seed: int
 
 
 @dataclass(frozen=True)
 class TrialRow(Outcome, Trial):
-    """What came of a trial; its fields are those of `Trial` and of `Outcome`."""
+    """What came of a trial; its fields are those of `Trial` and of `Outcome`.
+
+    Raises
+    ------
+    ValueError
+        If it isn't what was tried.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.asked is None) != (self.loss is not None):
+            raise ValueError("a row holds a loss, or the needle that was asked for")
 
     @property
     def trial(self) -> Trial:
         """What it came of."""
-        return Trial(**{field.name: getattr(self, field.name) for field in fields(Trial)})
+        return Trial(self.length, self.text_window, self.hidden, self.asked, self.seed, self.method)
 
 
 def trials(method: Method, lengths: Iterable[int], windows: int, needles: int, seed: int) -> list[Trial]:
@@ -70,14 +86,16 @@ def trials(method: Method, lengths: Iterable[int], windows: int, needles: int, s
     seed : int
     """
     return [
-        Trial(method, length, window, needles, asked, seed)
+        Trial(length, window, needles, asked, seed, method)
         for window in range(windows)
         for length in lengths
         for asked in (None, *range(needles))
     ]
 
 
-def run_trials(model: Any, straw: Straw, wanted: Sequence[Trial], kept: Iterable[TrialRow] = ()) -> Iterator[TrialRow]:
+def run_trials(
+    model: Any, tokenized: TokenizedHaystack, wanted: Sequence[Trial], kept: Iterable[TrialRow] = ()
+) -> Iterator[TrialRow]:
     """Measure what isn't kept; the first windows of all methods come before their second ones.
 
     Methods that map a length alike, as many do within the window, share what was measured of one of them.
@@ -86,7 +104,7 @@ def run_trials(model: Any, straw: Straw, wanted: Sequence[Trial], kept: Iterable
     ----------
     model : transformers model
         Not patched.
-    straw : Straw
+    tokenized : TokenizedHaystack
         The text.
     wanted : sequence of Trial
     kept : iterable of TrialRow
@@ -102,10 +120,10 @@ def run_trials(model: Any, straw: Straw, wanted: Sequence[Trial], kept: Iterable
         some = [one for one in some if _runs_as(one) not in known]
         if not some:
             continue
-        text = text_of(straw, length, window, hidden, seed)
-        outcomes = read_window(model, straw.tokenizer, method, text, [one.asked for one in some])
+        text = text_of(tokenized, length, window, hidden, seed)
+        outcomes = read_window(model, tokenized.tokenizer, method, text, [one.asked for one in some])
         for trial, outcome in zip(some, outcomes, strict=True):
-            row = TrialRow(**{name: getattr(trial, name) for name in _TRIAL}, **asdict(outcome))
+            row = TrialRow(**vars(trial), **vars(outcome))
             known[_runs_as(trial)] = row
             yield row
 
@@ -118,7 +136,7 @@ def _runs_as(trial: Trial) -> tuple[Any, ...]:
 
 
 def cost(rows: Iterable[TrialRow]) -> float:
-    """What tuning makes as small as can be: as `Measured.cost` for "both", with equal weights, the mean over lengths.
+    """What tuning minimises: as `Measured.cost` for "both" with equal weights, the mean over lengths.
 
     Raises
     ------
@@ -159,10 +177,8 @@ def tuned(method: Method, rows: Iterable[TrialRow]) -> Method:
 
 def write_trial(path: Path, row: TrialRow, source: dict[str, Any]) -> None:
     """Append a row to a file of JSON lines, and what it was measured on."""
-    values = {name: getattr(row, name) for name in (*_TRIAL, *_OUTCOME)}
-    given = {**values, "method": row.method.key, "settings": row.method.settings(), **source}
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(given) + "\n")
+    values = {name: getattr(row, name) for kind in (Asked, Outcome) for name in kind.__dataclass_fields__}
+    append_line(path, {"method": row.method.key, **values, "settings": row.method.settings(), **source})
 
 
 def read_trials(path: Path, source: dict[str, Any]) -> list[TrialRow]:
@@ -175,26 +191,9 @@ def read_trials(path: Path, source: dict[str, Any]) -> list[TrialRow]:
     """
     if not path.exists():
         return []
-    found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            given = json.loads(line)
-            method = method_class(given["method"]).from_settings(given["settings"])
-            values = {name: given[name] for name in (*_TRIAL[1:], *_OUTCOME)}
-            row = TrialRow(method, **values)
-            if any(not isinstance(values[name], int) for name in ("length", "text_window", "hidden", "seed", "tokens")):
-                raise TypeError("a count is no whole number")
-            if (row.asked is None) != (row.loss is not None) or (row.asked is None) == (row.log_likelihood is not None):
-                raise ValueError("a row holds a loss, or whether a needle was found and its log-likelihood")
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise CalibrationError(
-                f"Line {number} of {path.name} is no row of a comparison ({error!r:.120}). Remove that line, or name "
-                "another file; the other lines are used as they are."
-            ) from error
-        if source.items() <= given.items():
-            found.append(row)
-    return found
 
+    def made(given: dict[str, Any]) -> TrialRow:
+        return TrialRow(**vars(checked(Asked, given)), **vars(checked(Outcome, given)), method=method_of(given))
 
-_TRIAL = tuple(field.name for field in fields(Trial))
-_OUTCOME = tuple(field.name for field in fields(Outcome))
+    rows = read_lines(path, made, "row of a comparison", CalibrationError)
+    return [row for row, given in rows if source.items() <= given.items()]

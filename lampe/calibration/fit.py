@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from lampe.calibration.points import CalibrationError, check_lengths
-from lampe.methods import LampeConfig, ScaledSigmoid
+from lampe.files import Size
+from lampe.methods import Constant, LampeConfig, ScaledSigmoid
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,9 @@ class Costs:
     costs: tuple[float, ...]
 
     def at(self, mapping_length: float) -> float | None:
-        """The cost of any mapping length, by straight lines over ln m; beyond those tried, that of the nearest one.
+        """The cost of any mapping length, by straight lines over ln m; below those tried, that of the smallest.
 
-        None for one greater than the window at a length beyond it, which wasn't tried: plain RoPE gone too far.
+        None above those tried, which end with the window or the length: what more would cost isn't known.
         """
         if mapping_length > self.mapping_lengths[-1]:
             return None
@@ -61,8 +62,8 @@ class Best:
         Whether m = l, no mapping, was best: a curve that passes above is as good, since m is never more than l.
     """
 
-    length: int
-    mapping_length: int
+    length: Size
+    mapping_length: Size
     cost: float
     sharpness: float
     at_least: bool
@@ -162,8 +163,8 @@ class Priced:
         None where nothing like it was tried.
     """
 
-    length: int
-    mapping_length: int
+    length: Size
+    mapping_length: Size
     cost: float | None
 
 
@@ -185,4 +186,4 @@ def best_constant(base: LampeConfig, sweep: Sequence[Costs]) -> int:
     Between two that were tried, the cost is a straight line over ln m: so the least one was tried.
     """
     tried = sorted({m for costs in sweep for m in costs.mapping_lengths})
-    return min(tried, key=lambda m: mean_cost(price(replace(base, mapping=m), sweep)))
+    return min(tried, key=lambda m: mean_cost(price(replace(base, mapping=Constant(m)), sweep)))

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 
 from lampe.calibration.points import CalibrationError, Evaluation, window_end
+from lampe.files import Count
 from lampe.inference.prefill import PromptReader
 from lampe.inference.prompt import ANSWER_PREFIX, around, encode
 from lampe.methods import Method, Rope
 from lampe.models.memory import cache_bytes, free_bytes
-from lampe.needle import TASKS, Needles, Prompt, Straw, hide_all
+from lampe.needle import TASKS, NeedlePrompt, Needles, TokenizedHaystack, hide_all
 from lampe.patching.patch import applied
 
 LAST = 512
@@ -38,13 +39,25 @@ class Outcome:
     tokens : int
         Tokens that were scored.
     seconds : float
+
+    Raises
+    ------
+    ValueError
+        If it is neither a loss nor a needle.
     """
 
     loss: float | None = None
     found: bool | None = None
     log_likelihood: float | None = None
-    tokens: int = 0
+    tokens: Count = 0
     seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        given = (self.loss is not None, self.found is not None, self.log_likelihood is not None)
+        if given not in ((True, False, False), (False, True, True)):
+            raise ValueError("a row holds a loss, or whether a needle was found and its log-likelihood")
+        if (self.log_likelihood or 0) > 0:
+            raise ValueError("a log-likelihood must be at most 0")
 
 
 @dataclass(frozen=True)
@@ -54,15 +67,13 @@ class Row(Outcome, Evaluation):
     Raises
     ------
     ValueError
-        If it is neither a loss nor a needle.
+        If it isn't what was evaluated.
     """
 
     def __post_init__(self) -> None:
-        given = (self.loss is not None, self.found is not None, self.log_likelihood is not None)
-        if (self.kind, given) not in (("loss", (True, False, False)), ("needle", (False, True, True))):
-            raise ValueError("a row holds a loss, or whether a needle was found and its log-likelihood")
-        if (self.log_likelihood or 0) > 0:
-            raise ValueError("a log-likelihood must be at most 0")
+        super().__post_init__()
+        if (self.kind == "loss") != (self.loss is not None):
+            raise ValueError("a row of a loss holds a loss, and a row of a needle holds none")
 
     @property
     def evaluation(self) -> Evaluation:
@@ -70,14 +81,14 @@ class Row(Outcome, Evaluation):
         return Evaluation(**{name: getattr(self, name) for name in Evaluation.__dataclass_fields__})
 
 
-def evaluate(model: Any, straw: Straw, wanted: Iterable[Evaluation], window: int) -> Iterator[Row]:
+def evaluate(model: Any, tokenized: TokenizedHaystack, wanted: Iterable[Evaluation], window: int) -> Iterator[Row]:
     """Measure one evaluation after the other; those of one window that follow each other share its read.
 
     Parameters
     ----------
     model : transformers model
         Not patched.
-    straw : Straw
+    tokenized : TokenizedHaystack
         The text that windows are cut from, and needles hidden in.
     wanted : iterable of Evaluation
     window : int
@@ -86,9 +97,9 @@ def evaluate(model: Any, straw: Straw, wanted: Iterable[Evaluation], window: int
     for reading, group in itertools.groupby(wanted, key=lambda evaluation: evaluation.reading):
         plain = reading.mapping_length >= reading.length
         method = Rope(window) if plain else reading.config(window)
-        text = text_of(straw, reading.length, reading.text_window, reading.hidden, reading.seed)
+        text = text_of(tokenized, reading.length, reading.text_window, reading.hidden, reading.seed)
         evaluations = list(group)
-        outcomes = read_window(model, straw.tokenizer, method, text, [one.asked for one in evaluations])
+        outcomes = read_window(model, tokenized.tokenizer, method, text, [one.asked for one in evaluations])
         for evaluation, outcome in zip(evaluations, outcomes, strict=True):
             yield Row(**asdict(evaluation), **asdict(outcome))
 
@@ -134,27 +145,27 @@ class Text:
     ----------
     length : int
         That it is planned for, in tokens.
-    prompts : list of Prompt
+    prompts : list of NeedlePrompt
         One for each needle, alike up to the question; or the window alone.
     scored : list of int
-        The window's last tokens, by their place in the prompts, but for those of needles: their loss is taken.
+        The tokens whose loss is taken, by their place in the prompts: the window's last ones, without those of needles.
     """
 
     length: int
-    prompts: list[Prompt]
+    prompts: list[NeedlePrompt]
     scored: list[int]
 
 
-def text_of(straw: Straw, length: int, text_window: int, hidden: int, seed: int) -> Text:
+def text_of(tokenized: TokenizedHaystack, length: int, text_window: int, hidden: int, seed: int) -> Text:
     """A window's prompts, asked as the page asks; no key and no number is there twice. See `Evaluation`."""
-    stop, tokenizer = window_end(text_window, len(straw.ids)), straw.tokenizer
+    stop, tokenizer = window_end(text_window, len(tokenized.ids)), tokenized.tokenizer
     if not hidden:
         before = tokenizer.encode("")  # what the tokenizer begins a text with
-        ids = [*before, *straw.window(stop, length - len(before)).ids]
-        prompts, last = [Prompt(ids, Needles((), "", "", ()), (), False)], len(ids)
+        ids = [*before, *tokenized.window(stop, length - len(before)).ids]
+        prompts, last = [NeedlePrompt(ids, Needles((), "", "", ()), (), False)], len(ids)
     else:
         rng = random.Random(f"{seed} {length} {text_window} {hidden}")
-        prompts = hide_all(straw, needles_alike(straw, hidden, rng), length, stop)
+        prompts = hide_all(tokenized, needles_alike(tokenized, hidden, rng), length, stop)
         after = around(tokenizer, prompts[0].needles.question, prompts[0].needles.prefix)[1]
         last = len(prompts[0].ids) - len(after)
     needles = {token for prompt in prompts for span in prompt.spans for token in range(*span)}
@@ -162,13 +173,13 @@ def text_of(straw: Straw, length: int, text_window: int, hidden: int, seed: int)
     return Text(length, prompts, [token for token in range(first, last) if token not in needles])
 
 
-def needles_alike(straw: Straw, count: int, rng: random.Random) -> list[Needles]:
+def needles_alike(tokenized: TokenizedHaystack, count: int, rng: random.Random) -> list[Needles]:
     """Needles whose questions have as many tokens as the first one's: their prompts then end at the same token."""
     drawn: list[Needles] = []
-    seen, wanted = straw.haystack.text, 0
+    seen, wanted = tokenized.haystack.text, 0
     while len(drawn) < count:
         one = replace(TASKS["single"].draw(rng, unlike=seen), prefix=ANSWER_PREFIX)
-        tokens = len(encode(straw.tokenizer, f" {one.question}"))
+        tokens = len(encode(tokenized.tokenizer, f" {one.question}"))
         if tokens == (wanted := wanted or tokens):
             drawn.append(one)
             seen += one.sentences[0]
@@ -186,7 +197,7 @@ def mean_loss(reader: PromptReader, scored: Sequence[int]) -> float:
 
 
 def answer_tokens(tokenizer: Any, needles: Needles) -> tuple[list[int], int]:
-    """The sentence that answers after the prompt's prefix; how many of its tokens, the last, are the number."""
+    """The tokens of the sentence that answers, after the prompt's prefix; how many, the last, are the number."""
     asked, (value,), fact = needles.prefix, needles.expected, needles.sentences[0].removesuffix(".")
     sentence = encode(tokenizer, f"{asked} {fact[0].lower()}{fact[1:]}")[len(encode(tokenizer, asked)) :]
     return sentence, len(encode(tokenizer, f" {value}"))

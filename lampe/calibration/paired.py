@@ -9,7 +9,7 @@ import numpy as np
 
 from lampe.calibration.comparing import TrialRow
 from lampe.calibration.measure import Row
-from lampe.calibration.points import Point
+from lampe.calibration.points import SweepPoint
 
 _RESAMPLES = 10_000
 
@@ -72,7 +72,7 @@ def compare(one: Iterable[Row | TrialRow], other: Iterable[Row | TrialRow], what
 
 def differences(rows: Iterable[Row]) -> str:
     """Each point of a sweep against the one of its length that isn't mapped, or else the first, as a table of text."""
-    points: dict[int, dict[Point, list[Row]]] = {}
+    points: dict[int, dict[SweepPoint, list[Row]]] = {}
     for row in rows:
         points.setdefault(row.length, {}).setdefault(row.evaluation.point, []).append(row)
     lines = []

@@ -6,9 +6,11 @@ import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from typing import Literal
 
 from lampe.errors import InputError
-from lampe.methods import LampeConfig
+from lampe.files import Count, Size
+from lampe.methods import Constant, LampeConfig
 
 
 class CalibrationError(InputError):
@@ -16,7 +18,7 @@ class CalibrationError(InputError):
 
 
 @dataclass(frozen=True)
-class Point:
+class SweepPoint:
     """An input length and the way it is mapped.
 
     Parameters
@@ -30,19 +32,19 @@ class Point:
     attention_scale : float
     """
 
-    length: int
-    mapping_length: int
-    head: int
-    tail: int
+    length: Size
+    mapping_length: Size
+    head: Count
+    tail: Count
     attention_scale: float = 1.0
 
     def config(self, window: int) -> LampeConfig:
         """The same for `lampe.patch`."""
-        return LampeConfig(window, self.head, self.tail, self.mapping_length, self.attention_scale)
+        return LampeConfig(window, self.head, self.tail, Constant(self.mapping_length), self.attention_scale)
 
 
 @dataclass(frozen=True)
-class Evaluation(Point):
+class Evaluation(SweepPoint):
     """One thing to be measured at a point: the loss on a window of the text, or one needle hidden in it.
 
     Parameters
@@ -59,16 +61,16 @@ class Evaluation(Point):
         Of the needles.
     """
 
-    kind: str = "loss"
-    text_window: int = 0
-    hidden: int = 0
-    asked: int | None = None
-    seed: int = 0
+    kind: Literal["loss", "needle"] = "loss"
+    text_window: Count = 0
+    hidden: Count = 0
+    asked: Count | None = None
+    seed: Count = 0
 
     @property
-    def point(self) -> Point:
+    def point(self) -> SweepPoint:
         """The point that this belongs to."""
-        return Point(self.length, self.mapping_length, self.head, self.tail, self.attention_scale)
+        return SweepPoint(self.length, self.mapping_length, self.head, self.tail, self.attention_scale)
 
     @property
     def reading(self) -> Evaluation:
@@ -112,12 +114,12 @@ def default_lengths(window: int) -> tuple[int, ...]:
 OBJECTIVES = ("perplexity", "needle", "both")
 
 
-def evaluations(point: Point, objective: str, windows: int, needles: int, seed: int) -> list[Evaluation]:
+def evaluations(point: SweepPoint, objective: str, windows: int, needles: int, seed: int) -> list[Evaluation]:
     """All that is measured at a point, in the order in which it is read: each window is read once.
 
     Parameters
     ----------
-    point : Point
+    point : SweepPoint
     objective : str
         One of `OBJECTIVES`.
     windows, needles, seed : int

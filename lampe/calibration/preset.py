@@ -11,18 +11,18 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import torch
 
-from lampe.calibration.checked import Kind, checked
 from lampe.calibration.fit import Best, Costs, Priced, best_constant, best_of, fit_curve, mean_cost, price, residual
 from lampe.calibration.measure import Row
 from lampe.calibration.points import CalibrationError
 from lampe.calibration.rows import Measured
 from lampe.calibration.sweep import Sweep
-from lampe.methods import LampeConfig, ScaledSigmoid
-from lampe.presets import rescaled
+from lampe.files import GREATEST, REFUSALS, Count, Size, Words, checked, decoded, reason
+from lampe.methods import Constant, LampeConfig, ScaledSigmoid, rescaled
 
 FORMAT = "LaMPE preset 1"
 MOST_BYTES = 4 * 2**20
@@ -44,22 +44,22 @@ class Source:
         The text's name, with its hash.
     """
 
-    model: str
-    bits: int
-    weights: str
-    text: str
+    model: Words
+    bits: Count
+    weights: Words
+    text: Words
 
 
 @dataclass(frozen=True)
 class Made:
     """When, where and with what a preset was made."""
 
-    date: str
-    machine: str
-    python: str
-    torch: str
-    transformers: str
-    lampe: str
+    date: Words
+    machine: Words
+    python: Words
+    torch: Words
+    transformers: Words
+    lampe: Words
 
     @classmethod
     def now(cls) -> Made:
@@ -83,17 +83,17 @@ class Made:
 class How:
     """How a sweep was made: see `Sweep`."""
 
-    objective: str
+    objective: Words
     weight: float
-    windows: int
-    needles: int
-    seed: int
-    steps: int
-    refine: int
+    windows: Count
+    needles: Count
+    seed: Count
+    steps: Count
+    refine: Count
 
 
 @dataclass(frozen=True)
-class Preset:
+class CalibratedPreset:
     """A calibration's result.
 
     Parameters
@@ -119,14 +119,14 @@ class Preset:
     """
 
     config: LampeConfig
-    why: str
+    why: Words
     curve: ScaledSigmoid
-    constant: int
-    points: tuple[Best, ...]
+    constant: Size
+    points: Annotated[tuple[Best, ...], msgspec.Meta(min_length=1)]
     curve_costs: tuple[Priced, ...]
     constant_costs: tuple[Priced, ...]
     llama3_costs: tuple[Priced, ...]
-    measured: tuple[Measured, ...]
+    measured: Annotated[tuple[Measured, ...], msgspec.Meta(min_length=1)]
     how: How
     source: Source
     made: Made
@@ -136,7 +136,7 @@ class Preset:
         """The ways to choose the mapping length that were compared, one of which is `config`."""
         return {
             "fitted curve": replace(self.config, mapping=self.curve),
-            "best constant": replace(self.config, mapping=self.constant),
+            "best constant": replace(self.config, mapping=Constant(self.constant)),
             "Llama-3's curve, rescaled": replace(self.config, mapping=rescaled(self.config.window).mapping),
         }
 
@@ -146,7 +146,7 @@ class Preset:
         return [residual(point, self.curve) for point in self.points]
 
 
-def make_preset(sweep: Sweep, rows: Iterable[Row], source: Source) -> Preset:
+def make_preset(sweep: Sweep, rows: Iterable[Row], source: Source) -> CalibratedPreset:
     """Fit a curve to a sweep that is complete, and compare it with the best constant.
 
     Raises
@@ -158,7 +158,7 @@ def make_preset(sweep: Sweep, rows: Iterable[Row], source: Source) -> Preset:
     how = How(**{name: getattr(sweep, name) for name in How.__dataclass_fields__})
     costs = []
     for length in sweep.lengths:
-        # What a longer input costs unmapped is shown, but no mapping length comes to it.
+        # The cost of a longer input unmapped is shown, but it is no mapping length that can be chosen.
         here = [one for one in measured if one.length == length and one.mapping_length <= sweep.base.window]
         tried = {one.mapping_length: one.cost(how.objective, how.weight) for one in here}
         costs.append(Costs(length, tuple(tried), tuple(tried.values())))
@@ -168,7 +168,7 @@ def make_preset(sweep: Sweep, rows: Iterable[Row], source: Source) -> Preset:
     curve = fit_curve(points, base.window, least)
     fitted = replace(base, mapping=curve)
     best = best_constant(base, costs)
-    constant = replace(base, mapping=best)
+    constant = replace(base, mapping=Constant(best))
     curve_costs, constant_costs = price(fitted, costs), price(constant, costs)
     llama3_costs = price(replace(base, mapping=rescaled(base.window).mapping), costs)
     better = mean_cost(curve_costs) < mean_cost(constant_costs)  # one that is as good says no more
@@ -188,7 +188,7 @@ def make_preset(sweep: Sweep, rows: Iterable[Row], source: Source) -> Preset:
             " The curve falls: longer inputs were best with smaller mapping lengths. Beyond about "
             f"{round(max(end, 0), -2):,.0f} tokens it would map nothing."
         )
-    return Preset(
+    return CalibratedPreset(
         config=fitted if better else constant,
         why=why,
         curve=curve,
@@ -204,7 +204,7 @@ def make_preset(sweep: Sweep, rows: Iterable[Row], source: Source) -> Preset:
     )
 
 
-def report(preset: Preset) -> str:
+def report(preset: CalibratedPreset) -> str:
     """The points, the curve and the comparison as text."""
     lines = [
         f"{'tokens':>8}  {'best m':>7}  {'sharpness':>9}  {'used m':>7}  {'residual':>8}   "
@@ -230,9 +230,10 @@ def report(preset: Preset) -> str:
     return "\n".join(lines)
 
 
-def write_preset(preset: Preset, path: Path) -> None:
+def write_preset(preset: CalibratedPreset, path: Path) -> None:
     """Keep a preset in a file of JSON, a line for each point."""
-    given = {"format": FORMAT, **asdict(preset), "residuals": preset.residuals}
+    config = preset.config.settings() | {"basis": preset.config.basis}
+    given = {"format": FORMAT, **asdict(preset), "config": config, "residuals": preset.residuals}
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [f" {json.dumps(name)}: {_lines(value)}" for name, value in given.items()]
     path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
@@ -244,7 +245,7 @@ def _lines(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def read_preset(path: str | os.PathLike[str]) -> Preset:
+def read_preset(path: str | os.PathLike[str]) -> CalibratedPreset:
     """A preset from its file, checked: anybody may have written it.
 
     Raises
@@ -258,18 +259,40 @@ def read_preset(path: str | os.PathLike[str]) -> Preset:
     if path.stat().st_size > MOST_BYTES:
         raise CalibrationError(f"{path.name} is no preset: it has more than {MOST_BYTES // 2**20} MB.")
     try:
-        given = json.loads(path.read_bytes())
-        if not isinstance(given, dict) or given.get("format") != FORMAT:
+        given = decoded(path.read_bytes())
+        if given.get("format") != FORMAT:
             raise CalibrationError(
                 f"{path.name} is no preset file: it doesn't begin with the format {FORMAT!r}. One is made by "
                 "`python -m lampe calibrate`."
             )
-        return _preset(given)
+        if isinstance(config := given.get("config"), dict):
+            config.setdefault("basis", "measured")  # the first files had none
+        preset = checked(CalibratedPreset, given)
+        _check(preset)
     except CalibrationError:
         raise
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        what = f"{error.args[0]} is missing" if isinstance(error, KeyError) else f"{error}"
-        raise CalibrationError(f"The preset {path.name} is broken: {what:.200}. Calibrate the model again.") from error
+    except REFUSALS as error:
+        raise CalibrationError(
+            f"The preset {path.name} is broken: {reason(error)}. Calibrate the model again."
+        ) from error
+    return preset
+
+
+def _check(preset: CalibratedPreset) -> None:
+    """Refuse what can't be used or drawn, with a ValueError."""
+    config = preset.config
+    greatest = config.mapping.bound(config.window)
+    if config.window > GREATEST:
+        raise ValueError(f"the window has at most {GREATEST:,} tokens")
+    if config.head + config.tail >= greatest:
+        raise ValueError(
+            f"Head and Tail ({config.head} and {config.tail}) leave nothing to map in {greatest} positions"
+        )
+    for one in preset.measured:
+        one.cost(preset.how.objective, preset.how.weight)
+    for costs in (preset.curve_costs, preset.constant_costs, preset.llama3_costs):
+        if [one.length for one in costs] != [point.length for point in preset.points]:
+            raise ValueError("its costs are of other lengths than its points")
 
 
 def load_preset(path: str | os.PathLike[str]) -> LampeConfig:
@@ -288,59 +311,3 @@ def load_preset(path: str | os.PathLike[str]) -> LampeConfig:
         If it can't be read.
     """
     return read_preset(path).config
-
-
-def _preset(given: dict[str, Any]) -> Preset:
-    points = _all(Best, given["points"])
-    chosen = checked(_Chosen, given)
-    if not chosen.constant:
-        raise ValueError("constant must be at least 1")
-    if not (points and given["measured"]):
-        raise ValueError("it has no points")
-    preset = Preset(
-        config=_config(given["config"]),
-        why=chosen.why,
-        curve=checked(ScaledSigmoid, given["curve"]),
-        constant=chosen.constant,
-        points=points,
-        curve_costs=_all(Priced, given["curve_costs"]),
-        constant_costs=_all(Priced, given["constant_costs"]),
-        llama3_costs=_all(Priced, given["llama3_costs"]),
-        measured=_all(Measured, given["measured"]),
-        how=checked(How, given["how"]),
-        source=checked(Source, given["source"]),
-        made=checked(Made, given["made"]),
-    )
-    for one in preset.measured:
-        one.cost(preset.how.objective, preset.how.weight)  # refuses what can't be drawn
-    for costs in (preset.curve_costs, preset.constant_costs, preset.llama3_costs):
-        if [one.length for one in costs] != [point.length for point in points]:
-            raise ValueError("its costs are of other lengths than its points")
-    return preset
-
-
-@dataclass(frozen=True)
-class _Chosen:
-    why: str
-    constant: int
-
-
-def _all(kind: type[Kind], given: Any) -> tuple[Kind, ...]:
-    if not isinstance(given, list):
-        raise TypeError(f"{given!r:.40} is no list")
-    return tuple(checked(kind, one) for one in given)
-
-
-def _config(given: Any) -> LampeConfig:
-    if not isinstance(given, dict):
-        raise TypeError("config is no object")
-    mapping = given["mapping"]
-    if isinstance(mapping, dict):
-        mapping = checked(ScaledSigmoid, mapping)
-    config = checked(LampeConfig, {"basis": "measured", **given, "mapping": mapping})  # the first files had no basis
-    greatest = config.window if isinstance(mapping, ScaledSigmoid) else config.mapping_length(config.window)
-    if config.head + config.tail >= greatest:
-        raise ValueError(
-            f"Head and Tail ({config.head} and {config.tail}) leave nothing to map in {greatest} positions"
-        )
-    return config

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from lampe.calibration.checked import checked
 from lampe.calibration.measure import Row
-from lampe.calibration.points import CalibrationError, Point
+from lampe.calibration.points import CalibrationError, SweepPoint
+from lampe.files import Count, append_line, checked, read_lines
 
 
 def write_row(path: Path, row: Row, source: dict[str, Any]) -> None:
     """Append a row, and what it was measured on."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({**asdict(row), **source}) + "\n")
+    append_line(path, {**asdict(row), **source})
 
 
 def read_rows(path: Path, source: dict[str, Any]) -> list[Row]:
@@ -30,29 +29,12 @@ def read_rows(path: Path, source: dict[str, Any]) -> list[Row]:
     """
     if not path.exists():
         return []
-    found = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    except UnicodeDecodeError:
-        raise CalibrationError(f"{path.name} is no sweep file: it isn't text in UTF-8. Name another file.") from None
-    for number, line in enumerate(lines, 1):
-        try:
-            if not line.endswith("\n"):
-                raise ValueError("it ends before its end")
-            given = json.loads(line)
-            row = checked(Row, given)
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise CalibrationError(
-                f"Line {number} of {path.name} is no row of a sweep ({error!r:.120}). Remove that line, or name "
-                "another file; the other lines are used as they are."
-            ) from error
-        if source.items() <= given.items():
-            found.append(row)
-    return found
+    rows = read_lines(path, partial(checked, Row), "row of a sweep", CalibrationError)
+    return [row for row, given in rows if source.items() <= given.items()]
 
 
 @dataclass(frozen=True)
-class Measured(Point):
+class Measured(SweepPoint):
     """The rows of a point, put together.
 
     Parameters
@@ -72,8 +54,8 @@ class Measured(Point):
     loss: float | None = None
     found: float | None = None
     log_likelihood: float | None = None
-    windows: int = 0
-    needles: int = 0
+    windows: Count = 0
+    needles: Count = 0
 
     def __post_init__(self) -> None:
         measured = (self.loss is not None, self.found is not None, self.log_likelihood is not None)
@@ -85,12 +67,12 @@ class Measured(Point):
             raise ValueError("found must be a share, and a log-likelihood at most 0")
 
     @property
-    def point(self) -> Point:
+    def point(self) -> SweepPoint:
         """Which point it is."""
-        return Point(self.length, self.mapping_length, self.head, self.tail, self.attention_scale)
+        return SweepPoint(self.length, self.mapping_length, self.head, self.tail, self.attention_scale)
 
     def cost(self, objective: str, weight: float) -> float:
-        """What is to be as small as can be.
+        """What calibration minimises.
 
         With N = −`log_likelihood` and n = `needles`:
 
@@ -116,7 +98,7 @@ class Measured(Point):
 
 def put_together(rows: Iterable[Row]) -> list[Measured]:
     """The rows of each point as one, sorted by length and mapping length; a row that is there twice counts once."""
-    points: dict[Point, list[Row]] = {}
+    points: dict[SweepPoint, list[Row]] = {}
     for row in {row.evaluation: row for row in rows}.values():
         points.setdefault(row.point, []).append(row)
     found = []

@@ -11,7 +11,7 @@ from lampe.calibration.points import (
     OBJECTIVES,
     CalibrationError,
     Evaluation,
-    Point,
+    SweepPoint,
     coarse_mappings,
     evaluations,
     refined_mappings,
@@ -19,7 +19,7 @@ from lampe.calibration.points import (
 )
 from lampe.calibration.rows import Measured, put_together
 from lampe.methods import LampeConfig
-from lampe.needle import Straw
+from lampe.needle import TokenizedHaystack
 
 SWEPT = ("head", "tail", "attention_scale")
 
@@ -43,7 +43,7 @@ class Sweep:
     windows, needles : int
         Windows of the text for each point, and needles that are hidden together in each.
     seed : int
-        The needles' chance.
+        Of the needles.
     steps, refine : int
         See `coarse_mappings`; and how often the neighbourhood of the best is refined.
     over : str or None
@@ -72,7 +72,7 @@ class Sweep:
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
             raise CalibrationError(f"The objective is one of {', '.join(OBJECTIVES)}, not {self.objective!r}.")
-        if not 0 <= self.weight <= 1:  # not a number neither
+        if not 0 <= self.weight <= 1:  # nor NaN
             raise CalibrationError(f"The needles' weight is from 0 to 1, not {self.weight}.")
         for name, least in (("windows", 1), ("needles", 1), ("steps", 2), ("refine", 0), ("seed", 0)):
             if getattr(self, name) < least:
@@ -93,10 +93,10 @@ class Sweep:
                 "or shorter lengths."
             )
 
-    def _first_points(self, length: int) -> list[Point]:
+    def _first_points(self, length: int) -> list[SweepPoint]:
         """What a length is tried with before anything is known about it."""
         base = self.base
-        point = Point(length, base.mapping_length(length), base.head, base.tail, base.attention_scale)
+        point = SweepPoint(length, base.mapping_length(length), base.head, base.tail, base.attention_scale)
         if self.over is not None:
             kind = float if self.over == "attention_scale" else int
             swept: list[dict[str, Any]] = [{self.over: kind(value)} for value in self.values]
@@ -104,11 +104,11 @@ class Sweep:
         mappings = coarse_mappings(length, base.window, base.head, base.tail, self.steps)
         return [replace(point, mapping_length=m) for m in mappings]
 
-    def _evaluations(self, point: Point) -> list[Evaluation]:
+    def _evaluations(self, point: SweepPoint) -> list[Evaluation]:
         return evaluations(point, self.objective, self.windows, self.needles, self.seed)
 
-    def _at(self, length: int, done: dict[Evaluation, Row]) -> tuple[list[Point], int]:
-        """The points of a length as far as the results at hand tell, and how many refinements are still to be told."""
+    def _at(self, length: int, done: dict[Evaluation, Row]) -> tuple[list[SweepPoint], int]:
+        """The points of a length as far as the results at hand tell, and how many refinements await results."""
         points = self._first_points(length)
         for told in range(0 if self.over else self.refine):
             if any(evaluation not in done for point in points for evaluation in self._evaluations(point)):
@@ -117,7 +117,7 @@ class Sweep:
             points += [replace(points[0], mapping_length=m) for m in refined_mappings(costs)]
         return points, 0
 
-    def _measured(self, points: list[Point], done: dict[Evaluation, Row]) -> list[Measured]:
+    def _measured(self, points: list[SweepPoint], done: dict[Evaluation, Row]) -> list[Measured]:
         return put_together(done[e] for point in points for e in self._evaluations(point) if e in done)
 
     def missing(self, length: int, rows: Iterable[Row]) -> list[Evaluation]:
@@ -150,22 +150,22 @@ class Sweep:
         """What the rows of this sweep come to, for each point of which there is any; other rows don't count."""
         return put_together(self.own(rows))
 
-    def run(self, model: Any, straw: Straw, kept: Iterable[Row] = ()) -> Iterator[Row]:
+    def run(self, model: Any, tokenized: TokenizedHaystack, kept: Iterable[Row] = ()) -> Iterator[Row]:
         """Measure what is missing: all points in one window, then in the next, the short lengths first.
 
-        So a sweep that was stopped has measured all points about as well.
+        So a sweep that was stopped has measured all points about equally well.
 
         Parameters
         ----------
         model : transformers model
             Not patched.
-        straw : Straw
+        tokenized : TokenizedHaystack
             The text, of `text_tokens` tokens.
         kept : iterable of Row
             What was measured before.
         """
         rows = list(kept)
         while missing := [one for length in self.lengths for one in self.missing(length, rows)]:
-            for row in evaluate(model, straw, sorted(missing, key=lambda one: one.text_window), self.base.window):
+            for row in evaluate(model, tokenized, sorted(missing, key=lambda one: one.text_window), self.base.window):
                 rows.append(row)
                 yield row

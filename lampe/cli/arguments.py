@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lampe.methods import Method, MethodError, method_class
+from lampe.files import REFUSALS, decoded, method_of, reason
+from lampe.methods import Method, MethodError
 from lampe.needle import HAYSTACKS, Haystack, NeedleError
 
 
@@ -40,11 +40,10 @@ def read_settings(path: Path) -> Method:
         If the file has none.
     """
     try:
-        given = json.loads(path.read_text(encoding="utf-8"))
-        return method_class(given["method"]).from_settings(given["settings"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        return method_of(decoded(path.read_bytes()))
+    except REFUSALS as error:
         raise MethodError(
-            f"{path.name} has no settings of a method ({error!s:.200}). `lampe tune` writes such files."
+            f"{path.name} has no settings of a method ({reason(error)}). `lampe tune` writes such files."
         ) from error
 
 

@@ -28,7 +28,7 @@ from lampe.calibration import (
 from lampe.cli.arguments import add_model, list_of, text_named
 from lampe.methods import LampeConfig
 from lampe.models.load import DEFAULT_MODEL_NAME, load
-from lampe.needle import Straw
+from lampe.needle import TokenizedHaystack
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +43,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         ("weight", float, "the needles' weight in both, 0 to 1"),
         ("windows", int, "windows of the text for each point"),
         ("needles", int, "needles hidden together in each window, at as many depths"),
-        ("seed", int, "the needles' chance"),
+        ("seed", int, "seed of the needles"),
         ("steps", int, "mapping lengths from an eighth of the window to the window"),
         ("refine", int, "how often the best one's neighbourhood is refined"),
     ):
@@ -66,13 +66,13 @@ def run(given: argparse.Namespace) -> int:
         check_lengths(given.lengths)  # before a model is loaded
     text = text_named(given.text, {"docstrings": library_docstrings})
     model, tokenizer = load(given.model, bits=given.bits)
-    straw = Straw(text, tokenizer)
+    tokenized = TokenizedHaystack(text, tokenizer)
     chosen = {name: getattr(given, name) for name in SWEPT if getattr(given, name) is not None}
     base = replace(LampeConfig.for_model(model), **chosen)
     sweep = Sweep(
         base=base,
         lengths=default_lengths(base.window) if given.lengths is None else tuple(given.lengths),
-        text_tokens=len(straw.ids),
+        text_tokens=len(tokenized.ids),
         objective=given.objective,
         weight=given.weight,
         windows=given.windows,
@@ -83,7 +83,7 @@ def run(given: argparse.Namespace) -> int:
         over=given.sweep_over,
         values=tuple(given.values),
     )
-    source = source_of(model, straw, given.model or DEFAULT_MODEL_NAME)
+    source = source_of(model, tokenized, given.model or DEFAULT_MODEL_NAME)
     path = given.sweep or given.out.with_suffix(".jsonl")
     with tqdm(bar_format="{l_bar}{bar}| {elapsed}, {remaining} left{postfix}") as bar:
 
@@ -95,7 +95,7 @@ def run(given: argparse.Namespace) -> int:
                 bar.set_postfix_str(f"{row.length:,} tokens, m = {row.mapping_length:,}: {result}")
 
         try:
-            rows = keep_measuring(model, straw, sweep, source, path, show)
+            rows = keep_measuring(model, tokenized, sweep, source, path, show)
         except KeyboardInterrupt:
             bar.close()
             print(f"Stopped. What was measured is kept in {path}; the same command goes on.", file=sys.stderr)

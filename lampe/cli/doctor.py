@@ -20,7 +20,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     add_model(parser, positional=True)
     parser.add_argument("--config-only", action="store_true", help="read its config alone, and try a narrow copy of it")
-    parser.add_argument("--length", type=int, help="tokens that the memory is told for (default: twice the window)")
+    parser.add_argument("--length", type=int, help="tokens that the memory is stated for (default: twice the window)")
     parser.add_argument("--families", action="store_true", help="a table of all families that transformers has")
     parser.set_defaults(run=run)
 

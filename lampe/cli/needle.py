@@ -13,7 +13,7 @@ from lampe.calibration import load_preset
 from lampe.cli.arguments import add_model, list_of, read_settings, text_named
 from lampe.methods import METHODS, Method, methods_for
 from lampe.models.load import DEFAULT_MODEL_NAME, load, load_config
-from lampe.needle import HAYSTACKS, TASKS, Straw, grid, read_rows, row_of, summary
+from lampe.needle import HAYSTACKS, TASKS, TokenizedHaystack, grid, read_rows, row_of, summary
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +59,7 @@ def run(given: argparse.Namespace) -> int:
     missing = [cell for cell in cells if cell not in done]
     if missing:
         model, tokenizer = load(given.model, bits=given.bits)
-        straw = Straw(haystack, tokenizer)
+        tokenized = TokenizedHaystack(haystack, tokenizer)
         given.out.parent.mkdir(parents=True, exist_ok=True)
         with (
             given.out.open("a", encoding="utf-8") as file,
@@ -70,7 +70,7 @@ def run(given: argparse.Namespace) -> int:
             ) as bar,
         ):
             try:
-                for result in needle.run(model, straw, missing, preset):
+                for result in needle.run(model, tokenized, missing, preset):
                     file.write(row_of(result, ran_with))
                     file.flush()
                     kept.append(result)

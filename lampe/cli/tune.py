@@ -16,7 +16,7 @@ from lampe.calibration.measure import check_memory
 from lampe.cli.arguments import add_model, list_of, text_named
 from lampe.methods import METHODS, method_class
 from lampe.models.load import DEFAULT_MODEL_NAME, load
-from lampe.needle import Straw
+from lampe.needle import TokenizedHaystack
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -44,8 +44,8 @@ def run(given: argparse.Namespace) -> int:
     method = kind.for_model(model)
     lengths = given.lengths or [method.window, method.window * 3 // 2]
     check_memory(model, lengths)
-    straw = Straw(text, tokenizer)
-    source = asdict(source_of(model, straw, given.model or DEFAULT_MODEL_NAME))
+    tokenized = TokenizedHaystack(text, tokenizer)
+    source = asdict(source_of(model, tokenized, given.model or DEFAULT_MODEL_NAME))
     path = given.rows or given.out.with_suffix(".jsonl")
     path.parent.mkdir(parents=True, exist_ok=True)
     candidates = method.candidates()
@@ -53,7 +53,7 @@ def run(given: argparse.Namespace) -> int:
     rows = {row.trial: row for row in read_trials(path, source)}
     with tqdm(total=len(wanted), initial=sum(one in rows for one in wanted), unit="row") as bar:
         try:
-            for row in run_trials(model, straw, wanted, rows.values()):
+            for row in run_trials(model, tokenized, wanted, rows.values()):
                 rows[row.trial] = row
                 write_trial(path, row, source)
                 bar.update()

@@ -1,7 +1,7 @@
 """The methods, each a frozen dataclass of its settings; `METHODS` is the only list of them.
 
-To add one: a file here with a class of `Method`, and a line in `METHODS`. It then runs through the tests, and is to be
-had by its key wherever methods are chosen.
+To add one: a file here with a class of `Method`, and a line in `METHODS`. It then runs through the tests, and can
+be chosen by its key wherever methods are.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from typing import Any
 
 from lampe.methods.ablations import FixedLampe, HeadlessLampe, TaillessLampe, UniformLampe
 from lampe.methods.compositions import LampeNtk, LampeYarn
+from lampe.methods.curves import Constant, Curve, ScaledSigmoid, curve_of
 from lampe.methods.dca import DualChunk
 from lampe.methods.frequencies import DynamicNtk, Ntk, PositionInterpolation, Yarn
 from lampe.methods.jetlong import JetLong
-from lampe.methods.lampe import BASES, LampeConfig, PaperLampe, ReleasedLampe, ScaledSigmoid
+from lampe.methods.lampe import BASES, PRESETS, LampeConfig, rescaled
 from lampe.methods.method import Frequencies, Method, MethodError
+from lampe.methods.published import REFERENCE_ATTENTION_SCALE, PaperLampe, ReleasedLampe
 from lampe.methods.rerope import LeakyReRope, ReRope
 from lampe.methods.rope import Rope
 from lampe.methods.selfextend import SelfExtend
@@ -111,6 +113,10 @@ def position_map(method: Method, length: int, end: int | None = None) -> Positio
 __all__ = [
     "BASES",
     "METHODS",
+    "PRESETS",
+    "REFERENCE_ATTENTION_SCALE",
+    "Constant",
+    "Curve",
     "Frequencies",
     "LampeConfig",
     "Method",
@@ -119,8 +125,10 @@ __all__ = [
     "ReleasedLampe",
     "Rope",
     "ScaledSigmoid",
+    "curve_of",
     "method_class",
     "methods_for",
     "position_map",
     "registry",
+    "rescaled",
 ]

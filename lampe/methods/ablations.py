@@ -6,6 +6,7 @@ from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
+from lampe.methods.curves import Constant
 from lampe.methods.lampe import LampeConfig
 
 
@@ -36,12 +37,12 @@ class FixedLampe(_Ablation):
 
     @classmethod
     def _without(cls, config: LampeConfig) -> LampeConfig:
-        return replace(config, mapping=max(1, 3 * config.window // 4))
+        return replace(config, mapping=Constant(max(1, 3 * config.window // 4)))
 
 
 @dataclass(frozen=True)
 class UniformLampe(_Ablation):
-    """Multi-grained positions off: one region, compressed alike. The fields are those of `LampeConfig`."""
+    """Multi-grained positions off: one region, compressed uniformly. The fields are those of `LampeConfig`."""
 
     key: ClassVar[str] = "lampe-uniform"
     title: ClassVar[str] = "LaMPE, one uniform region"

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
+from lampe.methods.curves import Constant
 from lampe.methods.lampe import LampeConfig
 from lampe.methods.method import Frequencies, Method, MethodError
 from lampe.positions import PositionMap
@@ -13,7 +14,7 @@ from lampe.positions import PositionMap
 
 @dataclass(frozen=True)
 class _LampeOver(Method):
-    """LaMPE in a model whose frequencies are slowed for a part of what the input exceeds the window by.
+    """LaMPE over slowed frequencies: each takes over a part of the stretch from the window to the input length.
 
     Beyond the window the frequencies take ``f = (l/W₀)^share``, and LaMPE treats the model as one with the window
     f·W₀, whose mapping lengths are f times as long. Within the window it is LaMPE alone.
@@ -74,8 +75,9 @@ class _LampeOver(Method):
     def position_map(self, length: int, end: int | None = None) -> PositionMap:
         stretch = self.stretch(length)
         window = int(self.window * stretch)
-        mapping = self.lampe.mapping_length(max(1, int(length / stretch)))
-        return replace(self.lampe, window=window, mapping=max(1, int(mapping * stretch))).position_map(length, end)
+        m = self.lampe.mapping_length(max(1, int(length / stretch)))
+        mapping = Constant(max(1, int(m * stretch)))
+        return replace(self.lampe, window=window, mapping=mapping).position_map(length, end)
 
     def frequencies(self, length: int) -> Frequencies | None:
         stretch = self.stretch(length)

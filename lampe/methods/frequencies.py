@@ -82,7 +82,7 @@ class Yarn(_Slowed):
 
 @dataclass(frozen=True)
 class Ntk(_Slowed):
-    """RoPE's base times ``α^(D/(D−2))``, with which the slowest of the D dimensions turns α times as slowly.
+    """RoPE's base times ``α^(D/(D−2))``, with which the slowest of the D dimensions rotates α times as slowly.
 
     Parameters
     ----------

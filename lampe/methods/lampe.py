@@ -10,54 +10,10 @@ import operator
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, ClassVar, Self
 
+from lampe.families import family_of, measured_on, window_of
+from lampe.methods.curves import Constant, Curve, ScaledSigmoid, curve_of
 from lampe.methods.method import Method, MethodError, checked_end
 from lampe.positions import IndexMap, PositionMap, Region, Role, plain_map
-
-
-@dataclass(frozen=True)
-class ScaledSigmoid:
-    """Mapping length as a function of input length: ``m(l) = ⌊maximum / (1 + e^−(slope·l + intercept))⌋``.
-
-    Parameters
-    ----------
-    maximum : float
-        Greatest mapping length L, in positions (paper: three quarters of the window).
-    slope, intercept : float
-        a (per token) and b of the fitted curve.
-    short_length : int
-        Inputs of fewer tokens than this take `short_mapping` instead of the curve.
-    short_mapping : int or None
-        The constant for short inputs; None uses the curve everywhere.
-
-    Raises
-    ------
-    ValueError
-        If a number is not finite, or `maximum` or `short_mapping` is not positive.
-    """
-
-    maximum: float
-    slope: float
-    intercept: float
-    short_length: int = 0
-    short_mapping: int | None = None
-
-    def __post_init__(self) -> None:
-        if not all(math.isfinite(x) for x in (self.maximum, self.slope, self.intercept)):
-            raise MethodError("A scaled sigmoid needs finite numbers for maximum, slope and intercept.")
-        if self.maximum < 1:
-            raise MethodError(f"The greatest mapping length must be at least 1 position, not {self.maximum:g}.")
-        if self.short_mapping is not None and self.short_mapping < 1:
-            raise MethodError(f"The short mapping length must be at least 1 position, not {self.short_mapping}.")
-
-    def __call__(self, length: int) -> int:
-        """The mapping length, in positions, for `length` input tokens."""
-        if self.short_mapping is not None and length < self.short_length:
-            return self.short_mapping
-        x = self.slope * length + self.intercept
-        # Both branches are the same function; each is written so that its exponential can't overflow.
-        share = 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
-        return math.floor(self.maximum * share)
-
 
 BASES = {
     "measured": "measured on this model",
@@ -78,8 +34,8 @@ class LampeConfig(Method):
         W₀, the pretraining window in tokens, before any scaling of RoPE. No mapping length exceeds it.
     head, tail : int
         s₁ and s₂, in tokens. The paper finds s₁ from W₀/16 to W₀/8 and s₂ from 8 to 1024 good.
-    mapping : ScaledSigmoid or int
-        The mapping length as a function of the input length, or a fixed one, in positions.
+    mapping : Curve
+        The mapping length as a function of the input length. A whole number becomes a `Constant`.
     attention_scale : float
         Factor on the attention logits. 1 is the paper's text; the authors' scripts use
         `REFERENCE_ATTENTION_SCALE`.
@@ -100,26 +56,24 @@ class LampeConfig(Method):
 
     head: int
     tail: int
-    mapping: ScaledSigmoid | int
+    mapping: Curve
     attention_scale: float = 1.0
     basis: str = field(default="given", kw_only=True, compare=False)
 
     def __post_init__(self) -> None:
-        for name in ("window", "head", "tail", "mapping"):
+        for name in ("window", "head", "tail"):
             value = getattr(self, name)
-            if not isinstance(value, ScaledSigmoid):
-                try:
-                    object.__setattr__(self, name, operator.index(value))  # numpy's integers become Python's
-                except TypeError:
-                    raise TypeError(f"{name} must be a whole number, not {value!r}.") from None
+            try:
+                object.__setattr__(self, name, operator.index(value))  # numpy's integers become Python's
+            except TypeError:
+                raise TypeError(f"{name} must be a whole number, not {value!r}.") from None
+        object.__setattr__(self, "mapping", curve_of(self.mapping))
         if self.basis not in BASES:
             raise MethodError(f"What a mapping rests on is one of {', '.join(BASES)}, not {self.basis!r:.40}.")
         if self.window < 1:
             raise MethodError(f"The window must be at least 1 token, not {self.window}.")
         if self.head < 0 or self.tail < 0:
             raise MethodError(f"Head ({self.head}) and Tail ({self.tail}) can't be negative.")
-        if isinstance(self.mapping, int) and self.mapping < 1:
-            raise MethodError(f"The mapping length must be at least 1 position, not {self.mapping}.")
         if not (math.isfinite(self.attention_scale) and self.attention_scale > 0):
             raise MethodError(f"The attention scale must be a positive number, not {self.attention_scale}.")
 
@@ -129,9 +83,7 @@ class LampeConfig(Method):
 
     @classmethod
     def for_window(cls, window: int) -> Self:
-        """Llama-3's published curve stretched to another window, for a model that nobody has calibrated."""
-        from lampe.presets import rescaled  # presets are values of this class
-
+        """Llama-3's published curve rescaled to another window, for a model that nobody has calibrated."""
         return cls.like(rescaled(window))
 
     @classmethod
@@ -147,9 +99,11 @@ class LampeConfig(Method):
         ValueError
             If the config doesn't say how long the pretraining window is.
         """
-        from lampe.presets import config_for
-
-        return cls.like(config_for(model_or_config))
+        family = family_of(model_or_config)
+        if family is None:
+            return cls.like(rescaled(window_of(model_or_config)))
+        basis = "measured" if measured_on(family, model_or_config) else "family"
+        return cls.like(replace(PRESETS[family], basis=basis))
 
     @classmethod
     def like(cls, other: Method) -> Self:
@@ -157,18 +111,9 @@ class LampeConfig(Method):
         return cls(**{field.name: getattr(other, field.name) for field in fields(other)})
 
     def settings(self) -> dict[str, Any]:
-        given = asdict(self)
+        given = asdict(self) | {"mapping": self.mapping.settings()}
         del given["basis"]
         return given
-
-    @classmethod
-    def from_settings(cls, given: Any) -> Self:
-        if isinstance(given, dict) and isinstance(given.get("mapping"), dict):
-            try:
-                given = {**given, "mapping": ScaledSigmoid(**given["mapping"])}
-            except TypeError as error:
-                raise MethodError(f"These aren't settings of a scaled sigmoid: {error}.") from error
-        return super().from_settings(given)
 
     def candidates(self) -> list[Method]:
         """Constant mapping lengths, from an eighth of the window to all of it; `calibrate` fits a curve."""
@@ -231,54 +176,44 @@ class LampeConfig(Method):
 
     def mapping_length(self, length: int) -> int:
         """The mapping length m for an input length, clamped to it and to the window; in positions."""
-        curve = self.mapping
-        return min(curve if isinstance(curve, int) else curve(length), length, self.window)
+        return min(self.mapping(length), length, self.window)
 
 
-@dataclass(frozen=True)
-class PaperLampe(LampeConfig):
-    """LaMPE with the published curve of a model's family, or else Llama-3's stretched to its window.
+# The fits are those of the authors' code (`remap_uselen`), with its head and tail of 512 and 200 tokens.
+_LLAMA3 = ScaledSigmoid(6204.409324666837, 0.00010493097327094324, -2.466638011138158, 8192, 1536)
 
-    The fields are those of `LampeConfig`.
+PRESETS: dict[str, LampeConfig] = {
+    "llama2": LampeConfig(
+        4096, 512, 200, ScaledSigmoid(2489.1055552214357, 8.673006440952035e-05, -0.648012322406978, 8192, 1536)
+    ),
+    "llama3": LampeConfig(8192, 512, 200, _LLAMA3),
+    "mistral": LampeConfig(32768, 512, 200, replace(_LLAMA3, maximum=24576)),
+    "llama3.1": LampeConfig(
+        131072, 512, 200, ScaledSigmoid(82358.52413056031, 4.505261149632588e-05, -2.788576860718702)
+    ),
+    # Our sweep in assets/smollm2.json: this constant cost less than the fitted curve.
+    "smollm2": LampeConfig(8192, 512, 200, Constant(6654)),
+}
+"""The configurations published for families of models, and ours; `lampe.families` tells which a model is of."""
+
+
+def rescaled(window: int, short: bool = False) -> LampeConfig:
+    """Llama-3's curve rescaled to another window, for a model that nobody has calibrated.
+
+    Parameters
+    ----------
+    window : int
+        W₀ in tokens. The greatest mapping length is three quarters of it, the slope goes with 1/W₀, and Head
+        and Tail keep the share of the window they have in Llama-3's preset (1/16 and about 1/41).
+    short : bool
+        Whether inputs shorter than the window take one mapping length, as in the authors' code.
     """
-
-    key: ClassVar[str] = "lampe-paper"
-    title: ClassVar[str] = "LaMPE, as published"
-
-    @classmethod
-    def for_model(cls, model_or_config: Any) -> Self:
-        from lampe.presets import published
-
-        config = published(model_or_config)
-        assert isinstance(config.mapping, ScaledSigmoid)
-        return cls.like(replace(config, mapping=replace(config.mapping, short_length=0, short_mapping=None)))
-
-
-@dataclass(frozen=True)
-class ReleasedLampe(LampeConfig):
-    """LaMPE as its authors' scripts run it: sharper logits, and one mapping length for all short inputs.
-
-    The fields are those of `LampeConfig`.
-    """
-
-    key: ClassVar[str] = "lampe-released"
-    title: ClassVar[str] = "LaMPE, as released"
-    source: ClassVar[str] = "github.com/scar-on/LaMPE"
-
-    @classmethod
-    def for_window(cls, window: int) -> Self:
-        from lampe.presets import rescaled
-
-        return cls._released(rescaled(window, short=True))
-
-    @classmethod
-    def for_model(cls, model_or_config: Any) -> Self:
-        from lampe.presets import published
-
-        return cls._released(published(model_or_config, short=True))
-
-    @classmethod
-    def _released(cls, config: LampeConfig) -> Self:
-        from lampe.presets import REFERENCE_ATTENTION_SCALE
-
-        return cls.like(replace(config, attention_scale=REFERENCE_ATTENTION_SCALE))
+    base = PRESETS["llama3"]
+    scale = window / base.window
+    # A window of one token still holds one position.
+    curve = ScaledSigmoid(max(1.0, 0.75 * window), _LLAMA3.slope / scale, _LLAMA3.intercept)
+    if short and _LLAMA3.short_mapping:
+        least = max(1, round(_LLAMA3.short_mapping * scale))
+        curve = replace(curve, short_length=round(_LLAMA3.short_length * scale), short_mapping=least)
+    # Rounded down: in a window of a few tokens the mapping length is then still more than both.
+    return LampeConfig(window, int(base.head * scale), int(base.tail * scale), curve, basis="rescaled")

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Self
 
 from lampe.errors import InputError
+from lampe.families import window_of
 from lampe.positions import PositionMap, Region, plain_map
 
 
@@ -92,8 +93,6 @@ class Method(ABC):
         ValueError
             If the config doesn't say how long the pretraining window is.
         """
-        from lampe.presets import window_of  # presets are values of these classes
-
         return cls.for_window(window_of(model_or_config))
 
     @property
@@ -156,7 +155,7 @@ class Method(ABC):
         return None
 
     def candidates(self) -> list[Method]:
-        """Settings worth trying where the method is tuned, these among them; those alone where there are no others."""
+        """Settings worth trying where the method is tuned: these, and others if it has any."""
         return [self]
 
     def beyond(self, length: int) -> str:
@@ -168,7 +167,7 @@ class Method(ABC):
     # What the methods share
 
     def _with(self, **values: Iterable[Any]) -> list[Method]:
-        """These settings, and all combinations of the values, but for impossible ones."""
+        """These settings, and all combinations of the values that are possible."""
         found: list[Method] = [self]
         for chosen in itertools.product(*values.values()):
             with contextlib.suppress(ValueError):

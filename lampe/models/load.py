@@ -17,17 +17,9 @@ from huggingface_hub import HfApi
 from huggingface_hub import errors as hub
 from huggingface_hub.utils import validate_repo_id
 
-from lampe.errors import InputError
-from lampe.models.embedded import (
-    DEFAULT_MODEL_NAME,
-    NO_SPACE,
-    LoadError,
-    Progress,
-    Report,
-    first_line,
-    prepare_default,
-    quiet,
-)
+from lampe.errors import InputError, first_line
+from lampe.models.embedded import DEFAULT_MODEL_NAME, NO_SPACE, LoadError, prepare_default
+from lampe.models.progress import Progress, ProgressCallback, quiet
 
 _SHARED_HIDDEN_SIZE = 2048
 """From this hidden size on, a model's matrices are quantised by all threads."""
@@ -38,7 +30,7 @@ def load(
     bits: int = 4,
     device: str | torch.device | None = None,
     *,
-    progress: Report | None = None,
+    progress: ProgressCallback | None = None,
 ) -> tuple[Any, Any]:
     """A model in evaluation mode, and its tokenizer.
 
@@ -52,7 +44,7 @@ def load(
     device : str, torch.device or None
         "cpu", "cuda" or "cuda:n"; None takes the GPU when there is one.
     progress : callable or None
-        Called with a `Progress` now and then, from this thread. What it raises ends the load.
+        See `lampe.models.progress.ProgressCallback`.
 
     Returns
     -------
@@ -110,7 +102,7 @@ def load(
         return model.eval(), tokenizer
 
 
-def load_tokenizer(model_id: str | os.PathLike[str] | None = None, *, progress: Report | None = None) -> Any:
+def load_tokenizer(model_id: str | os.PathLike[str] | None = None, *, progress: ProgressCallback | None = None) -> Any:
     """The tokenizer alone; no weights are read into memory. Parameters and errors as in `load`."""
     name, source = _find(model_id, progress)
     with _explained(name):
@@ -127,7 +119,9 @@ def load_config(model_id: str | os.PathLike[str] | None = None) -> Any:
 # Where models are found
 
 
-def _find(model_id: str | os.PathLike[str] | None, progress: Report | None = None) -> tuple[str, dict[str, Any]]:
+def _find(
+    model_id: str | os.PathLike[str] | None, progress: ProgressCallback | None = None
+) -> tuple[str, dict[str, Any]]:
     """A model's name for people, and what transformers' `from_pretrained` is to be asked for."""
 
     def source(location: str | Path, online: bool = False) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def narrow_model(config: Any) -> Any:
     ValueError
         If it would still be large: then the family's sizes have names of their own.
     Exception
-        Whatever its modelling code raises, where the sizes hang together in another way.
+        Whatever its modelling code raises, where its sizes depend on each other in another way.
     """
     small = narrow_config(config)
     with torch.device("meta"):

@@ -6,8 +6,8 @@ prompt on any machine; the language reference is the Python version's own. The k
 (arXiv 2404.06654), the sentences are ours.
 """
 
-from lampe.needle.cells import Cell, Prompt, grid, hide, hide_all, prompt_of
-from lampe.needle.haystacks import HAYSTACKS, Haystack, Straw
+from lampe.needle.cells import Cell, NeedlePrompt, grid, hide, hide_all, prompt_of
+from lampe.needle.haystacks import HAYSTACKS, Haystack, TokenizedHaystack
 from lampe.needle.results import mcnemar, paired_rows, read_results, read_rows, row_of, summary, summary_rows, wilson
 from lampe.needle.running import Result, run, to_read
 from lampe.needle.tasks import TASKS, NeedleError, Needles, Task, file_needles
@@ -18,11 +18,11 @@ __all__ = [
     "Cell",
     "Haystack",
     "NeedleError",
+    "NeedlePrompt",
     "Needles",
-    "Prompt",
     "Result",
-    "Straw",
     "Task",
+    "TokenizedHaystack",
     "file_needles",
     "grid",
     "hide",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lampe.inference.prompt import around, encode_all
 from lampe.methods import MethodError, method_class
-from lampe.needle.haystacks import Straw
+from lampe.needle.haystacks import TokenizedHaystack
 from lampe.needle.tasks import TASKS, NeedleError, Needles
 
 
@@ -45,13 +45,13 @@ class Cell:
             method_class(self.method)
         except MethodError as error:
             raise NeedleError(str(error)) from None
-        if not 0 <= self.depth <= 1:  # not a number neither
+        if not 0 <= self.depth <= 1:  # nor NaN
             raise NeedleError(f"A depth is from 0 (the text's start) to 1 (its end), not {self.depth}.")
         if self.length < 1:
             raise NeedleError(f"The length must be at least 1 token, not {self.length}.")
 
     def rng(self) -> random.Random:
-        """The cell's own chance, the same on any machine."""
+        """A random generator seeded by the cell, the same on any machine."""
         return random.Random(f"{self.seed} {self.task} {self.length} {self.depth} {self.trial}")
 
 
@@ -78,7 +78,7 @@ def grid(
 
 
 @dataclass(frozen=True)
-class Prompt:
+class NeedlePrompt:
     """A haystack with its needles in it, as tokens.
 
     Parameters
@@ -97,7 +97,7 @@ class Prompt:
     repeated: bool
 
 
-def hide(straw: Straw, needles: Needles, length: int, depth: float, rng: random.Random) -> Prompt:
+def hide(tokenized: TokenizedHaystack, needles: Needles, length: int, depth: float, rng: random.Random) -> NeedlePrompt:
     """A prompt of exactly `length` tokens with the first needle at `depth` and the others anywhere.
 
     Raises
@@ -105,15 +105,15 @@ def hide(straw: Straw, needles: Needles, length: int, depth: float, rng: random.
     NeedleError
         If needles, question and template alone are longer.
     """
-    frame = around(straw.tokenizer, needles.question, needles.prefix)
-    sentences = encode_all(straw.tokenizer, [f" {sentence}" for sentence in needles.sentences])
+    frame = around(tokenized.tokenizer, needles.question, needles.prefix)
+    sentences = encode_all(tokenized.tokenizer, [f" {sentence}" for sentence in needles.sentences])
     count = _room(length, frame, sentences)
-    places = [straw.place(depth, count), *(straw.place(rng.random(), count) for _ in sentences[1:])]
-    ids, spans, repeated = _filled(straw, count, frame[0], sentences, places)
-    return Prompt([*ids, *frame[1]], needles, tuple(spans), repeated)
+    places = [tokenized.place(depth, count), *(tokenized.place(rng.random(), count) for _ in sentences[1:])]
+    ids, spans, repeated = _filled(tokenized, count, frame[0], sentences, places)
+    return NeedlePrompt([*ids, *frame[1]], needles, tuple(spans), repeated)
 
 
-def hide_all(straw: Straw, needles: Sequence[Needles], length: int, stop: int) -> list[Prompt]:
+def hide_all(tokenized: TokenizedHaystack, needles: Sequence[Needles], length: int, stop: int) -> list[NeedlePrompt]:
     """A prompt for each of several needles, all of which are hidden, at even depths; one of them is asked for.
 
     The prompts are the same up to the question: what is read for one serves the others. The one with the longest
@@ -121,27 +121,27 @@ def hide_all(straw: Straw, needles: Sequence[Needles], length: int, stop: int) -
 
     Parameters
     ----------
-    straw : Straw
+    tokenized : TokenizedHaystack
     needles : sequence of Needles
         Each of one sentence.
     length : int
     stop : int
-        The haystack's token before which the text ends; see `Straw.window`.
+        The haystack's token before which the text ends; see `TokenizedHaystack.window`.
 
     Raises
     ------
     NeedleError
         If needles, question and template alone are longer.
     """
-    frames = [around(straw.tokenizer, one.question, one.prefix) for one in needles]
-    sentences = encode_all(straw.tokenizer, [f" {one.sentences[0]}" for one in needles])
+    frames = [around(tokenized.tokenizer, one.question, one.prefix) for one in needles]
+    sentences = encode_all(tokenized.tokenizer, [f" {one.sentences[0]}" for one in needles])
     longest = max(frames, key=lambda frame: len(frame[1]))
     count = _room(length, longest, sentences)
-    straw = straw.window(stop, count)
-    places = [straw.place((number + 0.5) / len(needles), count) for number in range(len(needles))]
-    ids, spans, repeated = _filled(straw, count, longest[0], sentences, places)
+    tokenized = tokenized.window(stop, count)
+    places = [tokenized.place((number + 0.5) / len(needles), count) for number in range(len(needles))]
+    ids, spans, repeated = _filled(tokenized, count, longest[0], sentences, places)
     return [
-        Prompt([*ids, *after], one, (span,), repeated)
+        NeedlePrompt([*ids, *after], one, (span,), repeated)
         for one, (_, after), span in zip(needles, frames, spans, strict=True)
     ]
 
@@ -158,10 +158,10 @@ def _room(length: int, frame: tuple[list[int], list[int]], sentences: Sequence[l
 
 
 def _filled(
-    straw: Straw, count: int, before: list[int], sentences: Sequence[list[int]], places: Sequence[int]
+    tokenized: TokenizedHaystack, count: int, before: list[int], sentences: Sequence[list[int]], places: Sequence[int]
 ) -> tuple[list[int], list[tuple[int, int]], bool]:
     """The haystack's first `count` tokens with sentences in it: all tokens, each sentence's span, and `repeated`."""
-    body, repeated = straw.take(count)
+    body, repeated = tokenized.take(count)
     ids, spans, done = list(before), [(0, 0)] * len(places), 0
     for number in sorted(range(len(places)), key=places.__getitem__):
         ids += body[done : places[number]]
@@ -171,8 +171,8 @@ def _filled(
     return [*ids, *body[done:]], spans, repeated
 
 
-def prompt_of(straw: Straw, cell: Cell) -> Prompt:
+def prompt_of(tokenized: TokenizedHaystack, cell: Cell) -> NeedlePrompt:
     """The prompt of a cell: its needle drawn, and hidden."""
     rng = cell.rng()
-    needles = TASKS[cell.task].draw(rng, unlike=straw.haystack.text)
-    return hide(straw, needles, cell.length, cell.depth, rng)
+    needles = TASKS[cell.task].draw(rng, unlike=tokenized.haystack.text)
+    return hide(tokenized, needles, cell.length, cell.depth, rng)

@@ -30,7 +30,7 @@ class Haystack:
 
     @classmethod
     def named(cls, name: str, text: str) -> Haystack:
-        """A text of somebody's own; its hash in the name tells results on another text of that name apart."""
+        """A text of somebody's own. The name gets its hash, so that another text of that name has other results."""
         return cls(f"{name} {hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:8]}", text)
 
     def __post_init__(self) -> None:
@@ -41,12 +41,12 @@ class Haystack:
 
 
 def language_reference() -> Haystack:
-    """Python's language reference: long English prose that comes with every Python, each version's its own."""
+    """Python's language reference: long English prose that comes with every Python; each version has its own."""
     return Haystack("language reference", "\n\n".join(topics.values()))
 
 
 def filler() -> Haystack:
-    """The same few sentences, over and over: a haystack with nothing to confuse."""
+    """The same few sentences, over and over: a haystack with nothing that a needle could be taken for."""
     return Haystack(
         "filler",
         "The meadow is wide and the wind goes over it. A cart passes in the morning and another at noon. Nobody is in "
@@ -57,7 +57,7 @@ def filler() -> Haystack:
 HAYSTACKS: dict[str, Callable[[], Haystack]] = {"reference": language_reference, "filler": filler}
 
 
-class Straw:
+class TokenizedHaystack:
     """A haystack as token ids, with the places between its sentences.
 
     Parameters
@@ -73,7 +73,7 @@ class Straw:
         self.ids = list(itertools.chain.from_iterable(tokens))
         self.breaks = list(itertools.accumulate(map(len, tokens), initial=0))
 
-    def window(self, stop: int, count: int) -> Straw:
+    def window(self, stop: int, count: int) -> TokenizedHaystack:
         """The `count` tokens before token `stop`, as a haystack of its own; before its first token comes its last."""
         part = copy.copy(self)
         first = (stop - count) % len(self.ids)

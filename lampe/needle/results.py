@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from lampe.methods import METHODS, method_class
+from lampe.files import checked, method_of, read_lines
+from lampe.methods import METHODS
 from lampe.needle.cells import Cell
 from lampe.needle.running import Result
 from lampe.needle.tasks import NeedleError
@@ -92,6 +93,12 @@ def row_of(result: Result, ran_with: Mapping[str, Any]) -> str:
     return json.dumps({**asdict(result), **ran_with}) + "\n"
 
 
+@dataclass(frozen=True)
+class _RanWith:
+    model: str
+    bits: Literal[4, 16]
+
+
 def read_rows(path: Path) -> list[tuple[Result, dict[str, Any]]]:
     """The results in a file of JSON lines, each with the model and the bits that it ran with.
 
@@ -100,55 +107,17 @@ def read_rows(path: Path) -> list[tuple[Result, dict[str, Any]]]:
     NeedleError
         If a line is no result; the message names the line.
     """
-    found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"), 1):
-        if number == 1 and not line:
-            break  # an empty file
-        try:
-            row = json.loads(line)
-            ran_with = {"model": row["model"], "bits": row["bits"]}
-            if not (isinstance(ran_with["model"], str) and ran_with["bits"] in (4, 16)):
-                raise TypeError("model must be a name, and bits 4 or 16")
-            found.append((_result(row), ran_with))
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise NeedleError(
-                f"Line {number} of {path.name} is no result of a needle test ({error!r:.120})."
-            ) from error
-    return found
+
+    def made(given: dict[str, Any]) -> tuple[Result, dict[str, Any]]:
+        result = checked(Result, given)
+        _ = result.cell  # an impossible one is refused
+        if result.settings is not None:
+            method_of(given)  # so are impossible settings
+        return result, asdict(checked(_RanWith, given))
+
+    return [row for row, _ in read_lines(path, made, "result of a needle test", NeedleError, whole=False)]
 
 
 def read_results(path: Path) -> list[Result]:
     """The results alone; see `read_rows`."""
     return [result for result, _ in read_rows(path)]
-
-
-_KINDS: dict[str, Any] = {
-    "int": int,
-    "float": int | float,
-    "str": str,
-    "bool": bool,
-    "str | None": str | None,
-    "float | None": int | float | None,
-    "dict[str, Any] | None": dict | None,
-}
-
-
-def _result(row: Any) -> Result:
-    """A row of a file, checked: somebody may have written it."""
-    older = {"basis": None, "settings": None} | row  # rows had none at first
-    given = {field.name: older[field.name] for field in fields(Result)}
-    for field in fields(Result):
-        value = given[field.name]
-        if field.name == "expected":
-            if not (isinstance(value, list) and value and all(isinstance(part, str) for part in value)):
-                raise TypeError("expected must be a list of texts")
-            given["expected"] = tuple(value)
-        elif not isinstance(value, _KINDS[str(field.type)]):
-            raise TypeError(f"{field.name} must be {field.type}")
-    result = Result(**given)
-    _ = result.cell  # an impossible one is refused
-    if result.settings is not None:
-        method_class(result.method).from_settings(result.settings)  # so are impossible settings
-    if not 0 <= result.score <= 1:
-        raise ValueError("a score is from 0 to 1")
-    return result

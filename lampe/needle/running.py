@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import torch
 from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
@@ -14,8 +15,8 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 from lampe.inference.prefill import CHUNK, PromptReader
 from lampe.inference.prompt import decode, encode
 from lampe.methods import Method, Rope, method_class, methods_for
-from lampe.needle.cells import Cell, Prompt, prompt_of
-from lampe.needle.haystacks import Straw
+from lampe.needle.cells import Cell, NeedlePrompt, prompt_of
+from lampe.needle.haystacks import TokenizedHaystack
 from lampe.patching.patch import Patched, applied
 from lampe.positions import PositionMap
 
@@ -32,7 +33,7 @@ class Result:
         The cell's.
     haystack : str
     repeated : bool
-        See `Prompt`.
+        See `NeedlePrompt`.
     question : str
     expected : tuple of str
     answer : str
@@ -71,9 +72,9 @@ class Result:
     haystack: str
     repeated: bool
     question: str
-    expected: tuple[str, ...]
+    expected: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
     answer: str
-    score: float
+    score: Annotated[float, msgspec.Meta(ge=0, le=1)]
     place: int
     distance: int
     mapped_position: int
@@ -113,12 +114,12 @@ class Result:
 
 def run(
     model: Any,
-    straw: Straw,
+    tokenized: TokenizedHaystack,
     cells: Sequence[Cell],
     methods: Mapping[str, Method] | None = None,
     stop: Callable[[], bool] = lambda: False,
     progress: Callable[[Cell, int], None] = lambda cell, tokens: None,
-    make: Callable[[Straw, Cell], Prompt] = prompt_of,
+    make: Callable[[TokenizedHaystack, Cell], NeedlePrompt] = prompt_of,
 ) -> Iterator[Result]:
     """Answer cells, greedily, one after the other; those of one length and method together, the deepest first.
 
@@ -129,7 +130,7 @@ def run(
     ----------
     model : transformers model
         Not patched.
-    straw : Straw
+    tokenized : TokenizedHaystack
     cells : sequence of Cell
     methods : mapping of key to Method, optional
         What a method runs with; those that aren't in it have their own settings for the model.
@@ -155,16 +156,16 @@ def run(
             reader = PromptReader(model)
             for cell in group:
                 started = time.perf_counter()
-                prompt = make(straw, cell)
+                prompt = make(tokenized, cell)
                 for done in reader.read(prompt.ids, position_map if patched else None, stop):
                     progress(cell, done)
                 if stop():
                     return
-                answer, attention = _answer(reader, straw.tokenizer, prompt, stop, patched)
+                answer, attention = _answer(reader, tokenized.tokenizer, prompt, stop, patched)
                 if stop():
                     return
                 read = len(prompt.ids) - reader.kept
-                yield _result(cell, straw, prompt, position_map, method, answer, attention, read, started)
+                yield _result(cell, tokenized, prompt, position_map, method, answer, attention, read, started)
 
 
 def _groups(cells: Sequence[Cell]) -> dict[tuple[int, str], list[Cell]]:
@@ -176,7 +177,7 @@ def _groups(cells: Sequence[Cell]) -> dict[tuple[int, str], list[Cell]]:
 
 
 def to_read(cells: Sequence[Cell]) -> dict[Cell, int]:
-    """From which token each cell will be read, in the order of `run`; about, for the first needle makes it exact."""
+    """The token from which each cell will be read, in the order of `run`: about, since its needle isn't placed yet."""
     return {
         cell: round(cell.depth * cell.length) // CHUNK * CHUNK if number else 0
         for group in _groups(cells).values()
@@ -186,7 +187,7 @@ def to_read(cells: Sequence[Cell]) -> dict[Cell, int]:
 
 @torch.inference_mode()
 def _answer(
-    reader: PromptReader, tokenizer: Any, prompt: Prompt, stop: Callable[[], bool], patched: Patched | None
+    reader: PromptReader, tokenizer: Any, prompt: NeedlePrompt, stop: Callable[[], bool], patched: Patched | None
 ) -> tuple[str, float | None]:
     longest = encode(tokenizer, " and ".join(prompt.needles.expected))
     ids = reader.ids
@@ -220,8 +221,8 @@ class _Watch(StoppingCriteria):
 
 def _result(
     cell: Cell,
-    straw: Straw,
-    prompt: Prompt,
+    tokenized: TokenizedHaystack,
+    prompt: NeedlePrompt,
     position_map: PositionMap,
     method: Method,
     answer: str,
@@ -233,7 +234,7 @@ def _result(
     last, place = len(prompt.ids) - 1, stop - 1
     return Result(
         **asdict(cell),
-        haystack=straw.haystack.name,
+        haystack=tokenized.haystack.name,
         repeated=prompt.repeated,
         question=prompt.needles.question,
         expected=prompt.needles.expected,
@@ -248,7 +249,7 @@ def _result(
         tail=position_map.tail,
         attention_scale=method.attention_scale,
         attention=attention,
-        excerpt=decode(straw.tokenizer, prompt.ids[max(0, start - _AROUND) : stop + _AROUND]),
+        excerpt=decode(tokenized.tokenizer, prompt.ids[max(0, start - _AROUND) : stop + _AROUND]),
         read_tokens=read,
         seconds=time.perf_counter() - started,
         basis=getattr(method, "basis", None),

@@ -55,7 +55,7 @@ class CachePlan:
     planned: Planned | None  # what `Patched.plan` had fixed then
 
     def of_row(self, row: int, start: int, rows: int) -> RowPlan:
-        """The plan of a row now, which may have been another one then."""
+        """The plan of a row of this batch, which may have had another number when the cache was filled."""
         plans = [plan for plan in self.rows if plan.start == start]
         if plans and all(plan == plans[0] for plan in plans):
             return plans[0]
@@ -66,7 +66,7 @@ class CachePlan:
 
 @dataclass
 class Pass:
-    """What one forward pass of the decoder brings to light on its way to the first layer."""
+    """What one forward pass of the decoder has shown of itself, piece by piece, before the first layer attends."""
 
     cache: Any
     offset: int | None = None  # tokens in the cache, padding included

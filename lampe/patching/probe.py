@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import transformers  # its modules load when they are first named: `import lampe` stays quick
 from torch import Tensor, nn
 
-from lampe.errors import InputError
-from lampe.patching.rotary import Kind, Rotary, rotation
+from lampe.attention.step import Table
+from lampe.patching.cache_plan import Pass
+from lampe.patching.forward_pass import Hooks
+from lampe.patching.rotary import RopeKind, Rotary, UnsupportedModelError, rotation
 
-PROBE_TOKENS = 32  # so many that even a RoPE stretched a hundredfold turns its fastest pair visibly
+_TOKENS = 32  # so many that even a RoPE stretched a hundredfold rotates its fastest pair visibly
 _TOLERANCE = 0.02  # relative; a wrong or missing rotation is off by the order of 1, bf16 noise by 0.004
 _OUTPUT_TOLERANCE = 0.1  # the same after all layers; attention that does something else is off by the order of 1
 
-
-class UnsupportedModelError(InputError):
-    """The model can't be patched; the message says which model and why."""
+_known: weakref.WeakKeyDictionary[nn.Module, tuple[Any, Support]] = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Support:
     windows : dict
         Each layer's sliding window in tokens, or None.
     kind : tuple
-        The kind of RoPE of the mapped layers; see `lampe.patching.rotary.Kind`.
+        The kind of RoPE of the mapped layers; see `lampe.patching.rotary.RopeKind`.
     factor : float
         The factor on its cosine and sine, YaRN's.
     aside : tuple of nn.Module
@@ -49,7 +51,7 @@ class Support:
 
     layers: tuple[Layer, ...]
     windows: dict[int, int | None]
-    kind: Kind
+    kind: RopeKind
     factor: float
     aside: tuple[nn.Module, ...]
 
@@ -67,9 +69,9 @@ class Probe:
 
     like: Tensor
 
-    def __init__(self, rests: Kind | None = None, again: Probe | None = None) -> None:
+    def __init__(self, rests: RopeKind | None = None, again: Probe | None = None) -> None:
         self.rests, self._again = rests, again
-        self.kinds: list[Kind] = []
+        self.kinds: list[RopeKind] = []
         self.modules: dict[int, nn.Module] = {}
         self.windows: dict[int, int | None] = {}
         self.arrived: dict[int, tuple[Tensor, Tensor]] = {}
@@ -77,7 +79,7 @@ class Probe:
         self.result = torch.empty(0)  # the model's output for each token
 
     def watch(self, module: Any, window: int | None, query: Tensor, key: Tensor) -> Tensor | None:
-        """Take down what reached a layer; gives the attention output of the run to be repeated, if any."""
+        """Record what reached a layer; gives the attention output of the run that is repeated, if there is one."""
         layer = module.layer_idx
         if layer in self.arrived:
             raise ValueError(f"layer {layer} attends more than once in a pass")
@@ -93,40 +95,116 @@ class Probe:
         keys = {layer: self.arrived[layer][1] for layer in layers}
         return [layer for layer, key in keys.items() if not _differ([key], [key[:, :, :1].expand_as(key)])]
 
-    def turned(self, rotary: Rotary, layers: Collection[int]) -> Probe:
-        """The same with the layers' queries and keys turned from position 0 to their own."""
-        turned = Probe()
+    def rotated(self, rotary: Rotary, layers: Collection[int]) -> Probe:
+        """The same, with the layers' queries and keys rotated from position 0 to their own positions."""
+        rotated = Probe()
         tables = rotary.tables(self.like)
         for layer in layers:
             query, key = self.arrived[layer]
             # A model spread over several GPUs has its layers elsewhere than its rotary embedding.
             table = [t.to(query.device) for t in tables(torch.arange(query.shape[2], device=self.like.device))]
             rotate = rotation(self.modules[layer])
-            turned.arrived[layer] = rotate(query, *table), rotate(key, *table)
-        return turned
+            rotated.arrived[layer] = rotate(query, *table), rotate(key, *table)
+        return rotated
 
 
-def examine(
-    run: Callable[..., Probe],
-    set_aside: Callable[[Collection[nn.Module]], None],
-    rotary: Rotary,
-    plain: Probe,
-    count: int,
-    window: int,
-) -> Support:
+class Probing(Hooks):
+    """The hooks of a model that is being tried: what reaches the attention of each layer is recorded in a `Probe`."""
+
+    _probe: Probe
+
+    def run(self, probe: Probe, same: bool = False) -> Probe:
+        """Run a few tokens, or as many times the same one, through the model: as it is before they are installed."""
+        embeddings = self._decoder.get_input_embeddings()
+        tokens = torch.arange(1, _TOKENS + 1, device=embeddings.weight.device) * 7 % embeddings.num_embeddings
+        if same:
+            tokens = tokens[:1].expand(_TOKENS)
+        modes = [(module, module.training) for module in self._model.modules()]
+        self._model.eval()
+        self._probe = probe
+        try:
+            with torch.no_grad():
+                probe.result = self._model(input_ids=tokens.unsqueeze(0), use_cache=False)[0]
+        except (UnsupportedModelError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            if self._handles and not probe.arrived:
+                self._rotary.refuse("its attention doesn't go through transformers' attention interface", error)
+            self._rotary.refuse(f"trying it on a few tokens fails ({error})", error)
+        finally:
+            for module, training in modes:
+                module.training = training
+        return probe
+
+    def _mask(self, *args: Any, **asked: Any) -> Tensor | None:
+        function: Any = asked.get("mask_function")
+        causal = function in (None, transformers.masking_utils.causal_mask_function)
+        if not causal and sliding_window(function, asked.get("config")) is None:
+            self._rotary.refuse("layers of it see only chunks or surroundings of a token, not all tokens before it")
+        return super()._mask(*args, **asked)
+
+    def _rotated(self, now: Pass, kind: RopeKind, positions: Tensor, like: Tensor) -> Table | None:
+        self._probe.kinds.append(kind)
+        self._probe.like = like
+        return self._rotary.at(like, torch.zeros_like(positions), kind) if kind == self._probe.rests else None
+
+    def _attended(
+        self, now: Pass, module: Any, window: int | None, query: Tensor, key: Tensor, value: Tensor, *how: Any
+    ) -> Tensor:
+        output = self._probe.watch(module, window, query, key)
+        if output is None:
+            output = super()._attended(now, module, window, query, key, value, *how)
+            self._probe.outputs[module.layer_idx] = output
+        return output
+
+
+def find_support(model: nn.Module, rotary: Rotary, window: int) -> Support:
+    """What a model supports: found once, by running a few tokens, and remembered. It isn't patched before or after.
+
+    Parameters
+    ----------
+    model : transformers model
+    rotary : Rotary
+        The model's. It has the kind of RoPE of the mapped layers afterwards.
+    window : int
+        See `examine`.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If it can't be patched; the message says why.
+    """
+    weights = next(model.parameters())
+    state = window, weights.dtype, weights.device, tuple(map(id, model.modules()))
+    known, support = _known.get(model, (None, None))
+    if support is None or known != state:
+        probing = Probing(model, rotary)
+        plain = probing.run(Probe())
+        probing.install()
+        try:
+            support = examine(probing, rotary, plain, rotary.decoder.config.num_hidden_layers, window)
+        except UnsupportedModelError:
+            raise
+        except ValueError as error:
+            rotary.refuse(str(error), error)
+        finally:
+            probing.remove()
+        _known[model] = state, support
+    rotary.choose(support.kind, support.factor)
+    return support
+
+
+def examine(probing: Probing, rotary: Rotary, plain: Probe, count: int, window: int) -> Support:
     """Find the layers to be mapped, and make sure that they can be.
 
     Parameters
     ----------
-    run : Callable
-        Runs a `Probe`; with ``same=True`` over one token again and again.
-    set_aside : Callable
-        Called with the attention modules of layers that share the mapped layers' RoPE but aren't mapped: from then
-        on they are to be given the model's own rotation.
+    probing : Probing
+        Installed.
     rotary : Rotary
         Its kind will be that of the mapped layers.
     plain : Probe
-        A run before the patch was put in.
+        A run before the hooks were installed.
     count : int
         The model's layers.
     window : int
@@ -137,6 +215,7 @@ def examine(
     ValueError
         Says why the model can't be patched.
     """
+    run = probing.run
     own, everything = run(Probe()), range(count)
     if missing := sorted(set(everything) - set(own.arrived)):
         raise ValueError(f"in {_named(missing)} attention doesn't go through transformers' attention interface")
@@ -161,17 +240,17 @@ def examine(
     kind = kind_of[mapped[0]]
     rotary.choose(kind, rotary.factor_of(kind, own.like))
 
-    # At rest the queries and keys of the mapped layers, and no others, must come unrotated; turned on they must be the
-    # model's own.
+    # At rest the queries and keys of the mapped layers, and no others, must come unrotated; rotated further they must
+    # be the model's own.
     probe = rested[rotary.kind]
     aside = [index for index in probe.moved(own, everything) if index not in mapped]
     if aside:
-        set_aside([own.modules[index] for index in aside])
+        probing.set_aside([own.modules[index] for index in aside])
         probe = run(Probe(rotary.kind, own))
         if probe.moved(own, aside):
             raise ValueError(f"{_named(aside)} should stay unmapped, but can't be given the model's own rotation")
     try:
-        wrong = probe.turned(rotary, mapped).moved(own, mapped)
+        wrong = probe.rotated(rotary, mapped).moved(own, mapped)
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"its rotation doesn't fit the queries and keys that reach its attention: {error}") from error
     if wrong:
@@ -194,7 +273,7 @@ def sliding_window(mask_function: Callable[..., Tensor], config: Any) -> int | N
     return window if torch.equal(sees, (key <= query) & (key > query - window)) else None
 
 
-def _layer(index: int, kind: Kind | None, slides: int | None, window: int) -> Layer:
+def _layer(index: int, kind: RopeKind | None, slides: int | None, window: int) -> Layer:
     reason = "no RoPE" if kind is None else ""
     if slides is not None and slides < window:
         reason = f"sliding window of {slides:,} tokens"

@@ -1,4 +1,4 @@
-"""Where a patch is hung into transformers: the registries of attention functions, and the configs that name one."""
+"""Where a patch enters transformers: the registries of attention functions, and the configs that name one."""
 
 from __future__ import annotations
 

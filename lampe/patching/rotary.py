@@ -1,10 +1,9 @@
-"""A model's rotary embedding: where it is, how its family turns, and its cosines and sines for any positions."""
+"""A model's rotary embedding: where it is, how its family rotates, and its cosines and sines for any positions."""
 
 from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable
 from typing import Any, NoReturn
 
 import torch
@@ -12,19 +11,24 @@ import transformers  # its modules load when they are first named: `import lampe
 from torch import Tensor, nn
 
 from lampe.attention.step import Rotate, Table, Tables
+from lampe.errors import InputError
+from lampe.families import pretraining_window
 from lampe.methods import Frequencies
-from lampe.presets import pretraining_window
 
-Kind = tuple[Any, ...]
+RopeKind = tuple[Any, ...]
 """What a rotary embedding is called with besides positions: nothing, or the type of the layers it is for."""
 
 _GROWING = ("dynamic", "longrope")  # RoPE types whose frequencies change with the greatest position seen
 
 
 def grows(module: nn.Module) -> list[str]:
-    """The RoPE types of a rotary embedding whose frequencies change with the greatest position of a forward."""
+    """Those RoPE types of a rotary embedding whose frequencies change with the greatest position of a forward."""
     types = getattr(module, "rope_type", "default")
     return [name for name in (types.values() if isinstance(types, dict) else [types]) if name in _GROWING]
+
+
+class UnsupportedModelError(InputError):
+    """The model can't be patched; the message says which model and why."""
 
 
 class Rotary:
@@ -33,8 +37,6 @@ class Rotary:
     Parameters
     ----------
     model : transformers model
-    refuse : Callable
-        Raises the error that says why the model can't be patched.
 
     Attributes
     ----------
@@ -43,14 +45,19 @@ class Rotary:
     decoder : nn.Module
         The module that owns it and runs once per forward.
     kind : tuple
-        That of the mapped layers; see `Kind`.
+        That of the mapped layers; see `RopeKind`.
     factor : float
         On its cosine and sine.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If there is none, or more than one, or it runs outside a decoder.
     """
 
-    def __init__(self, model: nn.Module, refuse: Callable[[str], NoReturn]) -> None:
-        self._refuse = refuse
-        self.kind: Kind = ()
+    def __init__(self, model: nn.Module) -> None:
+        self._family = type(model).__name__
+        self.kind: RopeKind = ()
         self.factor = 1.0
         self._held: dict[str, Any] = {}
         self._computed: dict[Any, tuple[Tensor, float]] = {}  # the frequencies that were last asked for
@@ -60,18 +67,24 @@ class Rotary:
             if any(buffer.endswith("inv_freq") for buffer, _ in module.named_buffers(recurse=False))
         ]
         if not found:
-            refuse("it has no rotary position embedding (RoPE) of transformers' kind, so there are no positions to map")
+            self.refuse(
+                "it has no rotary position embedding (RoPE) of transformers' kind, so there are no positions to map"
+            )
         if len(found) > 1:
-            refuse("it has more than one rotary embedding, and LaMPE can't tell which of its layers use which")
+            self.refuse("it has more than one rotary embedding, and LaMPE can't tell which of its layers use which")
         ((name, self.module),) = found
         self.decoder: Any = model.get_submodule(name.rpartition(".")[0])
         if getattr(self.decoder, "config", None) is None:
-            refuse("its rotary embedding doesn't belong to a model that runs once per forward")
+            self.refuse("its rotary embedding doesn't belong to a model that runs once per forward")
+
+    def refuse(self, why: str, cause: Exception | None = None) -> NoReturn:
+        """Raise the error that says why this model can't be patched."""
+        raise UnsupportedModelError(f"LaMPE can't patch this {self._family}: {why}.") from cause
 
     def hold(self, window: int) -> None:
         """Keep frequencies that would change with the input length at what they are for short inputs.
 
-        Mapped positions stay below the window, and keys of one cache have to be turned by the same frequencies.
+        Mapped positions stay below the window, and keys of one cache have to be rotated by the same frequencies.
 
         Parameters
         ----------
@@ -84,16 +97,14 @@ class Rotary:
         types: Any = self.module.rope_type
         base = pretraining_window(self.decoder.config)
         if window > base:
-            self._refuse(
+            self.refuse(
                 f"its RoPE ({growing[0]}) changes its frequencies beyond {base} positions; give a LampeConfig with a "
                 f"window of at most {base}, not {window}"
             )
         buffers = dict(self.module.named_buffers(recurse=False))
         originals = [name for name in buffers if name.endswith("original_inv_freq")]
         if not originals:
-            self._refuse(
-                f"its RoPE ({growing[0]}) changes its frequencies with the input length, and keeps no original"
-            )
+            self.refuse(f"its RoPE ({growing[0]}) changes its frequencies with the input length, and keeps no original")
         self._held = {"rope_type": types}
         self.module.rope_type = dict.fromkeys(types, "default") if isinstance(types, dict) else "default"
         for name in originals:
@@ -107,14 +118,14 @@ class Rotary:
             setattr(self.module, name, value)
         self._held.clear()
 
-    def at(self, like: Tensor, positions: Tensor, kind: Kind, frequencies: Frequencies | None = None) -> Table:
+    def at(self, like: Tensor, positions: Tensor, kind: RopeKind, frequencies: Frequencies | None = None) -> Table:
         """Cosine and sine at positions of shape (rows, tokens), in the dtype and on the device of `like`.
 
         Parameters
         ----------
         like, positions : Tensor
         kind : tuple
-            See `Kind`.
+            See `RopeKind`.
         frequencies : Frequencies, optional
             Instead of the model's own.
         """
@@ -132,9 +143,9 @@ class Rotary:
                 setattr(self.module, name, value)
 
     def tables(self, like: Tensor, frequencies: Frequencies | None = None) -> Tables:
-        """For turning on what is rotated already, on the device of `like`; `frequencies` as in `at`."""
+        """For rotating further what is rotated already, on the device of `like`; `frequencies` as in `at`."""
         exact = like.to(torch.promote_types(like.dtype, torch.float32))
-        # Yarn's factor on the cosine and sine is in queries and keys already when they are turned on.
+        # YaRN's factor on the cosine and sine is in queries and keys before they are rotated further.
         factor = self._changed(frequencies, like.device)[1] if frequencies else self.factor
 
         def tables(positions: Tensor) -> Table:
@@ -149,7 +160,7 @@ class Rotary:
         scaled = self._own_parameters(self.decoder.config).get("rope_type", "default")
         if scaled != "default" or missing:
             why = f"its RoPE is scaled already ({scaled})" if scaled != "default" else "its RoPE keeps no inv_freq"
-            self._refuse(f"{why}, and a method that changes its frequencies would undo that; take one that doesn't")
+            self.refuse(f"{why}, and a method that changes its frequencies would undo that; take one that doesn't")
 
     def _names(self) -> tuple[str, str]:
         """The attributes in which the module keeps frequencies and the factor on cosine and sine."""
@@ -175,11 +186,11 @@ class Rotary:
             self._computed = {key: compute(config, device, seq_len=frequencies.length, layer_type=layer_type)}
         return self._computed[key]
 
-    def choose(self, kind: Kind, factor: float) -> None:
-        """From now on give this kind's cosine and sine, which have a factor on them."""
+    def choose(self, kind: RopeKind, factor: float) -> None:
+        """Give this kind's cosine and sine from now on; they have this factor on them."""
         self.kind, self.factor = kind, factor
 
-    def factor_of(self, kind: Kind, like: Tensor) -> float:
+    def factor_of(self, kind: RopeKind, like: Tensor) -> float:
         """The factor on a kind's cosine and sine."""
         nowhere = torch.zeros((1, 1), dtype=torch.long, device=like.device)
         return self.at(like.float(), nowhere, kind)[0].max().item()
@@ -195,11 +206,11 @@ def rotation(module: nn.Module) -> Rotate:
         raise ValueError(f"the file of its {type(module).__name__} has no apply_rotary_pos_emb")
 
     def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        turning = cos.shape[-1]
+        size = cos.shape[-1]
         # It rotates a query and a key by one table; a key of no heads costs nothing.
-        if turning == x.shape[-1]:
+        if size == x.shape[-1]:
             return apply(x, x[:, :0], cos, sin)[0]
-        part = x[..., :turning]  # the others carry no position
-        return torch.cat((apply(part, part[:, :0], cos, sin)[0], x[..., turning:]), -1)
+        part = x[..., :size]  # the others carry no position
+        return torch.cat((apply(part, part[:, :0], cos, sin)[0], x[..., size:]), -1)
 
     return rotate

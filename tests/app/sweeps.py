@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 
-from lampe.calibration import Preset, Row, Source, Sweep, make_preset
+from lampe.calibration import CalibratedPreset, Row, Source, Sweep, make_preset
 from lampe.methods import LampeConfig, ScaledSigmoid
 
 LENGTHS = (2048, 4096, 8192, 16384)
 BASE = LampeConfig(8192, 512, 200, 2048)
 
 
-def made(objective: str = "both", source: str = "owner/model") -> Preset:
+def made(objective: str = "both", source: str = "owner/model") -> CalibratedPreset:
     """A preset whose best mapping lengths lie on a curve; needles are missed far from it."""
     sweep = Sweep(BASE, LENGTHS, 10**6, objective, windows=1, needles=2)
     curve = ScaledSigmoid(5000.0, 0.0004, -2.4)

@@ -17,7 +17,7 @@ from app.map.scenes import SCENES
 from app.map.settings import CUSTOM, MapSettings, curve_text
 from lampe.errors import InputError
 from lampe.methods import LampeConfig, ScaledSigmoid
-from lampe.presets import rescaled
+from lampe.methods.lampe import rescaled
 
 curve_texts = st.builds(
     curve_text,

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import lampe
 from lampe import __main__ as cli
 from lampe import patch
-from lampe.calibration import Evaluation, Point, Row, Sweep, library_docstrings, measure, read_preset
+from lampe.calibration import Evaluation, Row, Sweep, SweepPoint, library_docstrings, measure, read_preset
 from lampe.calibration.points import coarse_mappings, evaluations, refined_mappings, window_end, work
 from lampe.calibration.rows import put_together, read_rows, write_row
 from lampe.cli import calibrate as command
@@ -29,15 +29,15 @@ from lampe.methods import LampeConfig
 from lampe.models import memory
 from lampe.models.load import load_tokenizer
 from lampe.models.weights import weight_bits, weights_hash
-from lampe.needle import Cell, Haystack, Straw, prompt_of
+from lampe.needle import Cell, Haystack, TokenizedHaystack, prompt_of
 from tests.lampe import tiny
 
 BASE = LampeConfig(256, 16, 8, 128)
 TEXT = " ".join(f"On day {day} the tide came at {day * 37 % 24} and the boats went out." for day in range(200))
 
 
-def text_of(straw, one):
-    return measure.text_of(straw, one.length, one.text_window, one.hidden, one.seed)
+def text_of(tokenized, one):
+    return measure.text_of(tokenized, one.length, one.text_window, one.hidden, one.seed)
 
 
 @pytest.fixture(scope="module")
@@ -53,28 +53,28 @@ def model(tokenizer):
 
 
 @pytest.fixture(scope="module")
-def straw(tokenizer):
-    return Straw(Haystack("tides", TEXT), tokenizer)
+def tokenized(tokenizer):
+    return TokenizedHaystack(Haystack("tides", TEXT), tokenizer)
 
 
-def sweep(straw, **changes):
+def sweep(tokenized, **changes):
     settings = {"base": BASE, "lengths": (160, 400), "windows": 2, "needles": 2, "steps": 3, "refine": 1}
-    return Sweep(text_tokens=len(straw.ids), **{**settings, **changes})
+    return Sweep(text_tokens=len(tokenized.ids), **{**settings, **changes})
 
 
 @pytest.mark.parametrize("objective", ["perplexity", "both"])
-def test_the_figures_are_those_of_whole_forwards(model, straw, objective):
+def test_the_figures_are_those_of_whole_forwards(model, tokenized, objective):
     """Oracle: one forward over everything, under the patch with the plan of the length; unpatched where m = l."""
     base = replace(BASE, window=512)  # an answer that passes the window would be planned anew
-    rows = list(sweep(straw, base=base, lengths=(300,), refine=0, objective=objective).run(model, straw))
+    rows = list(sweep(tokenized, base=base, lengths=(300,), refine=0, objective=objective).run(model, tokenized))
     assert {row.mapping_length for row in rows} == {64, 181, 300}
     for row in rows:
-        text = text_of(straw, row.evaluation)
+        text = text_of(tokenized, row.evaluation)
         ids = text.prompts[row.asked or 0].ids
         assert len(ids) == 300
         scored, given = text.scored, ids
         if row.kind == "needle":
-            answer, count = measure.answer_tokens(straw.tokenizer, text.prompts[row.asked].needles)
+            answer, count = measure.answer_tokens(tokenized.tokenizer, text.prompts[row.asked].needles)
             given = [*ids, *answer]
             scored = list(range(len(given) - count, len(given)))
         mapped = row.mapping_length < 300
@@ -93,9 +93,9 @@ def test_the_figures_are_those_of_whole_forwards(model, straw, objective):
             assert row.found == (before.argmax(-1).tolist() == wanted)
 
 
-def test_needles_that_share_what_they_begin_with_score_as_alone(model, straw, monkeypatch):
-    wanted = sweep(straw, lengths=(300,), needles=3, windows=1).missing(300, [])
-    alone = [next(measure.evaluate(model, straw, [evaluation], 256)) for evaluation in wanted]
+def test_needles_that_share_what_they_begin_with_score_as_alone(model, tokenized, monkeypatch):
+    wanted = sweep(tokenized, lengths=(300,), needles=3, windows=1).missing(300, [])
+    alone = [next(measure.evaluate(model, tokenized, [evaluation], 256)) for evaluation in wanted]
     read, kept = PromptReader.read, []
 
     def watched(reader, *args):
@@ -103,15 +103,15 @@ def test_needles_that_share_what_they_begin_with_score_as_alone(model, straw, mo
         kept.append(reader.kept)
 
     monkeypatch.setattr(PromptReader, "read", watched)
-    together = list(measure.evaluate(model, straw, wanted, 256))
+    together = list(measure.evaluate(model, tokenized, wanted, 256))
     assert all(again > 240 for number, again in enumerate(kept) if number % 4), "only the question is read anew"
     for one, other in zip(together, alone, strict=True):
         assert one.evaluation == other.evaluation
         assert (one.log_likelihood or one.loss) == pytest.approx(other.log_likelihood or other.loss, abs=1e-4)
 
 
-def test_found_is_what_greedy_decoding_goes_on_with(model, straw):
-    prompt = prompt_of(straw, Cell("single", 200, 0.5, "rope"))
+def test_found_is_what_greedy_decoding_goes_on_with(model, tokenized):
+    prompt = prompt_of(tokenized, Cell("single", 200, 0.5, "rope"))
     reader = PromptReader(model)
     list(reader.read(prompt.ids))
     greedy = model.generate(torch.tensor([prompt.ids]), max_new_tokens=4, do_sample=False)[0, 200:].tolist()
@@ -120,25 +120,25 @@ def test_found_is_what_greedy_decoding_goes_on_with(model, straw):
     assert not measure.score_answer(reader, [*greedy[:-1], greedy[-1] + 1], 2)[1]
 
 
-def test_an_answer_is_the_sentence_that_the_page_begins(straw):
-    needles = measure.needles_alike(straw, 1, random.Random(3))[0]
-    answer, count = measure.answer_tokens(straw.tokenizer, needles)
+def test_an_answer_is_the_sentence_that_the_page_begins(tokenized):
+    needles = measure.needles_alike(tokenized, 1, random.Random(3))[0]
+    answer, count = measure.answer_tokens(tokenized.tokenizer, needles)
     key = needles.question.removeprefix("What is the secret number of the ").removesuffix("?")
-    assert straw.tokenizer.decode(answer) == f" the secret number of the {key} is {needles.expected[0]}"
-    assert straw.tokenizer.decode(answer[-count:]).strip() == needles.expected[0]
+    assert tokenized.tokenizer.decode(answer) == f" the secret number of the {key} is {needles.expected[0]}"
+    assert tokenized.tokenizer.decode(answer[-count:]).strip() == needles.expected[0]
     assert needles.prefix == ANSWER_PREFIX
 
 
-def test_a_text_begins_as_the_tokenizer_begins_it(straw):
+def test_a_text_begins_as_the_tokenizer_begins_it(tokenized):
     class Begins:
         def encode(self, text):
             return [7, 9]
 
-    begun = copy.copy(straw)
+    begun = copy.copy(tokenized)
     begun.tokenizer = Begins()
-    stop = window_end(1, len(straw.ids))
+    stop = window_end(1, len(tokenized.ids))
     text = text_of(begun, Evaluation(40, 40, 0, 0, text_window=1))
-    assert text.prompts[0].ids == [7, 9, *straw.ids[stop - 38 : stop]]
+    assert text.prompts[0].ids == [7, 9, *tokenized.ids[stop - 38 : stop]]
     assert text.scored == list(range(20, 40))
 
 
@@ -151,19 +151,21 @@ def test_windows_are_spread_evenly_however_many_there_are(count):
     assert max(gaps) <= 2 * 100_000 / count + 2
 
 
-def test_a_window_is_what_stands_before_its_end(straw):
-    whole = len(straw.ids)
-    inside = straw.window(900, 100)
-    assert inside.ids == straw.ids[800:900]
-    assert all(straw.ids[800 + place - 1] == straw.ids[straw.breaks[1] - 1] for place in inside.breaks if place)
-    around = straw.window(30, 100)
-    assert around.ids == [*straw.ids[whole - 70 :], *straw.ids[:30]], "the text goes round"
+def test_a_window_is_what_stands_before_its_end(tokenized):
+    whole = len(tokenized.ids)
+    inside = tokenized.window(900, 100)
+    assert inside.ids == tokenized.ids[800:900]
+    assert all(
+        tokenized.ids[800 + place - 1] == tokenized.ids[tokenized.breaks[1] - 1] for place in inside.breaks if place
+    )
+    around = tokenized.window(30, 100)
+    assert around.ids == [*tokenized.ids[whole - 70 :], *tokenized.ids[:30]], "the text goes round"
     assert 70 in around.breaks
-    assert straw.window(whole, whole).ids == straw.ids
+    assert tokenized.window(whole, whole).ids == tokenized.ids
 
 
-def test_a_sweep_that_was_stopped_has_measured_all_points_as_well(model, straw):
-    some = itertools.islice(sweep(straw, needles=1, refine=0, windows=3).run(model, straw), 11)
+def test_a_sweep_that_was_stopped_has_measured_all_points_as_well(model, tokenized):
+    some = itertools.islice(sweep(tokenized, needles=1, refine=0, windows=3).run(model, tokenized), 11)
     windows = [row.text_window for row in some]
     assert windows == sorted(windows)
 
@@ -179,21 +181,21 @@ def test_mappings_reach_from_an_eighth_of_the_window_to_no_mapping():
 
 
 def test_work_counts_what_is_read():
-    loss, first, second = evaluations(Point(1000, 500, 16, 8), "both", 1, 2, 0)
+    loss, first, second = evaluations(SweepPoint(1000, 500, 16, 8), "both", 1, 2, 0)
     assert work(loss, 1000) == work(first, 1000) == 2000
     assert work(second, 1000) < 200, "a question"
 
 
-def test_needles_are_hidden_together_and_each_is_asked_for(straw):
+def test_needles_are_hidden_together_and_each_is_asked_for(tokenized):
     reading = Evaluation(400, 400, 16, 8, text_window=1, hidden=3, seed=5)
-    text = text_of(straw, reading)
+    text = text_of(tokenized, reading)
     prompts = text.prompts
     assert {len(prompt.ids) for prompt in prompts} == {400}, "all end at the same token"
-    texts = [straw.tokenizer.decode(prompt.ids) for prompt in prompts]
+    texts = [tokenized.tokenizer.decode(prompt.ids) for prompt in prompts]
     for number, prompt in enumerate(prompts):
         (sentence,), (start, stop) = prompt.needles.sentences, prompt.spans[0]
         assert all(text.count(sentence) == 1 for text in texts)
-        assert straw.tokenizer.decode(prompt.ids[start:stop]) == f" {sentence}"
+        assert tokenized.tokenizer.decode(prompt.ids[start:stop]) == f" {sentence}"
         assert texts[number].endswith(ANSWER_PREFIX)
         assert (number + 0.5) / 3 == pytest.approx(start / len(prompt.ids), abs=0.1)
     same = next(
@@ -201,19 +203,21 @@ def test_needles_are_hidden_together_and_each_is_asked_for(straw):
     )
     assert same > prompts[2].spans[0][1], "they differ in the question alone"
     assert len({prompt.needles.expected for prompt in prompts}) == 3
-    assert text_of(straw, reading) == text
-    assert text_of(straw, replace(reading, seed=6)) != text
-    start = len(around(straw.tokenizer, "")[0])
-    assert prompts[0].ids[start:][:30] != text_of(straw, replace(reading, text_window=0)).prompts[0].ids[start:][:30]
+    assert text_of(tokenized, reading) == text
+    assert text_of(tokenized, replace(reading, seed=6)) != text
+    start = len(around(tokenized.tokenizer, "")[0])
+    assert (
+        prompts[0].ids[start:][:30] != text_of(tokenized, replace(reading, text_window=0)).prompts[0].ids[start:][:30]
+    )
     # The loss is that of the text's last tokens, which a question and needles aren't.
-    question = straw.tokenizer.decode(prompts[0].ids).index("Question:")
-    assert len(straw.tokenizer.decode(prompts[0].ids[: text.scored[-1] + 1])) <= question
+    question = tokenized.tokenizer.decode(prompts[0].ids).index("Question:")
+    assert len(tokenized.tokenizer.decode(prompts[0].ids[: text.scored[-1] + 1])) <= question
     hidden = {token for prompt in prompts for token in range(*prompt.spans[0])}
     assert not hidden & set(text.scored)
     assert 150 < len(text.scored) <= 200
 
 
-def test_costs_are_as_documented(straw):
+def test_costs_are_as_documented(tokenized):
     point = {"length": 9, "mapping_length": 5, "head": 1, "tail": 1}
     rows = [
         Row(**point, kind="loss", loss=2.0),
@@ -299,27 +303,19 @@ def test_the_hash_tells_weights_apart(model):
 
 
 @pytest.mark.parametrize(
-    ("line", "words"),
+    ("change", "end", "words"),
     [
-        ("not json\n", "Line 2"),
-        ("{}\n", "Line 2"),
-        ('{"length": 160', "Line 2"),
-        ("[" * 100_000 + "\n", "Line 2"),
-        ("changed: seconds = 2", "ends before its end"),
-        ("changed: loss = NaN", "finite"),
-        ("changed: loss = null", "holds a loss"),
-        ('changed: kind = "needle"', "holds a loss"),
-        ("changed: length = true", "must be int"),
+        ({}, "", "ends before its end"),
+        ({"loss": None}, "\n", "holds a loss"),
+        ({"kind": "needle"}, "\n", "a row of a needle holds none"),
     ],
 )
-def test_a_broken_sweep_file_is_a_sentence_and_stays(calls, capsys, line, words):
+def test_a_broken_sweep_file_is_a_sentence_and_stays(calls, capsys, change, end, words):
     arguments, path = calls
     path.parent.mkdir()
     write_row(path, Row(160, 32, 16, 8, kind="loss", loss=1.0), {})
     first = path.read_text(encoding="utf-8")
-    if line.startswith("changed"):
-        name, value = line.removeprefix("changed: ").split(" = ")
-        line = json.dumps({**json.loads(first), name: json.loads(value)}) + "\n" * (name != "seconds")
+    line = json.dumps({**json.loads(first), **change}) + end
     path.write_text(first + line, encoding="utf-8")
     assert cli.main(arguments) == 2
     said = capsys.readouterr().err
@@ -361,13 +357,13 @@ def test_head_and_tail_can_be_swept_too(calls, capsys):
     assert "(one pair)" not in differences
 
 
-def test_calibrate_gives_what_its_file_says(model, straw, tmp_path, monkeypatch):
+def test_calibrate_gives_what_its_file_says(model, tokenized, tmp_path, monkeypatch):
     out, rows, reports = tmp_path / "preset.json", tmp_path / "rows.jsonl", []
 
     def again():
         return lampe.calibrate(
-            model, straw.tokenizer, (160, 300, 400), base=BASE, text=straw.haystack, name="tiny", out=out, rows=rows,
-            windows=1, needles=1, steps=3, progress=lambda *report: reports.append(report),
+            model, tokenized.tokenizer, (160, 300, 400), base=BASE, text=tokenized.haystack, name="tiny", out=out,
+            rows=rows, windows=1, needles=1, steps=3, progress=lambda *report: reports.append(report),
         )  # fmt: skip
 
     config = again()
@@ -387,5 +383,5 @@ def test_calibrate_gives_what_its_file_says(model, straw, tmp_path, monkeypatch)
 def test_the_text_is_long_and_always_the_same(tokenizer):
     text = library_docstrings()
     assert text == library_docstrings()
-    assert len(Straw(text, tokenizer).ids) > 200_000
+    assert len(TokenizedHaystack(text, tokenizer).ids) > 200_000
     assert not any(topic in text.text for topic in topics.values()), "what the README's figures use"

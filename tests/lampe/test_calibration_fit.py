@@ -29,8 +29,8 @@ from lampe.calibration import (
 from lampe.calibration.fit import best_constant, best_of, fit_curve, mean_cost, price, residual, weights_of
 from lampe.calibration.points import evaluations
 from lampe.calibration.preset import MOST_BYTES, write_preset
-from lampe.methods import LampeConfig, ScaledSigmoid
-from lampe.presets import rescaled
+from lampe.methods import Constant, LampeConfig, ScaledSigmoid
+from lampe.methods.lampe import rescaled
 
 WINDOW, LEAST = 8192, 713
 LENGTHS = (2048, 3072, 4096, 6144, 8192, 12288, 16384)
@@ -186,7 +186,7 @@ def test_a_fit_worse_than_a_constant_is_no_success():
 
     sweep = loss_sweep()
     preset = make_preset(sweep, rows_of(sweep, jumping), SOURCE)
-    assert preset.config.mapping == 2048
+    assert preset.config.mapping == Constant(2048)
     assert "the fit is no success: the curve is no better, and the constant is used" in preset.why
     assert preset.why in report(preset)
     assert mean_cost(preset.constant_costs) < mean_cost(preset.curve_costs)
@@ -199,7 +199,7 @@ def test_where_no_mapping_is_always_best_there_is_no_curve_to_sell():
     preset = make_preset(sweep, rows_of(sweep, lambda length, m: 2 - m / length), SOURCE)
     assert [point.at_least for point in preset.points] == [True] * 3
     assert preset.residuals == [0, 0, 0]
-    assert preset.config.mapping == 4096
+    assert preset.config.mapping == Constant(4096)
 
 
 def test_a_falling_fit_says_so():
@@ -257,44 +257,37 @@ def change(path, value):
     ("changed", "words"),
     [
         (change(["format"], "other"), "doesn't begin with the format"),
-        (change(["config"], KeyError), "config is missing"),
-        (change(["config"], []), "config is no object"),
+        (change(["config"], KeyError), "missing required field `config`"),
+        (change(["config"], []), "Expected `object`, got `array` - at `$.config`"),
         (change(["config", "window"], 0), "window must be at least 1"),
-        (change(["config", "window"], 10**12), "from 0 to 100,000,000"),
-        (change(["config", "window"], True), "window must be int"),
-        (change(["config", "window"], "8192"), "window must be int"),
-        (change(["config", "head"], -1), "head must be from 0"),
+        (change(["config", "window"], 10**12), "at most 100,000,000 tokens"),
+        (change(["config", "window"], True), "Expected `int`, got `bool` - at `$.config.window`"),
+        (change(["config", "head"], -1), "can't be negative"),
         (change(["config", "head"], 9000), "leave nothing to map"),
         (change(["config", "mapping"], 700), "leave nothing to map"),
-        (change(["config", "mapping"], 2048.5), "mapping must be"),
-        (change(["config", "mapping", "slope"], math.nan), "slope must be finite"),
-        (change(["config", "mapping", "maximum"], 1e999), "maximum must be finite"),
+        (change(["config", "mapping"], 2048.5), "Expected `int | object`, got `float`"),
+        (change(["config", "mapping", "slope"], math.nan), "malformed: invalid character"),
         (change(["config", "mapping", "maximum"], -3.0), "at least 1 position"),
-        (change(["config", "mapping"], {}), "maximum is missing"),
+        (change(["config", "mapping"], {}), "missing required field `maximum`"),
         (change(["config", "attention_scale"], 0.0), "attention scale"),
-        (change(["config", "basis"], 1), "basis must be str"),
-        (change(["points"], {"a": 1}), "is no list"),
-        (change(["points", 0, "length"], 0), "length must be at least 1"),
-        (change(["points"], []), "it has no points"),
-        (change(["measured"], []), "it has no points"),
-        (change(["constant"], 0), "constant must be at least 1"),
+        (change(["points"], {"a": 1}), "Expected `array`, got `object` - at `$.points`"),
+        (change(["points", 0, "length"], 0), "Expected `int` >= 1 - at `$.points[0].length`"),
+        (change(["points"], []), "of length >= 1 - at `$.points`"),
+        (change(["constant"], 0), "Expected `int` >= 1 - at `$.constant`"),
         (lambda given: given["points"].pop(), "other lengths"),
-        (change(["measured", 0], None), "no object with fields"),
-        (change(["measured", 0, "found"], "all"), "found must be float"),
+        (change(["measured", 0], None), "Expected `object`, got `null` - at `$.measured[0]`"),
         (change(["measured", 0, "found"], 0.5), "where it has needles"),
         (change(["measured", 0, "loss"], None), "where it has windows"),
         (change(["how", "objective"], "both"), "nothing was measured for the objective"),
         (change(["how", "objective"], "fame"), "nothing was measured for the objective"),
-        (change(["source", "model"], "x" * 2000), "at most 1,000 characters"),
-        (change(["how", "seed"], 1.5), "seed must be int"),
-        (change(["made"], KeyError), "made is missing"),
+        (change(["source", "model"], "x" * 2000), "of length <= 1000 - at `$.source.model`"),
     ],
 )
 def test_a_hostile_preset_is_a_sentence(file, changed, words):
     given = json.loads(file.read_text(encoding="utf-8"))
     changed(given)
     file.write_text(json.dumps(given), encoding="utf-8")
-    with pytest.raises(CalibrationError, match=words):
+    with pytest.raises(CalibrationError, match=re.escape(words)):
         lampe.load_preset(file)
 
 

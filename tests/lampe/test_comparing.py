@@ -21,7 +21,7 @@ from lampe.calibration import (
 )
 from lampe.calibration.comparing import cost, write_trial
 from lampe.methods import METHODS, LampeConfig
-from lampe.needle import HAYSTACKS, Straw
+from lampe.needle import HAYSTACKS, TokenizedHaystack
 
 LENGTH = 500
 LAMPE = LampeConfig(256, 32, 16, 200)
@@ -34,27 +34,27 @@ def loaded(default_folder):
 
 
 @pytest.fixture(scope="module")
-def straw(loaded):
-    return Straw(HAYSTACKS["reference"](), loaded[1])
+def tokenized(loaded):
+    return TokenizedHaystack(HAYSTACKS["reference"](), loaded[1])
 
 
 def row(method, length=LENGTH, asked=None, **came):
     came = came or ({"loss": 2.0} if asked is None else {"found": True, "log_likelihood": -0.5})
-    return TrialRow(method, length, 0, 1, asked, 5, **came)
+    return TrialRow(length, 0, 1, asked, 5, method, **came)
 
 
-def test_a_trial_of_lampe_is_an_evaluation_of_its_sweep(loaded, straw):
+def test_a_trial_of_lampe_is_an_evaluation_of_its_sweep(loaded, tokenized):
     """Oracle: the sweep's own rows, which were measured by the same windows and needles."""
     model = loaded[0]
     point = Evaluation(LENGTH, 200, 32, 16, text_window=0, hidden=2, seed=5)
-    swept = list(evaluate(model, straw, [point, *(replace(point, kind="needle", asked=n) for n in (0, 1))], 256))
-    tried = list(run_trials(model, straw, trials(LAMPE, [LENGTH], 1, 2, 5)))
+    swept = list(evaluate(model, tokenized, [point, *(replace(point, kind="needle", asked=n) for n in (0, 1))], 256))
+    tried = list(run_trials(model, tokenized, trials(LAMPE, [LENGTH], 1, 2, 5)))
     for one, other in zip(tried, swept, strict=True):
         assert replace(other, seconds=0).loss == one.loss
         assert (other.found, other.log_likelihood, other.asked) == (one.found, one.log_likelihood, one.asked)
 
 
-def test_what_is_kept_isnt_measured_again_and_what_runs_alike_is_measured_once(loaded, straw, monkeypatch):
+def test_what_is_kept_isnt_measured_again_and_what_runs_alike_is_measured_once(loaded, tokenized, monkeypatch):
     model, read = loaded[0], []
     own = measure.read_window
     monkeypatch.setattr(
@@ -62,13 +62,13 @@ def test_what_is_kept_isnt_measured_again_and_what_runs_alike_is_measured_once(l
     )
     methods = [METHODS[key].for_window(1024) for key in ("rope", "selfextend", "yarn", "jetlong")]
     wanted = [one for method in [*methods, LAMPE] for one in trials(method, [LENGTH], 1, 1, 5)]
-    rows = list(run_trials(model, straw, wanted))
+    rows = list(run_trials(model, tokenized, wanted))
     assert [row.trial for row in rows] == wanted
     assert read == ["rope", "lampe"]
     assert len({(row.loss, row.log_likelihood) for row in rows if row.method != LAMPE}) == 2
     before = len(read)
     kept = [row for row in rows if row.method != LAMPE]
-    again = list(run_trials(model, straw, wanted, kept))
+    again = list(run_trials(model, tokenized, wanted, kept))
     assert [row.method for row in again] == [LAMPE] * 2
     assert len(read) == before + 1
 
@@ -89,7 +89,7 @@ def test_rows_go_through_a_file(key, tmp_path):
     [
         ({"method": "alibi"}, "There is no method 'alibi'"),
         ({"settings": {"window": 8192, "near": 0}}, "near must be from 1 to 5,460"),
-        ({"length": "500"}, "a count is no whole number"),
+        ({"length": "500"}, r"Expected `int`, got `str` - at `\$.length`"),
         ({"asked": 1}, "a row holds a loss, or"),
         ({"loss": None}, "a row holds a loss, or"),
     ],

@@ -32,7 +32,7 @@ LLAMA3 = LlamaConfig(
 def test_a_config_alone_tells_of_a_model_that_is_far_too_large_for_this_machine():
     found = diagnose(LLAMA3)
     assert (found.family, found.window, found.rope, found.preset) == ("llama", 8192, ("default",), "llama3")
-    assert (found.turning, found.head_size) == (128, 128)
+    assert (found.rotary_size, found.head_size) == (128, 128)
     assert len(found.layers) == 32
     assert all(layer.mapped for layer in found.layers)
     assert found.weights[16] == 2 * 8_030_261_248, "the published number of parameters"

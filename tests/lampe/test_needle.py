@@ -25,7 +25,7 @@ from lampe.needle import (
     Haystack,
     NeedleError,
     Needles,
-    Straw,
+    TokenizedHaystack,
     grid,
     hide,
     mcnemar,
@@ -48,13 +48,13 @@ def loaded(default_folder):
 
 
 @pytest.fixture(scope="module")
-def straw(loaded):
-    return Straw(Haystack("facts", FACTS), loaded[1])
+def tokenized(loaded):
+    return TokenizedHaystack(Haystack("facts", FACTS), loaded[1])
 
 
 @pytest.fixture(scope="module")
 def reference(loaded):
-    return Straw(HAYSTACKS["reference"](), loaded[1])
+    return TokenizedHaystack(HAYSTACKS["reference"](), loaded[1])
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -113,11 +113,11 @@ def test_a_share_of_several_values_is_a_share():
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.integers(200, 3000), st.floats(0, 1), st.sampled_from(list(TASKS)), st.integers(0, 10**6))
-def test_a_prompt_has_exactly_its_length_and_the_needle_at_its_depth(straw, length, depth, name, seed):
+def test_a_prompt_has_exactly_its_length_and_the_needle_at_its_depth(tokenized, length, depth, name, seed):
     rng = random.Random(seed)
     needles = TASKS[name].draw(rng, unlike=FACTS)
-    prompt = hide(straw, needles, length, depth, rng)
-    tokenizer = straw.tokenizer
+    prompt = hide(tokenized, needles, length, depth, rng)
+    tokenizer = tokenized.tokenizer
     assert len(prompt.ids) == length
     for sentence, (start, stop) in zip(needles.sentences, prompt.spans, strict=True):
         assert tokenizer.decode(prompt.ids[start:stop]) == f" {sentence}"
@@ -134,13 +134,13 @@ def test_a_prompt_has_exactly_its_length_and_the_needle_at_its_depth(straw, leng
     assert abs(first - template - earlier - depth * (length - inserted - frame)) <= 16
 
 
-def test_a_short_text_is_repeated_and_says_so(straw):
+def test_a_short_text_is_repeated_and_says_so(tokenized):
     needles = TASKS["single"].draw(random.Random(0))
-    assert hide(straw, needles, 5000, 0.5, random.Random(0)).repeated
-    assert not hide(straw, needles, 500, 0.5, random.Random(0)).repeated
+    assert hide(tokenized, needles, 5000, 0.5, random.Random(0)).repeated
+    assert not hide(tokenized, needles, 500, 0.5, random.Random(0)).repeated
 
 
-def test_bad_cells_are_a_sentence(straw):
+def test_bad_cells_are_a_sentence(tokenized):
     for wrong, message in (
         ({"depth": 1.5}, "from 0"),
         ({"depth": float("nan")}, "from 0"),
@@ -151,7 +151,7 @@ def test_bad_cells_are_a_sentence(straw):
         with pytest.raises(NeedleError, match=message):
             Cell(**{"task": "single", "length": 100, "depth": 0.5, "method": "rope", **wrong})
     with pytest.raises(NeedleError, match="can't hold them"):
-        prompt_of(straw, Cell("single", 20, 0.5, "rope"))
+        prompt_of(tokenized, Cell("single", 20, 0.5, "rope"))
     with pytest.raises(NeedleError, match="empty"):
         Haystack("nothing", "  \n")
     with pytest.raises(NeedleError, match="isn't text"):
@@ -253,9 +253,9 @@ def test_mcnemars_exact_test():
     assert mcnemar(1, 9) == pytest.approx(2 * (1 + 10) / 2**10)  # Siegel & Castellan's binomial table
 
 
-def test_methods_are_compared_on_the_tests_that_both_have_done(loaded, straw):
+def test_methods_are_compared_on_the_tests_that_both_have_done(loaded, tokenized):
     cells = grid("single", [600], [0.1, 0.9], ["lampe", "selfextend"], 1, 0)
-    one, *others = run(loaded[0], straw, cells)
+    one, *others = run(loaded[0], tokenized, cells)
     scored = [replace(result, score=float(result.method == "lampe" or result.depth > 0.5)) for result in [one, *others]]
     assert paired_rows(scored) == [(600, "selfextend", 0, 1, 2, 1.0)]
     assert paired_rows(scored[1:]) == [(600, "selfextend", 0, 1, 1, 1.0)]
@@ -328,10 +328,10 @@ def test_the_command_appends_resumes_and_survives_an_interrupt(default_folder, t
     assert out.read_text(encoding="utf-8") == "not a row\n"
 
 
-def test_other_settings_are_run_again(loaded, straw):
+def test_other_settings_are_run_again(loaded, tokenized):
     cells = grid("single", [600], [0.5], ["rope", "lampe"], 1, 0)
     config = LampeConfig(512, 32, 16, 300, 1.1)
-    plain, mapped = run(loaded[0], straw, cells, {"lampe": config})
+    plain, mapped = run(loaded[0], tokenized, cells, {"lampe": config})
     assert (mapped.mapping_length, mapped.head, mapped.tail, mapped.attention_scale) == (300, 32, 16, 1.1)
     assert mapped.ran_by({"lampe": config})
     assert (mapped.settings, plain.settings) == (config.settings(), {"window": 8192})

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from transformers import Gemma3TextConfig, LlamaConfig, MistralConfig, Phi3Config, Qwen2Config
 
 import lampe
-from lampe.presets import preset_name, pretraining_window, rescaled
+from lampe.families import family_of, pretraining_window
+from lampe.methods import rescaled
 
 
 def papers_position(d: int, l: int, m: int, s1: int, s2: int) -> tuple[str, int]:  # noqa: E741
@@ -204,7 +205,7 @@ def test_a_model_gets_its_familys_preset_or_a_rescaled_curve():
     assert lampe.LampeConfig.for_model(named).basis == "family", "a name of another family says nothing"
     smollm2 = lampe.LampeConfig.for_model(LlamaConfig(vocab_size=49152, max_position_embeddings=8192))
     assert (smollm2, smollm2.basis) == (lampe.PRESETS["smollm2"], "family")
-    assert preset_name(MistralConfig(vocab_size=32000, max_position_embeddings=32768)) == "mistral"
+    assert family_of(MistralConfig(vocab_size=32000, max_position_embeddings=32768)) == "mistral"
     other = lampe.LampeConfig.for_model(Qwen2Config(max_position_embeddings=32768))
     assert (other.basis, other.doubt) == ("rescaled", "not calibrated for this model")
     assert other.mapping.maximum == 0.75 * 32768

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
 
 import lampe
-from app.ask.examples import EXAMPLES
 from lampe.inference.prompt import build_prompt
 
 WINDOW = 8192
+SAMPLE = Path(__file__).parents[2] / "app" / "assets" / "samples" / "night-museum.txt"
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +39,12 @@ def test_a_number_in_4000_tokens_is_found_in_mapped_positions(loaded):
     `python -m benchmarks.first_look`.
     """
     model, tokenizer = loaded
-    example = replace(EXAMPLES[0], depth=0.5)
-    ids = torch.tensor([build_prompt(tokenizer, example.text, example.question)])
+    paragraphs = SAMPLE.read_text(encoding="utf-8").strip().split("\n\n")
+    paragraphs.insert(round(len(paragraphs) * 0.5), "The secret number of the old safe is 4739216.")
+    question = "What is the secret number of the old safe?"
+    ids = torch.tensor([build_prompt(tokenizer, "\n\n".join(paragraphs), question)])
     assert 3900 < ids.shape[1] < 4100
     with lampe.patch(model, lampe.LampeConfig(8192, 512, 200, 2048)) as patched, torch.inference_mode():
         made = model.generate(ids, max_new_tokens=20, do_sample=False)
         assert patched.position_map.compresses
-    assert example.answer in tokenizer.decode(made[0, ids.shape[1] :])
+    assert "4739216" in tokenizer.decode(made[0, ids.shape[1] :])
