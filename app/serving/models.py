@@ -22,6 +22,7 @@ from lampe.models.load import DEFAULT_MODEL_NAME, Progress, load, load_config, l
 from lampe.models.memory import free_bytes, weight_bytes
 
 _TOKENIZERS = 4  # stay in memory, some megabytes each
+_NO_MEMORY = ("not enough memory", "out of memory", "can't allocate memory", "alloc_failed")
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,6 +192,13 @@ class Models:
             told(Progress("Changing the model", 0, 0, ""))
         except LoadError as error:
             raise LoadError(f"{error}{released}") from error
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            raise LoadError(
+                f"There isn't enough memory here to load {choice.name} in {choice.bits} bits: choose a smaller "
+                f"model{', or 4 bits' * (choice.bits == 16)}, or close other programs.{released}"
+            ) from error
         except UnsupportedModelError as error:
             raise UnsupportedModelError(f"{error}{released}") from error
         self._release()
@@ -201,6 +209,11 @@ class Models:
         self.loaded = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether it says that there isn't enough memory, whichever allocator does."""
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY)
 
 
 def _weights(model: Any) -> int:

@@ -17,7 +17,7 @@ from app.serving.answering import Run, answer
 from app.serving.computing import Computing, Tell
 from app.serving.document_cache import LAMPE, DocumentCache
 from app.serving.evidence import Evidence, look_back
-from app.serving.models import Loaded, Models
+from app.serving.models import Loaded, Models, out_of_memory
 from app.serving.reports import Attention, Needs, Update
 from app.serving.requests import Chosen, Prompt, Request, Variant, planned_length, prompt_of
 from app.serving.speed import MEASURED, Countdown, Speed, measure
@@ -31,7 +31,6 @@ from lampe.methods import LampeConfig, Method, PaperLampe
 from lampe.models.memory import cache_bytes, free_bytes
 from lampe.needle import Cell, Haystack, Needles, Result, TokenizedHaystack
 
-_NO_MEMORY = ("not enough memory", "out of memory", "can't allocate memory", "alloc_failed")
 _GETTING_READY = Update("Getting the model ready")
 
 
@@ -478,7 +477,7 @@ def _enough_memory(tokens: int) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY):
+        if out_of_memory(error):
             raise InputError(
                 f"There isn't enough memory for a prompt of {tokens:,} tokens on this machine. The model is still "
                 "loaded: try a shorter text, or close other programs."

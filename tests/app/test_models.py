@@ -6,6 +6,7 @@ import threading
 from dataclasses import replace
 
 import pytest
+import torch
 
 import app.serving.models
 import lampe
@@ -91,6 +92,18 @@ def test_where_both_dont_fit_the_old_model_goes_first(service, small, monkeypatc
         list(service.prepare(Chosen(ModelChoice(small["gpt2"], 16)), threading.Event()))
     assert freed == [True]
     assert ask(service, service.settings.own).report.new_tokens, "it is loaded again"
+
+
+def test_running_out_of_memory_on_the_way_is_a_sentence(service, small, monkeypatch):
+    model = service.model()
+
+    def fail(*args, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(app.serving.models, "load", fail)
+    with pytest.raises(lampe.LoadError, match=r"isn't enough memory here to load .* in 16 bits: choose a smaller"):
+        list(service.prepare(Chosen(ModelChoice(small["other"], 16)), threading.Event()))
+    assert service.model() is model
 
 
 def test_what_fits_in_no_way_isnt_loaded(service, small, monkeypatch):

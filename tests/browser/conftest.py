@@ -30,6 +30,7 @@ def page(browser, server, request) -> Iterator[Page]:
     options = getattr(request, "param", {})
     context = browser.new_context(viewport=options.get("viewport", {"width": 1440, "height": 900}))
     page = context.new_page()
+    page.set_default_timeout(90_000)
     errors: list[str] = []
     page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
     page.on("pageerror", lambda e: errors.append(str(e)))
