@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from app.serving.requests import Variant
 from lampe.inference.prefill import PromptReader
-from lampe.models.memory import give_back
+from lampe.models.memory import release_memory
 from lampe.positions import PositionMap
 
 LAMPE = Variant("lampe")
@@ -105,7 +105,7 @@ class DocumentCache:
             self._here.discard(visitor)
             for key in [key for key in self._readers if key[0] == visitor]:
                 del self._readers[key]
-        give_back()
+        release_memory()
 
     def shrink(self, most_bytes: int) -> None:
         """Drop what is too old, and the least recently used until no more than so many bytes are left."""
@@ -116,7 +116,7 @@ class DocumentCache:
                 if held.used < oldest:
                     self._here.discard(visitor)
         if len(self._readers) < before:
-            give_back()
+            release_memory()
 
     @property
     def bytes(self) -> int:

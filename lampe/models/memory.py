@@ -57,7 +57,7 @@ def free_bytes(device: torch.device | None = None) -> int:
     return torch.cuda.mem_get_info(device)[0] + kept
 
 
-def give_back() -> None:
+def release_memory() -> None:
     """Return freed blocks to the system, where the C library is glibc, which keeps them in pieces otherwise."""
     with suppress(OSError, TypeError, AttributeError):  # no such library, or no such function in it
         ctypes.CDLL(None).malloc_trim(0)
