@@ -30,6 +30,13 @@ from transformers import (
     Starcoder2Config,
 )
 
+from lampe.methods import LampeConfig
+
+CONFIG = LampeConfig(64, 10, 6, 32)
+"""Maps what tiny models read: their window is 64 tokens."""
+
+LENGTH = 120
+
 SHAPE = {
     "vocab_size": 97,
     "hidden_size": 64,
@@ -144,3 +151,7 @@ def tokens(length, rows=1, seed=1):
 @torch.no_grad()
 def logits(model, ids, **kwargs):
     return model(ids, **kwargs).logits
+
+
+def close(got, expected, atol=2e-5):
+    torch.testing.assert_close(got, expected, atol=atol, rtol=1e-5)
