@@ -86,10 +86,10 @@ def build_api(service: ModelService, demo: gr.Blocks, visitors: int) -> None:
             sampling, chosen = Sampling(temperature, top_p, seed), model_of(model, bits)
             asked = Request(text, question, method, max_new_tokens, turns, sampling, chosen, cut)
             with runs.started(request, beside=True) as stop:
-                for update in service.ask(asked, stop, visitor):
-                    if update.report:
-                        break
-                else:
+                update = None
+                for update in service.ask(asked, stop, visitor):  # noqa: B007
+                    pass  # to its end: leaving it would stop it
+                if update is None or update.report is None:
                     raise InputError("The caller has left.")
                 figures = asdict(update.report)
                 if wanted and update.attention:

@@ -26,7 +26,7 @@ def default_folder() -> Path:
 @pytest.fixture(scope="session")
 def small(default_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Folders of models with random weights and the default's tokenizer: two that can be patched, one that can't."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, LlamaConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, LlamaConfig, set_seed
 
     folder = tmp_path_factory.mktemp("models")
     shape = {"vocab_size": 49152, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
@@ -35,6 +35,7 @@ def small(default_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
         "other": LlamaConfig(**shape, num_attention_heads=2, max_position_embeddings=2048),
         "gpt2": GPT2Config(vocab_size=49152, n_embd=64, n_layer=2, n_head=4, n_positions=512),
     }
+    set_seed(0)
     for name, config in configs.items():
         AutoModelForCausalLM.from_config(config).save_pretrained(folder / name)
         AutoTokenizer.from_pretrained(default_folder).save_pretrained(folder / name)

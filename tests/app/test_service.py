@@ -172,7 +172,7 @@ def test_three_at_once_wait_for_each_other_and_get_their_own(service):
     answers = {}
 
     def asked(name):
-        return last(service.ask(Request(f"The boat is called {name}. The lamp is green.", QUESTION, "lampe", 8))).answer
+        return last(service.ask(Request(f"{name} sails. " * 30, QUESTION, "lampe", 8))).answer
 
     def visit(name):
         answers[name] = asked(name)

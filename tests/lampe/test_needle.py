@@ -18,6 +18,7 @@ from lampe.cli import needle as needle_command
 from lampe.inference.prefill import CHUNK, PromptReader
 from lampe.inference.prompt import around
 from lampe.methods import METHODS, LampeConfig, ScaledSigmoid
+from lampe.models.load import load_config
 from lampe.needle import (
     HAYSTACKS,
     TASKS,
@@ -43,8 +44,8 @@ FACTS = "Water boils. The tide turns twice a day! Is the lamp lit? Nobody knows.
 
 
 @pytest.fixture(scope="module")
-def loaded(default_folder):
-    return lampe.load(bits=16)
+def loaded(small):
+    return lampe.load(small["llama"], bits=16)
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +209,7 @@ def test_what_will_be_read_is_known_before():
 def test_shared_work_changes_no_result(loaded, reference, method):
     """Oracle: each cell of a grid against the cell run alone."""
     model = loaded[0]
-    config, length = lampe.LampeConfig(8192, 128, 64, 600), 1100
+    config, length = lampe.LampeConfig(4096, 128, 64, 600), 1100
     methods = {"lampe": config}
     cells = [Cell("single", length, depth, method, trial) for depth in (0.2, 0.8) for trial in (0, 1)]
     together = list(run(model, reference, cells, methods))
@@ -232,13 +233,13 @@ def test_stop_ends_a_run_within_a_layer(loaded, reference):
 
     def stop():
         asked.append(1)
-        return len(asked) > 3 * layers + 5
+        return len(asked) > 3 * layers + 1
 
     read = []
     cells = [Cell("single", 4000, 0.5, "lampe")]
     assert list(run(loaded[0], reference, cells, stop=stop, progress=lambda _, tokens: read.append(tokens))) == []
     assert read == [512, 1024, 1536]
-    assert len(asked) == 3 * layers + 6 + 1, "five layers of the fourth chunk were read; then the run itself looks"
+    assert len(asked) == 3 * layers + 2 + 1, "one layer of the fourth chunk was read; then the run itself looks"
 
 
 def test_the_wilson_interval_is_the_published_one():
@@ -272,10 +273,10 @@ def test_the_command_lists_and_refuses_methods(default_folder, tmp_path, capsys)
     assert "There is no method 'alibi'; the methods are rope, lampe, " in capsys.readouterr().err
 
 
-def test_tuned_settings_are_found_written_and_run_with(default_folder, tmp_path, capsys, monkeypatch):
-    out, small = tmp_path / "tuned.json", METHODS["rerope"]
-    monkeypatch.setattr(small, "candidates", lambda self: [self, replace(self, near=64)])
-    tune = ["tune", "rerope", "--lengths", "700", "--needles", "2", "--out", str(out)]
+def test_tuned_settings_are_found_written_and_run_with(small, tmp_path, capsys, monkeypatch):
+    out, model = tmp_path / "tuned.json", ["--model", small["llama"], "--bits", "16"]
+    monkeypatch.setattr(METHODS["rerope"], "candidates", lambda self: [self, replace(self, near=64)])
+    tune = ["tune", "rerope", "--lengths", "700", "--needles", "2", "--out", str(out), *model]
     assert cli.main(tune) == 0
     told = capsys.readouterr().out
     assert "(authors' rule)" in told
@@ -288,7 +289,7 @@ def test_tuned_settings_are_found_written_and_run_with(default_folder, tmp_path,
     assert capsys.readouterr().out == told
     assert (tmp_path / "tuned.jsonl").read_text(encoding="utf-8") == rows, "nothing is measured again"
     needles = tmp_path / "needle.jsonl"
-    command = ["needle", "--lengths", "700", "--depths", "0.5", "--methods", "rerope", "--out", str(needles)]
+    command = ["needle", "--lengths", "700", "--depths", "0.5", "--methods", "rerope", "--out", str(needles), *model]
     assert cli.main([*command, "--settings", str(out)]) == 0
     assert [row.settings for row in read_results(needles)] == [best["settings"]]
     out.write_text('{"method": "rerope"}', encoding="utf-8")
@@ -296,11 +297,11 @@ def test_tuned_settings_are_found_written_and_run_with(default_folder, tmp_path,
     assert "tuned.json has no settings of a method" in capsys.readouterr().err
 
 
-def test_the_command_appends_resumes_and_survives_an_interrupt(default_folder, tmp_path, monkeypatch, capsys):
+def test_the_command_appends_resumes_and_survives_an_interrupt(small, tmp_path, monkeypatch, capsys):
     out = tmp_path / "rows" / "needle.jsonl"
     command = [
         "needle", "--lengths", "600,700", "--depths", "0.5", "--methods", "rope,lampe", "--haystack", "filler",
-        "--out", str(out),
+        "--out", str(out), "--model", small["llama"], "--bits", "16",
     ]  # fmt: skip
 
     def interrupted(*args, **kwargs):
@@ -321,7 +322,7 @@ def test_the_command_appends_resumes_and_survives_an_interrupt(default_folder, t
     assert table.count("lampe") == 2
     monkeypatch.setattr(needle_command, "load", None)  # a finished grid needs no model
     assert cli.main(command) == 0
-    assert all(row.ran_by({"lampe": lampe.PRESETS["smollm2"]}) for row in rows)
+    assert all(row.ran_by({"lampe": LampeConfig.for_model(load_config(small["llama"]))}) for row in rows)
     out.write_text("not a row\n", encoding="utf-8")
     assert cli.main(command) == 2
     assert "Line 1 of needle.jsonl is no result" in capsys.readouterr().err
@@ -334,7 +335,7 @@ def test_other_settings_are_run_again(loaded, tokenized):
     plain, mapped = run(loaded[0], tokenized, cells, {"lampe": config})
     assert (mapped.mapping_length, mapped.head, mapped.tail, mapped.attention_scale) == (300, 32, 16, 1.1)
     assert mapped.ran_by({"lampe": config})
-    assert (mapped.settings, plain.settings) == (config.settings(), {"window": 8192})
+    assert (mapped.settings, plain.settings) == (config.settings(), {"window": 4096})
     curve = ScaledSigmoid(300, 1, 100)
     assert mapped.ran_by({"lampe": replace(config, mapping=curve)}), "at this length a curve gives the same map"
     older = replace(mapped, settings=None)
@@ -345,12 +346,13 @@ def test_other_settings_are_run_again(loaded, tokenized):
         assert plain.ran_by(other), "it ran unpatched"
 
 
-def test_the_command_takes_a_preset(default_folder, tmp_path, monkeypatch, capsys):
+def test_the_command_takes_a_preset(small, tmp_path, monkeypatch, capsys):
     """What was read under other settings stays in the file, and doesn't count."""
     out = tmp_path / "needle.jsonl"
     command = ["needle", "--lengths", "600", "--depths", "0.5", "--haystack", "filler", "--out", str(out)]
+    command += ["--model", small["llama"], "--bits", "16"]
     assert cli.main(command) == 0
-    monkeypatch.setattr(needle_command, "load_preset", lambda path: LampeConfig(8192, 100, 50, 400))
+    monkeypatch.setattr(needle_command, "load_preset", lambda path: LampeConfig(4096, 100, 50, 400))
     assert cli.main([*command, "--preset", "a.json"]) == 0
     assert [(row.method, row.mapping_length) for row in read_results(out)] == [
         ("rope", 600), ("lampe", 600), ("lampe", 400),
