@@ -136,18 +136,6 @@ def test_a_follow_up_goes_on_with_what_was_read(page):
     expect(page.locator("#report")).to_contain_text("read before")
 
 
-def test_a_conversation_isnt_carried_to_another_text(page):
-    brief(page)
-    page.get_by_label("Document", exact=True).fill("The boat is called Heron. The lamp is green. " * 10)
-    page.get_by_label("Question").fill("What is the boat called?")
-    page.get_by_role("button", name="Ask", exact=True).click()
-    expect(page.locator("#status")).not_to_be_empty()
-    page.get_by_label("Document", exact=True).fill("Another text, put there while the first is asked about.")
-    expect(page.locator("#status")).to_contain_text(DONE, timeout=120_000)
-    page.get_by_role("button", name="Follow up").click()
-    expect(page.get_by_role("alert")).to_contain_text("The conversation was about another text")
-
-
 def test_three_methods_side_by_side_and_the_passages_behind_an_answer(page):
     brief(page)
     page.get_by_label("Document").fill("The boat is called Heron. Nobody knows who painted the door. " * 20)

@@ -26,10 +26,11 @@ def test_methods_are_drawn_beside_lampe_and_a_link_brings_them_back(page):
     position_map = METHODS["selfextend"].for_window(8192).position_map(12_000)
     drawn = trace(page, "plot-methods", "SelfExtend")
     assert drawn["y"] == [position_map.relative(11_999, 11_999 - distance) for distance in drawn["x"]]
-    address, link = page.url.partition("?")[0], page.locator("#map-link a")
+    link = page.locator("#map-link a")
     expect(link).to_have_attribute("href", re.compile("beside=selfextend%2Cdca"))
-    page.goto(f"{address}{link.get_attribute('href')}")
-    expect(page.locator("#map-formulas")).to_contain_text("Dual Chunk Attention")
+    with page.context.expect_page() as opened:
+        link.click()
+    expect(opened.value.locator("#map-formulas")).to_contain_text("Dual Chunk Attention")
 
 
 def test_moving_the_slider_redraws_every_figure(page):
