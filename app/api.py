@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -86,12 +87,11 @@ def build_api(service: ModelService, demo: gr.Blocks, visitors: int) -> None:
             sampling, chosen = Sampling(temperature, top_p, seed), model_of(model, bits)
             asked = Request(text, question, method, max_new_tokens, turns, sampling, chosen, cut)
             with runs.started(request, beside=True) as stop:
-                update = None
-                for update in service.ask(asked, stop, visitor):  # noqa: B007
-                    pass  # to its end: leaving it would stop it
-                if update is None or update.report is None:
+                # To its end: leaving it would stop it.
+                ended = deque(service.ask(asked, stop, visitor), maxlen=1)
+                if not ended or not (report := ended[0].report):
                     raise InputError("The caller has left.")
-                figures = asdict(update.report)
+                update, figures = ended[0], asdict(report)
                 if wanted and update.attention:
                     for event in service.evidence(update.attention, stop, visitor):
                         if isinstance(event, Evidence):
