@@ -4,7 +4,7 @@ import sys
 
 import gradio as gr
 
-from app.page import LAUNCH, build
+from app.page import build
 from app.settings import Settings
 from lampe.errors import InputError
 
@@ -12,7 +12,8 @@ try:
     settings = Settings.from_environment()
 except InputError as error:
     sys.exit(str(error))
-demo: gr.Blocks = build(settings)
+page = build(settings)
+demo: gr.Blocks = page.demo
 
 if __name__ == "__main__":
-    demo.launch(**LAUNCH)
+    page.launch()

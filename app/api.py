@@ -11,7 +11,6 @@ import gradio as gr
 
 import lampe
 from app.documents.document import Part
-from app.documents.reading import read_document
 from app.limits import MAX_MAP_LENGTH, whole_number
 from app.map.figures import curves
 from app.map.settings import check
@@ -21,7 +20,7 @@ from app.serving.reports import Update
 from app.serving.requests import Chosen, Request, Sampling
 from app.serving.service import ModelService
 from app.settings import ModelChoice
-from app.ui.runs import Runs
+from app.ui.runs import Runs, visitor_of
 from lampe.errors import InputError, LampeError
 from lampe.methods import METHODS, LampeConfig
 from lampe.methods.lampe import rescaled
@@ -30,18 +29,9 @@ from lampe.needle import HAYSTACKS
 _MOST_PASSAGES = 50
 
 
-def build_api(service: ModelService, demo: gr.Blocks, visitors: int) -> None:
-    """The endpoints, within the page's `Blocks`.
-
-    Parameters
-    ----------
-    service : ModelService
-    demo : gr.Blocks
-        The page.
-    visitors : int
-        How many calls of one endpoint may wait in the service's line at once.
-    """
-    runs = Runs(demo)
+def build_api(service: ModelService) -> None:
+    """The endpoints, within the page's `Blocks`."""
+    runs = Runs(service.presence)
 
     def model_of(model: str | None, bits: int | None) -> Chosen:
         own = service.settings.own
@@ -76,7 +66,7 @@ def build_api(service: ModelService, demo: gr.Blocks, visitors: int) -> None:
         window, mapping length, regions with their keys and attention shares, seconds, tokens, and the passages if any
         were asked for.
         """
-        visitor = request.session_hash if request else None
+        visitor = visitor_of(request)
         try:
             if not isinstance(earlier, list) or not all(isinstance(turn, list) and len(turn) == 2 for turn in earlier):
                 raise InputError("Each earlier turn is a question and its answer.")
@@ -97,22 +87,24 @@ def build_api(service: ModelService, demo: gr.Blocks, visitors: int) -> None:
                         if isinstance(event, Evidence):
                             figures["passages"] = [asdict(one) for one in passages(event, most=wanted)]
         except LampeError as error:
-            raise gr.Error(str(error)) from error
+            raise _said(error) from error
         return update.answer, figures
 
-    def api_document(path: str) -> dict:
+    def api_document(path: str, request: gr.Request) -> dict:
         """The text of an uploaded document: TXT, Markdown, HTML, PDF, DOCX or EPUB.
 
         Returns its name, its kind, its parts (pages or chapters: label and text), and notes on what was found odd.
         """
         try:
-            return asdict(read_document(path))
+            (document,) = deque(service.files.read(path, visitor_of(request)), maxlen=1)
+            return asdict(document)
         except LampeError as error:
-            raise gr.Error(str(error)) from error
+            raise _said(error) from error
 
     def api_cut(
         parts: list[str], question: str, keep: str = "beginning", most_tokens: int | None = None,
         first: int = 1, last: int | None = None, model: str | None = None, bits: int | None = None,
+        request: gr.Request = None,  # type: ignore[assignment]
     ) -> dict:  # fmt: skip
         """Cut a text that is too long for the limit.
 
@@ -128,9 +120,9 @@ def build_api(service: ModelService, demo: gr.Blocks, visitors: int) -> None:
                 raise InputError("question must be a text.")
             named = [Part(f"Part {number}", text) for number, text in enumerate(parts, 1)]
             until, chosen = len(parts) if last is None else last, model_of(model, bits)
-            made = service.cut(keep, named, question, most_tokens, first, until, chosen)
+            made = service.texts.cut(keep, named, question, most_tokens, first, until, chosen, visitor_of(request))
         except LampeError as error:
-            raise gr.Error(str(error)) from error
+            raise _said(error) from error
         return {"text": made.text, "tokens": made.tokens, "left_out": made.sentence}
 
     def api_position_map(
@@ -165,7 +157,7 @@ def build_api(service: ModelService, demo: gr.Blocks, visitors: int) -> None:
             position_map = lampe.position_map(config, whole, length)
             check(config, whole, chosen=mapping_length is not None)
         except LampeError as error:
-            raise gr.Error(str(error)) from error
+            raise _said(error) from error
         return {
             **asdict(position_map),
             "basis": "given" if mapping_length is not None else curve.basis,
@@ -192,7 +184,7 @@ def build_api(service: ModelService, demo: gr.Blocks, visitors: int) -> None:
         """
         for row in api_needle_grid([length], [depth], 1, seed, task, [method], haystack, request):
             return row
-        raise gr.Error("The caller has left.")
+        raise _said(InputError("The caller has left."))
 
     def api_needle_grid(
         lengths: list[int],
@@ -209,11 +201,11 @@ def build_api(service: ModelService, demo: gr.Blocks, visitors: int) -> None:
             cells = checked_grid(task, lengths, depths, methods, trials, seed)
             text = HAYSTACKS["reference"]() if haystack is None else given_haystack(haystack)
             with runs.started(request, beside=True) as stop:
-                for event in service.needles(text, cells, stop=stop):
+                for event in service.needles(text, cells, stop=stop, visitor=visitor_of(request)):
                     if not isinstance(event, Update):
                         yield asdict(event)
         except LampeError as error:
-            raise gr.Error(str(error)) from error
+            raise _said(error) from error
 
     def api_methods() -> list[dict]:
         """The methods that can be compared: key, title, source, settings for this server's model, and reach in tokens.
@@ -223,7 +215,7 @@ def build_api(service: ModelService, demo: gr.Blocks, visitors: int) -> None:
         try:
             found = [service.method(key) for key in METHODS]
         except LampeError as error:
-            raise gr.Error(str(error)) from error
+            raise _said(error) from error
         return [
             {"key": m.key, "title": m.title, "source": m.source, "settings": m.settings(), "reach": m.reach}
             for m in found
@@ -232,9 +224,14 @@ def build_api(service: ModelService, demo: gr.Blocks, visitors: int) -> None:
     # A file comes through a component: gradio checks that it is one that was uploaded.
     document, found = gr.File(visible=False, type="filepath"), gr.JSON(visible=False)
     document.upload(api_document, document, found, api_name="document", show_progress="hidden")
-    gr.api(api_ask, api_name="ask", concurrency_limit=visitors)
+    gr.api(api_ask, api_name="ask")
     gr.api(api_cut, api_name="cut")
     gr.api(api_position_map, api_name="position_map", queue=False)
     gr.api(api_methods, api_name="methods")
-    gr.api(api_needle, api_name="needle", concurrency_limit=visitors)
-    gr.api(api_needle_grid, api_name="needle_grid", concurrency_limit=visitors)
+    gr.api(api_needle, api_name="needle")
+    gr.api(api_needle_grid, api_name="needle_grid")
+
+
+def _said(error: LampeError) -> gr.Error:
+    """A sentence for the caller; that it was said is no failure of the server's, and isn't logged."""
+    return gr.Error(str(error), print_exception=False)

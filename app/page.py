@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from app.api import build_api
 from app.ask.page import AskTab
@@ -19,6 +24,10 @@ from app.ui.figure import COLOURS, UNSEEN
 from app.ui.mapping_row import MappingRow
 from app.ui.model_row import ModelRow
 from app.ui.state import PageState
+from app.web.gate import Gate
+from app.web.log import keep_values_out
+from app.web.sessions import Sessions
+from app.web.temporary import TemporaryFolder
 
 STYLE = str(files("app") / "assets" / "style.css")
 THEME = gr.themes.Base(
@@ -29,52 +38,82 @@ THEME = gr.themes.Base(
     radius_size="sm",
 )
 REGION_COLOURS = " ".join(f"--{role}: {colour};" for role, colour in COLOURS.items())
-LAUNCH: dict[str, Any] = {
-    "theme": THEME,
-    "css": f":root {{ --unseen: {UNSEEN}; {REGION_COLOURS} }}",
-    "css_paths": STYLE,
-    "max_file_size": MAX_BYTES,
-    "run_history": False,
-    "state_session_capacity": 40,  # gradio keeps every visitor's last figures, half a MB, until there are more
-    "show_error": True,
-    "footer_links": ["api", "settings"],
-}
-"""What `launch` needs for this page."""
-
-_VISITORS = 20  # at once; those beyond wait in gradio's queue before they wait in the model's line
+_EVENTS = 500
+"""That wait in gradio's queue, which gives all of them to their handlers as fast as it can; the handlers wait in lines
+of this app's own, each visitor for their share, or say that it is used up."""
+_THREADS = 120
 
 
-def build(settings: Settings) -> gr.Blocks:
+class Page(NamedTuple):
+    """The page, and what starts it.
+
+    Parameters
+    ----------
+    demo : gr.Blocks
+    options : dict
+        For its `launch`.
+    """
+
+    demo: gr.Blocks
+    options: dict[str, Any]
+
+    def launch(self, **more: Any) -> str:
+        """Start it; the address that it answers at."""
+        return self.demo.launch(**self.options, **more)[1]
+
+
+def build(settings: Settings) -> Page:
     """The page for one deployment; no weights are touched before the first use.
 
     Parameters
     ----------
     settings : Settings
-
-    Returns
-    -------
-    gr.Blocks
-        Launch it with `LAUNCH`.
     """
+    folder = TemporaryFolder()
+    folder.take_over()  # before there is any component, which remembers where its files go
     service = ModelService(settings)
-
-    def forget(request: gr.Request) -> None:
-        service.forget(request.session_hash or "")
-
-    with gr.Blocks(title="LaMPE Lab", analytics_enabled=False, fill_width=True, delete_cache=(60, 120)) as demo:
+    with gr.Blocks(title="LaMPE Lab", analytics_enabled=False, fill_width=True) as demo:
         state = PageState.of(settings)
-        ModelRow(service, demo, state, _VISITORS)
+        ModelRow(service, state)
         mapping = MappingRow(service.published, state)
         with gr.Tabs(overflow_behavior="wrap") as tabs:  # a menu would hide one on a phone, by chance
             with gr.Tab("Ask a document", id="ask"):
-                ask = AskTab(service, demo, state, _VISITORS)
+                ask = AskTab(service, demo, state)
             with gr.Tab("Needle test", id="needle"):
-                NeedleTab(service, demo, ask.text, state, _VISITORS)
+                NeedleTab(service, demo, ask.text, state)
             with gr.Tab("Position map", id="map"):
                 MapTab(service, demo, tabs, state)
             with gr.Tab("Calibration", id="calibration"):
                 CalibrationTab(service, demo, state, mapping)
-        demo.unload(forget)
-        build_api(service, demo, _VISITORS)
-    demo.queue(max_size=2 * _VISITORS, default_concurrency_limit=4)
-    return demo
+        build_api(service)
+    demo.queue(max_size=_EVENTS, default_concurrency_limit=None, api_open=False)
+    return Page(demo, _options(demo, settings, service, folder))
+
+
+def _options(demo: gr.Blocks, settings: Settings, service: ModelService, folder: TemporaryFolder) -> dict[str, Any]:
+    keep_values_out()
+    # Figures on all calls, which nobody is shown and which take longer with each call.
+    demo._queue.ANAYLTICS_CACHE_FREQUENCY = sys.maxsize
+    demo._queue.ANALYTICS_MAX_EVENTS = 1
+    sessions = Sessions(demo, service.presence)
+
+    @asynccontextmanager
+    async def clearing(_: Any) -> AsyncIterator[None]:
+        task = asyncio.create_task(sessions.keep_clear())
+        yield
+        task.cancel()
+
+    gate = Middleware(Gate, settings=settings, presence=service.presence, sessions=sessions, folder=folder)
+    return {
+        "theme": THEME,
+        "css": f":root {{ --unseen: {UNSEEN}; {REGION_COLOURS} }}",
+        "css_paths": STYLE,
+        "max_file_size": MAX_BYTES,
+        "max_threads": _THREADS,
+        "run_history": False,
+        "enable_monitoring": False,
+        "state_session_capacity": 2000,  # they are cleared away by age before
+        "show_error": True,
+        "footer_links": ["api", "settings"],
+        "app_kwargs": {"middleware": [gate], "lifespan": clearing},
+    }

@@ -50,18 +50,28 @@ class Settings:
     kept_bytes : int
         `KEPT_MB`, in bytes: what documents that were read may take, so that further questions needn't read them again;
         by default an eighth of the free memory.
+    max_minutes : int
+        `MAX_MINUTES`: longest answer or run of needle tests, as it is estimated before it begins; by default an hour.
     more_models : tuple of str
         `MODEL_IDS`, with commas between them: what visitors may choose besides.
     allow_any_model : bool
         `ALLOW_ANY_MODEL`: whether they may name any model of the Hugging Face Hub; 1 or 0, by default not.
+    allowed_hosts : tuple of str
+        `ALLOWED_HOSTS`, with commas between them: the names that the app answers to, "*" for any. By default this
+        machine's own where it is reached from this machine, and any from elsewhere.
+    allowed_origins : tuple of str
+        `ALLOWED_ORIGINS`, with commas between them: other sites whose pages may use the app, as https://example.org.
     """
 
     model_id: str | None
     bits: int
     max_input_tokens: int
     kept_bytes: int = 2**30
+    max_minutes: int = 60
     more_models: tuple[str, ...] = ()
     allow_any_model: bool = False
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
 
     @property
     def own(self) -> ModelChoice:
@@ -92,13 +102,27 @@ class Settings:
         kept = environment.get("KEPT_MB") or str(free_bytes() // 8 // 2**20)
         if not kept.isdecimal():
             raise InputError(f"KEPT_MB is {kept!r}; it must be a whole number of megabytes, 0 to keep nothing.")
+        minutes = environment.get("MAX_MINUTES") or "60"
+        if not minutes.isdecimal() or not int(minutes):
+            raise InputError(f"MAX_MINUTES is {minutes!r}; it must be a whole number of at least 1.")
         anything = environment.get("ALLOW_ANY_MODEL") or "0"
         if anything not in ("0", "1"):
             raise InputError(f"ALLOW_ANY_MODEL is {anything!r}; it must be 1 or 0.")
         own = environment.get("MODEL_ID") or None
-        more = tuple(name.strip() for name in environment.get("MODEL_IDS", "").split(",") if name.strip())
+
+        def names(variable: str) -> tuple[str, ...]:
+            return tuple(name.strip() for name in environment.get(variable, "").split(",") if name.strip())
+
         return cls(
-            None if own == DEFAULT_MODEL_NAME else own, int(bits), int(limit), int(kept) * 2**20, more, anything == "1"
+            None if own == DEFAULT_MODEL_NAME else own,
+            int(bits),
+            int(limit),
+            int(kept) * 2**20,
+            int(minutes),
+            names("MODEL_IDS"),
+            anything == "1",
+            names("ALLOWED_HOSTS"),
+            names("ALLOWED_ORIGINS"),
         )
 
 

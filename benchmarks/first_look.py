@@ -47,7 +47,7 @@ def last_loss(model: Any, ids: torch.Tensor) -> float:
 def losses(service: ModelService, lengths: list[int]) -> list[dict[str, Any]]:
     """Loss on the Python language reference, plain and patched, at each length."""
     model = service.model()
-    ids = language_reference(service.tokenizer())
+    ids = language_reference(service.texts.tokenizer())
     rows = []
     for length in lengths:
         part = ids[:, :length]

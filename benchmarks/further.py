@@ -12,6 +12,7 @@ from __future__ import annotations
 from app.ask.examples import EXAMPLES
 from app.serving.requests import Request
 from app.serving.service import ModelService
+from app.serving.visitors import Visitor
 from app.settings import Settings
 from benchmarks.measure import Rows, arguments
 
@@ -31,7 +32,7 @@ def main() -> None:
     if all(rows.has(question=question) for question in QUESTIONS):
         return
     for question in QUESTIONS:
-        *_, last = service.ask(Request(text, question, "lampe", 24), visitor="benchmark")
+        *_, last = service.ask(Request(text, question, "lampe", 24), visitor=Visitor("benchmark"))
         report = last.report
         assert report is not None
         keys = {row["name"]: row["keys"] for row in report.regions}

@@ -21,6 +21,7 @@ from pathlib import Path
 from app.documents.reading import read_document
 from app.serving.requests import Request, Variant
 from app.serving.service import ModelService
+from app.serving.visitors import Visitor
 from app.settings import Settings
 from benchmarks.measure import Rows, arguments
 
@@ -192,7 +193,7 @@ def main() -> None:
                     continue
                 read = alone[question] if way == ALONE else text[:3000] if given.quick else text
                 request = Request(read, question.asked, asked.method, ANSWER_TOKENS, cut=asked.cut)
-                *_, last = service.ask(request, visitor="benchmark")  # a text is read once for its questions
+                *_, last = service.ask(request, visitor=Visitor("benchmark"))  # a text is read once for its questions
                 assert last.report
                 rows.add(
                     **asdict(question),

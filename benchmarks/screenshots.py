@@ -18,7 +18,7 @@ import plotly.graph_objects as go
 from playwright.sync_api import Page, sync_playwright
 
 from app.ask.examples import EXAMPLES
-from app.page import LAUNCH, build
+from app.page import build
 from app.settings import Settings
 from benchmarks.questions import text_of
 
@@ -87,8 +87,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("assets/screenshots"))
     folder = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
-    demo = build(Settings.from_environment())
-    _, url, _ = demo.launch(**LAUNCH, prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
+    lab = build(Settings.from_environment())
+    url = lab.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
         page = browser.new_page(viewport={"width": 1440, "height": 900})
@@ -121,7 +121,7 @@ def main() -> None:
         page.locator("#needle-status", has_text="Done").wait_for(timeout=600_000)
         shoot(page, folder, {"needle": 1440, "needle-phone": 390})
         browser.close()
-    demo.close()
+    lab.demo.close()
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def main() -> None:
 
 def _runs(service: ModelService, length: int) -> dict[str, Callable[[threading.Event], Iterator[Any]]]:
     """What a visitor may start, each with its Stop."""
-    tokenizer, example = service.tokenizer(), EXAMPLES[1]
+    tokenizer, example = service.texts.tokenizer(), EXAMPLES[1]
     ids = tokenizer(example.text)["input_ids"]
     text = tokenizer.decode(list(islice(cycle(ids), length)))
     request = Request(text, example.question, "lampe", 16)

@@ -45,10 +45,9 @@ def small(default_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
 @pytest.fixture(scope="session")
 def server(default_folder: Path) -> Iterator[str]:
     """The app on a free port, as `app.py` starts it, with a limit of 20,000 tokens."""
-    from app.page import LAUNCH, build
+    from app.page import build
     from app.settings import Settings
 
-    demo = build(Settings(None, 4, 20_000))
-    _, url, _ = demo.launch(**LAUNCH, prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
-    yield url
-    demo.close()
+    lab = build(Settings(None, 4, 20_000))
+    yield lab.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
+    lab.demo.close()

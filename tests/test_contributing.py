@@ -66,7 +66,9 @@ def test_a_method_runs_and_is_listed(example):
 def test_a_needle_is_hidden_and_scored(example, monkeypatch, small):
     monkeypatch.setitem(TASKS, "colour", example.Colour())
     service = ModelService(Settings(small["llama"], 16, 6_000))
-    prompt = prompt_of(TokenizedHaystack(HAYSTACKS["filler"](), service.tokenizer()), Cell("colour", 400, 0.5, "lampe"))
+    prompt = prompt_of(
+        TokenizedHaystack(HAYSTACKS["filler"](), service.texts.tokenizer()), Cell("colour", 400, 0.5, "lampe")
+    )
     assert len(prompt.ids) == 400
     needles = example.Colour().draw(random.Random(0))
     assert needles.score(f"It is {needles.expected[0]}.") == 1

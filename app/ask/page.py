@@ -14,23 +14,21 @@ from app.ask.examples import EXAMPLES
 from app.documents.cutting import WAYS
 from app.documents.document import Part
 from app.documents.kinds import EXTENSIONS
-from app.documents.reading import read_document
-from app.limits import MAX_CHARACTERS, MAX_MAP_LENGTH, too_long, whole_number
+from app.limits import MAX_MAP_LENGTH, whole_number
 from app.map.figures import Frame, distance_figure, regions_figure
 from app.map.settings import MapSettings
 from app.map.views import map_sentence
 from app.serving.document_cache import LAMPE
 from app.serving.evidence import Evidence, passages
-from app.serving.reports import Attention, Needs
+from app.serving.reports import Attention, Needs, Update
 from app.serving.requests import MAX_NEW_TOKENS, Chosen, Request, Sampling, planned_length
 from app.serving.service import ModelService
 from app.ui.events import AT_ONCE, INTERNAL, LATEST, Shown
 from app.ui.figure import as_plot
 from app.ui.html import message, note, side_by_side, status
-from app.ui.runs import Runs, measuring
+from app.ui.runs import Runs, measuring, visitor_of
 from app.ui.state import PageState
 from lampe.errors import InputError, LampeError
-from lampe.inference.prompt import build_prompt
 from lampe.methods import METHODS
 
 BESIDE = [(method.title, key) for key, method in METHODS.items() if key != LAMPE.method]
@@ -51,8 +49,6 @@ class AskTab:
         The page.
     state : PageState
         Its `lengths` and `attention` are set.
-    visitors : int
-        How many may wait in the model's line at once, where they see their place.
 
     Attributes
     ----------
@@ -60,8 +56,8 @@ class AskTab:
         The document.
     """
 
-    def __init__(self, service: ModelService, demo: gr.Blocks, state: PageState, visitors: int) -> None:
-        self.service, self.state, self.runs = service, state, Runs(demo)
+    def __init__(self, service: ModelService, demo: gr.Blocks, state: PageState) -> None:
+        self.service, self.state, self.runs = service, state, Runs(service.presence)
         self.opened, self.conversation, self.found = gr.State(None), gr.State(None), gr.State(None)
         with gr.Row(elem_classes="columns"):
             with gr.Column(scale=5, min_width=320):
@@ -75,7 +71,7 @@ class AskTab:
                 self.timing = gr.Button("How long will it take here?", size="sm", elem_id="ask-time")
         self._lay_out_answers()
         self._wire_document(demo)
-        self._wire_questions(visitors)
+        self._wire_questions()
 
     # Layout
 
@@ -149,7 +145,6 @@ class AskTab:
             self.count,
             counted,
             self._counted(),
-            concurrency_limit=4,
             trigger_mode="always_last",
             **INTERNAL,
         )
@@ -169,7 +164,7 @@ class AskTab:
         self.cut_it.click(self.cut_text, cut, document, **INTERNAL)
         self.uncut.click(self.take_back, self.opened, document, **AT_ONCE)
 
-    def _wire_questions(self, visitors: int) -> None:
+    def _wire_questions(self) -> None:
         counted = [self.count, [self.text, self.question, self.budget, self.state.chosen], self._counted()]
         anew, further = gr.State(False), gr.State(True)
         given = [
@@ -180,16 +175,15 @@ class AskTab:
             self.status, self.answers, self.report, self.conversation, self.on, self.state.attention, self.looked,
             self.evidence, self.layers,
         ]  # fmt: skip
-        running: dict[str, Any] = {"concurrency_limit": visitors, **INTERNAL}
-        asking = gr.on([self.go.click, self.question.submit], self.answer, [anew, *given], answered, **running)
+        asking = gr.on([self.go.click, self.question.submit], self.answer, [anew, *given], answered, **INTERNAL)
         asking.then(*counted, **INTERNAL)
-        self.on.click(self.answer, [further, *given], answered, **running).then(*counted, **INTERNAL)
+        self.on.click(self.answer, [further, *given], answered, **INTERNAL).then(*counted, **INTERNAL)
         self.halt.click(self.runs.stop, **AT_ONCE)
         looking = [self.status, self.found, self.evidence, self.layers]
-        self.look.click(self.look_back, self.state.attention, looking, **running)
+        self.look.click(self.look_back, self.state.attention, looking, **INTERNAL)
         self.layers.input(self.show_evidence, [self.found, self.layers], self.evidence, **AT_ONCE)
         measure = measuring(self.service.measured, self.runs)
-        self.timing.click(measure, self.state.chosen, self.status, **running).then(*counted, **INTERNAL)
+        self.timing.click(measure, self.state.chosen, self.status, **INTERNAL).then(*counted, **INTERNAL)
 
     def _counted(self) -> list[Any]:
         return [self.length, self.sentence, self.plot, self.plane, self.state.lengths]
@@ -203,17 +197,20 @@ class AskTab:
                 drawn = self._show_length(chosen, SHOWN_WITHOUT_TEXT, 0, True)
                 yield drawn | {self.length: views.no_text(SHOWN_WITHOUT_TEXT), self.state.lengths: None}
                 return
-            if len(text) + len(question) > MAX_CHARACTERS:
-                raise InputError(too_long(text + question))
-            if not self.service.tokenizer_ready(chosen):
+            asked, visitor = Request(text, question, chosen=chosen), visitor_of(request)
+            asked.check_length()
+            estimate: Shown = {}
+            if not self.service.texts.ready(chosen):
                 about = max(1, round(len(text) / _CHARACTERS_PER_TOKEN))
                 estimate = self._show_length(chosen, about, budget, False)
                 yield estimate
-                for update in self.service.fetch_tokenizer(chosen):
-                    yield {self.length: estimate[self.length] + status(update)}
-            ids = build_prompt(self.service.tokenizer(chosen), text, question)
-            needs = self.service.needs(ids, int(budget), chosen, request.session_hash)
-            yield self._show_length(chosen, len(ids), budget, True, needs)
+            for event in self.service.texts.counting(asked, visitor):
+                if isinstance(event, Update):
+                    yield {self.length: estimate.get(self.length, "") + status(event)}
+                    continue
+                fits = event.length <= self.service.settings.max_input_tokens
+                needs = self.service.needs(event.ids, int(budget), chosen, visitor) if fits else None
+                yield self._show_length(chosen, event.length, budget, True, needs)
         except LampeError as error:
             yield {self.length: message(str(error)), self.sentence: ""}
 
@@ -232,11 +229,14 @@ class AskTab:
             self.state.lengths: (position_map.end, planned),
         }
 
-    def open_file(self, path: str) -> Iterator[Shown]:
+    def open_file(self, path: str, request: gr.Request) -> Iterator[Shown]:
         """Read an uploaded file into the text box."""
-        yield {self.status: note("Reading the file…")}
         try:
-            document = read_document(path)
+            for event in self.service.files.read(path, visitor_of(request)):
+                if isinstance(event, Update):
+                    yield {self.status: status(event)}
+                    continue
+                document = event
         except InputError as error:
             yield {self.status: message(str(error))}
             return
@@ -246,7 +246,7 @@ class AskTab:
 
     def cut_text(
         self, text: str, question: str, opened: Opened | None, way: str, first: float, last: float, most: float,
-        chosen: Chosen,
+        chosen: Chosen, request: gr.Request,
     ) -> Shown:  # fmt: skip
         """Leave out a part of the whole text, also where one was left out before; it is told, and can be had again."""
         try:
@@ -254,7 +254,7 @@ class AskTab:
                 raise InputError("There is no text to cut.")
             before = opened if opened and opened.text == text else Opened((Part("the text", text),))
             whole = before.whole or before.parts
-            made = self.service.cut(way, whole, question, most, first, last, chosen)
+            made = self.service.texts.cut(way, whole, question, most, first, last, chosen, visitor_of(request))
         except LampeError as error:
             return {self.status: message(str(error))}
         cut = Opened((Part("the text", made.text),), whole) if made.left_out else Opened(whole)
@@ -301,7 +301,7 @@ class AskTab:
                     earlier, (method, cut) = turn.earlier.get(variant, ()), variant
                     asked = Request(text, question, method, longest, earlier, sampling, chosen, cut)
                     turn.answers[variant] = ""
-                    for update in self.service.ask(asked, stop, request.session_hash):
+                    for update in self.service.ask(asked, stop, visitor_of(request)):
                         turn.take(variant, update)
                         stage = f"{variant.title}: {update.stage}"
                         words = note(f"{stage}.") if update.report else status(replace(update, stage=stage))
@@ -338,7 +338,7 @@ class AskTab:
             if attention is None:
                 raise InputError("There is no answer yet: ask first.")
             with self.runs.started(request) as stop:
-                for event in self.service.evidence(attention, stop, request.session_hash):
+                for event in self.service.evidence(attention, stop, visitor_of(request)):
                     if not isinstance(event, Evidence):
                         yield {self.status: status(event)}
                         continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from app.documents.sandbox.caps import PACKED_BYTES, TEXT_BYTES
+from app.limits import PACKED_BYTES, TEXT_BYTES
 from lampe.errors import InputError
 
 

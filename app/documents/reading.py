@@ -2,12 +2,64 @@
 
 from __future__ import annotations
 
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from app.documents.document import Document
 from app.documents.kinds import check_content, kind_of
 from app.documents.sandbox.apart import parse_apart
+from app.serving.reports import Update
+from app.serving.visitors import Visitor
+from app.serving.waiting_line import WaitingLine
 from lampe.errors import InputError
+
+_PLACES = 2  # files that are read at once
+
+
+class Files:
+    """Uploaded files, which are read in turn; none stays."""
+
+    def __init__(self) -> None:
+        self._line = WaitingLine(_PLACES)
+
+    def read(
+        self, path: str, visitor: Visitor | None = None, stop: threading.Event | None = None
+    ) -> Iterator[Update | Document]:
+        """The text of an uploaded file, read in a process of its own; the file is deleted.
+
+        Parameters
+        ----------
+        path : str
+        visitor : Visitor, optional
+        stop : threading.Event, optional
+            Ends the waiting, without a document.
+
+        Yields
+        ------
+        Update
+            What is being done; then the `Document`.
+
+        Raises
+        ------
+        InputError
+            If it can't be read: the sentence says why, what the limit is, and what to do.
+        """
+        try:
+            with self._line.join(visitor) as ticket:
+                while not ticket.wait(0.5):
+                    with suppress(OSError):
+                        os.utime(path)  # it isn't forgotten
+                    yield Update(f"Waiting to read the file: {len(ticket.ahead)} before you")
+                    if stop and stop.is_set():
+                        return
+                yield Update("Reading the file")
+                document = read_document(path)
+            yield document
+        finally:
+            Path(path).unlink(missing_ok=True)
 
 
 def read_document(path: str) -> Document:
@@ -24,6 +76,8 @@ def read_document(path: str) -> Document:
         If it can't be read: the sentence says why, what the limit is, and what to do.
     """
     file = Path(path)
+    if not file.is_file():
+        raise InputError("This file isn't here any more: upload it again.")
     name = file.name.encode("utf-8", "replace").decode()
     kind = kind_of(name)
     size = file.stat().st_size

@@ -22,6 +22,7 @@ from app.ui.downloads import saves
 from app.ui.events import AT_ONCE, INTERNAL, LATEST, Shown
 from app.ui.figure import as_plot
 from app.ui.html import message, status
+from app.ui.runs import visitor_of
 from app.ui.state import PageState
 from lampe.errors import InputError, LampeError
 from lampe.inference.prompt import pieces
@@ -187,7 +188,7 @@ class MapTab:
         for button, name in zip(self.zooms, ZOOMS, strict=True):
             button.click(self.zoom(name), settings, [self.across, self.at_query, self.at_key], **AT_ONCE)
         for name, button in self.save_buttons.items():
-            saves(button, settings, self.in_file(name), self.file, self.message)
+            saves(button, settings, self.in_file(name), self.file, self.message, self.service.desk)
 
     def _wire_controls(self) -> None:
         # What a scene or a link said doesn't hold any more.
@@ -238,12 +239,16 @@ class MapTab:
 
     # Drawing
 
-    def redraw(self, *values: Any) -> Shown:
+    def redraw(self, request: gr.Request, *values: Any) -> Shown:
         """All figures, captions and numbers; settings that allow no map leave them as they are."""
         try:
             settings = self._checked(values)
+            with self.service.desk.turn(visitor_of(request)):
+                return self._redrawn(settings)
         except LampeError as error:
             return {self.message: message(str(error))}
+
+    def _redrawn(self, settings: MapSettings) -> Shown:
         drawn = drawing.draw(settings)
         plots = {name: as_plot(figure, f"lampe-{name}") for name, (_, figure) in drawn.figures.items()}
         custom = settings.model == CUSTOM
@@ -339,7 +344,7 @@ class MapTab:
             short: Shown = {}
             try:
                 if "length" not in scene.changes:
-                    for update in self.service.fetch_tokenizer(chosen):
+                    for update in self.service.texts.fetched(chosen):
                         yield {self.look: status(update)}
                     settings = replace(settings, length=len(self._tokens(chosen, SENTENCE)))
                     short = {self.short: SENTENCE}
@@ -371,7 +376,7 @@ class MapTab:
             yield {self.strip: ""}
             return
         try:
-            for update in self.service.fetch_tokenizer(chosen):
+            for update in self.service.texts.fetched(chosen):
                 yield {self.strip: status(update)}
             count = len(self._tokens(chosen, text))
         except LampeError as error:
@@ -382,7 +387,7 @@ class MapTab:
 
     def show_strip(self, text: str, chosen: Chosen, *values: Any) -> Any:
         """The short text's tokens under the present settings."""
-        if not text.strip() or not self.service.tokenizer_ready(chosen):
+        if not text.strip() or not self.service.texts.ready(chosen):
             return gr.skip() if text.strip() else ""
         try:
             tokens = self._tokens(chosen, text)
@@ -399,7 +404,7 @@ class MapTab:
                 f"This text has {len(text):,} characters; here each token is drawn, so at most {most:,} are read. "
                 f"{elsewhere}"
             )
-        found = pieces(self.service.tokenizer(chosen), text)
+        found = pieces(self.service.texts.tokenizer(chosen), text)
         if len(found) > _SHORT_TEXT_TOKENS:
             raise InputError(
                 f"This text has {len(found):,} tokens; here each one is drawn, so the limit is {_SHORT_TEXT_TOKENS}. "

@@ -83,6 +83,9 @@ def checked_grid(task: str, lengths: Any, depths: Any, methods: Any, trials: Any
     """
     if not (isinstance(lengths, list) and isinstance(depths, list) and isinstance(methods, list)):
         raise InputError("Lengths, depths and methods must be lists.")
+    for name, some in (("lengths", lengths), ("depths", depths), ("methods", methods)):
+        if len(some) > MOST_TESTS:
+            raise InputError(f"This grid has {len(some):,} {name}; at most {MOST_TESTS} tests are run here.")
     tokens = [whole_number("A prompt length", length) for length in lengths]
     for depth in depths:
         if isinstance(depth, bool) or not isinstance(depth, int | float):
@@ -93,6 +96,8 @@ def checked_grid(task: str, lengths: Any, depths: Any, methods: Any, trials: Any
     named = {method_class(method).key for method in methods}
     if len(named) > MOST_METHODS:
         raise InputError(f"This grid has {len(named)} methods; at most {MOST_METHODS} are compared at once here.")
+    if count < 1:
+        raise InputError(f"The number of trials must be at least 1, not {count}.")
     tests = len(set(tokens)) * len(depths) * len(methods) * count
     if tests > MOST_TESTS:
         raise InputError(

@@ -28,7 +28,7 @@ from app.ui.downloads import saves
 from app.ui.events import AT_ONCE, INTERNAL, LATEST, Shown
 from app.ui.figure import as_plot
 from app.ui.html import message, note, side_by_side, status
-from app.ui.runs import Runs, measuring
+from app.ui.runs import Runs, measuring, visitor_of
 from app.ui.state import PageState
 from lampe.errors import InputError, LampeError
 from lampe.methods import METHODS, LampeConfig
@@ -62,14 +62,10 @@ class NeedleTab:
         The text of "Ask a document".
     state : PageState
         Its `lengths` and `pair` are set.
-    visitors : int
-        How many may wait in the model's line at once, where they see their place.
     """
 
-    def __init__(
-        self, service: ModelService, demo: gr.Blocks, document: gr.Textbox, state: PageState, visitors: int
-    ) -> None:
-        self.service, self.document, self.state, self.runs = service, document, state, Runs(demo)
+    def __init__(self, service: ModelService, demo: gr.Blocks, document: gr.Textbox, state: PageState) -> None:
+        self.service, self.document, self.state, self.runs = service, document, state, Runs(service.presence)
         self.results, self.placed = gr.State(GridResults()), gr.State()
         with gr.Row(elem_classes="columns"):
             with gr.Column(scale=3, min_width=300):
@@ -79,8 +75,8 @@ class NeedleTab:
                 self._lay_out_one()
                 self._lay_out_grid()
                 self.file = gr.DownloadButton(visible="hidden", elem_id="needle-file")
-        self._wire_one(demo, visitors)
-        self._wire_grid(demo, visitors)
+        self._wire_one(demo)
+        self._wire_grid(demo)
 
     # Layout
 
@@ -155,10 +151,10 @@ class NeedleTab:
 
     # Events
 
-    def _wire_one(self, demo: gr.Blocks, visitors: int) -> None:
+    def _wire_one(self, demo: gr.Blocks) -> None:
         given = [*self._common, self.length, self.depth, self.key, self.value, self.document, self.state.chosen]
         tested = [self.status, self.answers, self.place, self.to_map, self.placed, self.distance, self.plane]
-        self.one.click(self.run_one, given, tested, concurrency_limit=visitors, **INTERNAL)
+        self.one.click(self.run_one, given, tested, **INTERNAL)
         place = [self.length, self.depth, self.state.chosen]
         drawn = [self.status, self.distance, self.plane]
         gr.on([demo.load, self.state.chosen.change], self.show_place, place, drawn, **INTERNAL)
@@ -168,17 +164,16 @@ class NeedleTab:
         self.kinds.select(self.show_kind, None, [self.of_one, self.of_many], **LATEST)
         self.halt.click(self.runs.stop, **AT_ONCE)
 
-    def _wire_grid(self, demo: gr.Blocks, visitors: int) -> None:
+    def _wire_grid(self, demo: gr.Blocks) -> None:
         chosen, results = self.state.chosen, self.results
         filled = [self.status, results, self.heat, self.apart, self.points, self.table]
         asked: list[Any] = [chosen, results, self.lengths, self.depths, self.trials, self.methods, self.task, self.seed]
         changed = [part.change for part in asked if part is not results]
         gr.on([demo.load, *changed], self.tell_time, asked, self.time, **LATEST)
         given = [results, *self._common, self.lengths, self.depths, self.trials, self.document, chosen]
-        running: dict[str, Any] = {"concurrency_limit": visitors, **INTERNAL}
-        ran = self.many.click(self.run_grid, given, filled, **running)
+        ran = self.many.click(self.run_grid, given, filled, **INTERNAL)
         ran.then(self.tell_time, asked, self.time, **INTERNAL)
-        self.estimate.click(self.measure_time, asked, self.time, **running)
+        self.estimate.click(self.measure_time, asked, self.time, **INTERNAL)
         self.clear.click(self.forget, None, [*filled, self.details], **AT_ONCE)
         self.points.select(self.look, results, self.details, **AT_ONCE)
         self.upload.upload(self.open_file, self.upload, [*filled, self.details], **INTERNAL)
@@ -186,7 +181,7 @@ class NeedleTab:
             values = choice.lengths, choice.depths, choice.trials
             button.click(lambda values=values: values, None, [self.lengths, self.depths, self.trials], **AT_ONCE)
         for name, button in self.save_buttons.items():
-            saves(button, [results], self.in_file(name), self.file, self.status)
+            saves(button, [results], self.in_file(name), self.file, self.status, self.service.desk)
 
     @property
     def _common(self) -> list[Any]:
@@ -208,7 +203,7 @@ class NeedleTab:
                 if not 1 <= len(cells) <= MOST_METHODS:
                     raise InputError(f"Choose one to {MOST_METHODS} methods that read the text.")
                 haystack, needle = haystack_of(source, text), own_needle(key, value)
-                for event in self.service.needles(haystack, cells, needle, stop, chosen):
+                for event in self.service.needles(haystack, cells, needle, stop, chosen, visitor_of(request)):
                     if isinstance(event, Update):
                         yield {self.status: status(event)}
                         continue
@@ -272,7 +267,8 @@ class NeedleTab:
                 results.check_settings(self.service.methods_of(wanted, chosen))
                 missing = results.missing(wanted)
                 done = len(wanted) - len(missing)
-                for event in self.service.needles(haystack, missing, stop=stop, chosen=chosen) if missing else ():
+                run = self.service.needles(haystack, missing, None, stop, chosen, visitor_of(request))
+                for event in run if missing else ():
                     if isinstance(event, Update):
                         told = status(event) + note(f"{done} of {len(wanted)} tests done")
                         yield {self.status: told}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from app.serving.requests import Prompt, Request, planned_length
 from app.serving.speed import Pace, Speed
 from lampe.inference.prefill import PromptReader
 from lampe.methods import Method, Rope
-from lampe.patching.patch import applied
+from lampe.patching.patch import in_steps
 from lampe.positions import PositionMap
 
 
@@ -67,8 +68,14 @@ class Run:
         return self.method.position_map(self.length if plain else self.planned, self.length)
 
 
-def answer(run: Run, reader: PromptReader, stop: threading.Event, outgrown: int | None, tell: Tell) -> None:
-    """Read what the reader doesn't hold of a prompt, and answer it; to be called in the model's thread.
+DECODED = 16
+"""Tokens of an answer that are written in one turn."""
+
+
+def answer(run: Run, reader: PromptReader, stop: threading.Event, outgrown: int | None, tell: Tell) -> Iterator[Update]:
+    """Read what the reader doesn't hold of a prompt, and answer it; each step to be made in the model's thread.
+
+    Others may use the model between two steps.
 
     Parameters
     ----------
@@ -79,36 +86,40 @@ def answer(run: Run, reader: PromptReader, stop: threading.Event, outgrown: int 
     outgrown : int, optional
         For the report.
     tell : callable
-        Called with an `Update` for each chunk that is read and each piece of the answer, and one with the report.
+        Called with an `Update` for each piece of the answer.
+
+    Yields
+    ------
+    Update
+        After each chunk that is read, and each so many tokens; the last one has the report.
     """
-    with applied(run.loaded.model, run.method) as patched:
-        if patched:
-            patched.plan(run.planned, run.length)
-        _answer(run, reader, patched, stop, outgrown, tell)
+    return in_steps(run.loaded.model, run.method, partial(_answer, run, reader, stop, outgrown, tell))
 
 
 def _answer(
     run: Run,
     reader: PromptReader,
-    patched: lampe.Patched | None,
     stop: threading.Event,
     outgrown: int | None,
     tell: Tell,
-) -> None:
+    patched: lampe.Patched | None,
+) -> Iterator[Update]:
+    if patched:
+        patched.plan(run.planned, run.length)
     request, prompt, loaded, length, speed = run.request, run.prompt, run.loaded, run.length, run.speed
     note = run.method.beyond(length)
     started = time.perf_counter()
     pace: Pace | None = None
     to_write = request.max_new_tokens * speed.answer
-    tell(Update("Reading", 0, length, "tokens", note=note))
+    yield Update("Reading", 0, length, "tokens", note=note)
     for done in reader.read(prompt.ids, run.position_map if patched else None, stop.is_set):
         pace = pace or Pace(speed.reading(reader.kept, length))
         left = pace(speed.reading(done, length))
-        tell(Update("Reading", done, length, "tokens", note=note, seconds_left=left, run_left=left + to_write))
+        yield Update("Reading", done, length, "tokens", note=note, seconds_left=left, run_left=left + to_write)
     watch = _Watch(stop, patched, loaded.model)
     writer = _Writer(loaded.decoder, run, watch, note, tell)
     if not stop.is_set():
-        _generate(run, reader, watch, writer)
+        yield from _generate(run, reader, watch, writer)
     ended = time.perf_counter()
     first = watch.first_token or ended
     position_map = watch.position_map or run.position_map  # generating may have planned anew since
@@ -152,25 +163,50 @@ def _answer(
         cut_short=watch.new_tokens == request.max_new_tokens and not watch.ended,
     )
     stage = "Stopped" if stop.is_set() else "Done"
-    tell(Update(stage, length, length, "tokens", writer.answer.strip(), report, attention, note))
+    yield Update(stage, length, length, "tokens", writer.answer.strip(), report, attention, note)
 
 
-def _generate(run: Run, reader: PromptReader, watch: _Watch, writer: _Writer) -> None:
-    sampling = run.request.sampling
+def _generate(run: Run, reader: PromptReader, watch: _Watch, writer: _Writer) -> Iterator[Update]:
+    """Write the answer, so many tokens at a time; generate() goes on with what is in the cache."""
+    sampling, most = run.request.sampling, run.request.max_new_tokens
     chosen: dict[str, Any] = {"do_sample": False}
     if sampling.temperature:
         chosen = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
-    torch.manual_seed(int(sampling.seed))  # one thread computes, so nobody else draws in between
-    with torch.inference_mode():
-        run.loaded.model.generate(
-            reader.ids,
-            attention_mask=torch.ones_like(reader.ids),
-            past_key_values=reader.cache,
-            max_new_tokens=run.request.max_new_tokens,
-            streamer=writer,
-            stopping_criteria=StoppingCriteriaList([watch]),
-            **chosen,
-        )
+    ids, drawing = reader.ids, _Drawing(int(sampling.seed), reader.ids.device)
+    while not watch.over and watch.new_tokens < most:
+        with torch.inference_mode(), drawing:
+            ids = run.loaded.model.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                past_key_values=reader.cache,
+                max_new_tokens=min(DECODED, most - watch.new_tokens),
+                streamer=writer,
+                stopping_criteria=StoppingCriteriaList([watch]),
+                **chosen,
+            )
+        yield writer.update(watch.new_tokens)
+    writer.finish()
+
+
+class _Drawing:
+    """Random numbers of one answer, which goes on with them though others draw in between."""
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self._cuda = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(devices=self._cuda):
+            torch.manual_seed(seed)
+            self._keep()
+
+    def _keep(self) -> None:
+        self._states = [torch.get_rng_state(), *(torch.cuda.get_rng_state(one) for one in self._cuda)]
+
+    def __enter__(self) -> None:
+        torch.set_rng_state(self._states[0])
+        for device, state in zip(self._cuda, self._states[1:], strict=True):
+            torch.cuda.set_rng_state(state, device)
+
+    def __exit__(self, *_: object) -> None:
+        self._keep()
 
 
 def region_rows(position_map: PositionMap, length: int, shares: torch.Tensor | None = None) -> list[dict[str, Any]]:
@@ -191,12 +227,23 @@ class _Writer(TextStreamer):
         self.answer = ""
         self._run, self._watch, self._note, self._tell = run, watch, note, tell
 
+    def end(self) -> None:
+        """Of some tokens, not of the answer: a word may go on."""
+        self.next_tokens_are_prompt = True
+
+    def finish(self) -> None:
+        """The answer has ended."""
+        super().end()
+
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
         self.answer += text
+        self._tell(self.update(self._watch.new_tokens + (not stream_end)))  # the watch looks in after the writer
+
+    def update(self, written: int) -> Update:
+        """How far the answer is."""
         most = self._run.request.max_new_tokens
-        written = self._watch.new_tokens + (not stream_end)  # which looks in after the writer
         left = (most - written) * self._run.speed.answer
-        self._tell(Update("Answering", written, most, "tokens", self.answer.strip(), note=self._note, run_left=left))
+        return Update("Answering", written, most, "tokens", self.answer.strip(), note=self._note, run_left=left)
 
 
 class _Watch(StoppingCriteria):
@@ -212,6 +259,11 @@ class _Watch(StoppingCriteria):
         self.position_map: PositionMap | None = None
         self.head_shares: list[torch.Tensor] = []
         self.queries: list[int] = []  # the prompt's last token, then the answer's
+
+    @property
+    def over(self) -> bool:
+        """Whether the model has ended, or somebody has stopped it."""
+        return self.ended or self.stop.is_set()
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
         self.new_tokens += 1

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, wait
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -42,7 +44,11 @@ class Computing:
         return self.start(function, *args).result()
 
     def stream(
-        self, work: Callable[[Tell], Any], stop: threading.Event, meanwhile: Any = None
+        self,
+        work: Callable[[Tell], Any],
+        stop: threading.Event,
+        meanwhile: Any = None,
+        ended: Callable[[], None] = lambda: None,
     ) -> Generator[Any, None, Any]:
         """Have ``work(tell)`` called there; yields what it tells, and returns what it returns.
 
@@ -55,9 +61,12 @@ class Computing:
         meanwhile : optional
             For work that may be long in saying something, or never look at `stop`: what was last told, at first this,
             is repeated while nothing comes, and a Stop ends the waiting at once.
+        ended : callable
+            Called when the work has ended, whether or not anybody still listens.
         """
         events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         future = self.start(work, events.put)
+        future.add_done_callback(lambda _: ended())
         future.add_done_callback(lambda _: events.put(events))  # which nobody else tells: it ends the loop below
         try:
             while True:
@@ -80,6 +89,38 @@ class Computing:
         finally:
             del future  # its error holds this frame, which holds what was computed with
 
+    def slices(
+        self, work: Callable[[Tell], Iterator[Any]], stop: threading.Event,
+        turn: Callable[[], Generator[Any, None, bool]],
+        ended: Callable[[Any], None],
+    ) -> Generator[Any, None, None]:  # fmt: skip
+        """Have the steps of ``work(tell)`` made there, each in a turn of its own; yields what they tell and give.
+
+        Parameters
+        ----------
+        work : callable
+            See `stream`.
+        stop : threading.Event
+        turn : callable
+            Waits before each step, and yields what there is to say of that; what it returns, if true, ends the work.
+        ended : callable
+            Called after each step with what it gave, None at the end.
+        """
+        telling: list[Tell] = []  # the present step's
+        steps = work(lambda event: telling[0](event))
+        given: list[Any] = []
+
+        def step(tell: Tell) -> None:
+            telling[:], given[:] = [tell], []
+            given.extend(itertools.islice(steps, 1))
+
+        with closing(steps):  # type: ignore[type-var]
+            while not (yield from turn()):
+                yield from self.stream(step, stop, ended=lambda: ended(*given or [None]))
+                if not given:
+                    return
+                yield given[0]
+
     def _run(self) -> None:
         while True:
             future, work = self._work.get()
@@ -88,3 +129,12 @@ class Computing:
             except BaseException as error:
                 future.set_exception(error)
             del future, work  # what was computed with mustn't be held until the next work comes
+
+
+def returned(generator: Generator[Any, None, Any]) -> Any:
+    """Run a generator to its end; what it returns."""
+    while True:
+        try:
+            next(generator)
+        except StopIteration as end:
+            return end.value

@@ -10,6 +10,7 @@ from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
 from app.serving.requests import Variant
+from app.serving.visitors import Visitor
 from lampe.inference.prefill import PromptReader
 from lampe.models.memory import release_memory
 from lampe.positions import PositionMap
@@ -21,6 +22,7 @@ LONGEST = 1800.0
 """Seconds that a document stays without a question: a program that calls without a session never says it has left."""
 
 _AGING = 60.0  # seconds between looks for it
+_TOGETHER = 1.0  # seconds within which visitors leave together
 
 
 class _Held(NamedTuple):
@@ -45,20 +47,22 @@ class DocumentCache:
         self._readers: OrderedDict[tuple[str, Hashable], _Held] = OrderedDict()
         self._here: set[str] = set()
         self._lock = threading.Lock()
-        threading.Thread(target=_age, args=[weakref.ref(self)], name="document cache", daemon=True).start()
+        self._dropped = threading.Event()
+        arguments = weakref.ref(self), self._dropped
+        threading.Thread(target=_age, args=arguments, name="document cache", daemon=True).start()
 
-    def enter(self, visitor: str | None) -> None:
+    def enter(self, visitor: Visitor | None) -> None:
         """A visitor has asked something: what is read for them is kept, until `forget`."""
         if visitor is not None:
             with self._lock:
-                self._here.add(visitor)
+                self._here.add(visitor.session)
 
-    def take(self, visitor: str | None, kind: Hashable, plan: tuple[Any, ...]) -> PromptReader | None:
+    def take(self, visitor: Visitor | None, kind: Hashable, plan: tuple[Any, ...]) -> PromptReader | None:
         """What a visitor has read under this plan, if it is still there; it belongs to the caller until `put`.
 
         Parameters
         ----------
-        visitor : str or None
+        visitor : Visitor or None
             None keeps nothing.
         kind : hashable
             Each visitor has one of each kind.
@@ -68,18 +72,18 @@ class DocumentCache:
         if visitor is None:
             return None
         with self._lock:
-            held = self._readers.pop((visitor, kind), None)
+            held = self._readers.pop((visitor.session, kind), None)
             return held.reader if held and held.plan == plan else None
 
-    def plan_of(self, visitor: str | None, kind: Hashable) -> tuple[Any, ...] | None:
+    def plan_of(self, visitor: Visitor | None, kind: Hashable) -> tuple[Any, ...] | None:
         """What the visitor's document of this kind was read under; None if there is none."""
         with self._lock:
-            held = self._readers.get((visitor, kind)) if visitor is not None else None
+            held = self._readers.get((visitor.session, kind)) if visitor is not None else None
             return held.plan if held else None
 
     def reusable(
         self,
-        visitor: str | None,
+        visitor: Visitor | None,
         kind: Hashable,
         plan: tuple[Any, ...],
         ids: Sequence[int],
@@ -87,25 +91,25 @@ class DocumentCache:
     ) -> int:
         """How many tokens of a prompt needn't be read, were it asked now; the map is None where none is put in."""
         with self._lock:
-            held = self._readers.get((visitor, kind)) if visitor is not None else None
+            held = self._readers.get((visitor.session, kind)) if visitor is not None else None
             return held.reader.keeps(ids, position_map) if held and held.plan == plan else 0
 
-    def put(self, visitor: str | None, kind: Hashable, plan: tuple[Any, ...], reader: PromptReader) -> None:
+    def put(self, visitor: Visitor | None, kind: Hashable, plan: tuple[Any, ...], reader: PromptReader) -> None:
         """Keep a reader for the visitor's next question, unless they have left."""
         with self._lock:
-            if visitor is not None and visitor in self._here:
-                self._readers[visitor, kind] = _Held(plan, reader, time.monotonic())
-                if (visitor, LAMPE) in self._readers:  # it goes last of theirs, not first, for what ran beside it
-                    self._readers.move_to_end((visitor, LAMPE))
+            if visitor is not None and visitor.session in self._here:
+                self._readers[visitor.session, kind] = _Held(plan, reader, time.monotonic())
+                if (visitor.session, LAMPE) in self._readers:  # it goes last of theirs, for what ran beside it
+                    self._readers.move_to_end((visitor.session, LAMPE))
         self.shrink(self.most_bytes)
 
-    def forget(self, visitor: str) -> None:
+    def forget(self, session: str) -> None:
         """A visitor has left: nothing of theirs stays."""
         with self._lock:
-            self._here.discard(visitor)
-            for key in [key for key in self._readers if key[0] == visitor]:
+            self._here.discard(session)
+            for key in [key for key in self._readers if key[0] == session]:
                 del self._readers[key]
-        release_memory()
+                self._dropped.set()
 
     def shrink(self, most_bytes: int) -> None:
         """Drop what is too old, and the least recently used until no more than so many bytes are left."""
@@ -124,12 +128,15 @@ class DocumentCache:
         return sum(cache_size(held.reader.cache) for held in self._readers.values())
 
 
-def _age(cache: weakref.ref[DocumentCache]) -> None:
-    """Drop what is too old also where nobody asks anything any more."""
+def _age(cache: weakref.ref[DocumentCache], dropped: threading.Event) -> None:
+    """Drop what is too old also where nobody asks anything any more; return memory once for all who left at a time."""
     while one := cache():
         one.shrink(one.most_bytes)
         del one
-        time.sleep(_AGING)
+        if dropped.wait(_AGING):
+            time.sleep(_TOGETHER)
+            dropped.clear()
+            release_memory()
 
 
 def cache_size(cache: Any) -> int:

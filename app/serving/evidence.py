@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from app.serving.computing import Tell
 from app.serving.models import Loaded
 from app.serving.reports import Attention, Update
 from lampe.inference.prefill import PromptReader
+from lampe.patching.patch import in_steps
 from lampe.positions import PositionMap, Role
 
 _LONGEST, _SHORTEST = 64, 6  # tokens of a passage; a shorter sentence goes with the next one
@@ -130,10 +132,10 @@ def by_token(evidence: Evidence, layers: Sequence[int] | None = None) -> Tensor:
 
 def look_back(
     loaded: Loaded, attention: Attention, reader: PromptReader, stop: threading.Event, tell: Tell
-) -> Evidence | None:
+) -> Iterator[Update | Evidence]:
     """Run an answer's tokens once more after their prompt, and keep where each looked: never a matrix of all pairs.
 
-    To be called in the model's thread.
+    Each step is to be made in the model's thread; others may use the model between two.
 
     Parameters
     ----------
@@ -145,25 +147,38 @@ def look_back(
     stop : threading.Event
         Ends it without evidence.
     tell : callable
-        Called with an `Update` after each chunk and each token.
+        Not needed: each step says how far it is.
+
+    Yields
+    ------
+    Update
+        After each chunk and each token.
+    Evidence
+        At the end.
     """
+    return in_steps(loaded.model, attention.method, partial(_look_back, loaded, attention, reader, stop))
+
+
+def _look_back(
+    loaded: Loaded, attention: Attention, reader: PromptReader, stop: threading.Event, patched: lampe.Patched | None
+) -> Iterator[Update | Evidence]:
+    assert patched
     model, ids, (first, last) = loaded.model, attention.prompt.ids, attention.prompt.document
     weights: Any = 0
-    with lampe.patch(model, attention.method) as patched:
-        position_map = patched.plan(attention.position_map.length, len(ids))
-        tell(Update("Reading", 0, len(ids), "tokens"))
-        for done in reader.read(ids, position_map, stop.is_set):
-            tell(Update("Reading", done, len(ids), "tokens"))
-        patched.keep_weights = True
-        for number, token in enumerate(attention.ids):
-            if stop.is_set():
-                return None
-            tell(Update("Looking back", number, len(attention.ids), "tokens"))
-            with torch.inference_mode():
-                one = torch.tensor([[token]], device=reader.ids.device)
-                model(one, past_key_values=reader.cache, use_cache=True, logits_to_keep=1)
-                weights = weights + patched.key_weights()[..., first:last].mean(1)
+    position_map = patched.plan(attention.position_map.length, len(ids))
+    yield Update("Reading", 0, len(ids), "tokens")
+    for done in reader.read(ids, position_map, stop.is_set):
+        yield Update("Reading", done, len(ids), "tokens")
+    patched.keep_weights = True
+    for number, token in enumerate(attention.ids):
+        if stop.is_set():
+            return
+        yield Update("Looking back", number, len(attention.ids), "tokens")
+        with torch.inference_mode():
+            one = torch.tensor([[token]], device=reader.ids.device)
+            model(one, past_key_values=reader.cache, use_cache=True, logits_to_keep=1)
+            weights = weights + patched.key_weights()[..., first:last].mean(1)
     decode, text = loaded.decoder.decode, ids[first:last]
     parts = tuple((a, b, decode(text[a:b])) for a, b in spans([decode([token]) for token in text]))
     mean = weights / max(1, len(attention.ids))
-    return Evidence(attention.position_map, len(ids) - 1, attention.layers, mean, first, parts)
+    yield Evidence(attention.position_map, len(ids) - 1, attention.layers, mean, first, parts)

@@ -13,6 +13,7 @@ import torch
 import transformers
 
 import lampe
+from app.serving.requests import Chosen
 from app.settings import ModelChoice, Settings
 from lampe import LoadError, UnsupportedModelError
 from lampe.errors import InputError
@@ -21,7 +22,7 @@ from lampe.methods import Method, method_class
 from lampe.models.load import DEFAULT_MODEL_NAME, Progress, load, load_config, load_tokenizer
 from lampe.models.memory import free_bytes, weight_bytes
 
-_TOKENIZERS = 4  # stay in memory, some megabytes each
+_KEPT = 4  # tokenizers, some megabytes each, and configs
 _NO_MEMORY = ("not enough memory", "out of memory", "can't allocate memory", "alloc_failed")
 
 
@@ -60,8 +61,20 @@ class Models:
         self._replaced, self._held = replaced, held
         self._tokenizers: dict[str | None, Any] = {}
         self._configs: dict[str | None, Any] = {}
-        self._methods: dict[tuple[str, str | None], Method] = {}
-        self._fetching = threading.Lock()
+        self._methods: dict[str | None, dict[str, Method]] = {}
+        self._fetching = {offered: threading.Lock() for offered in (True, False)}
+
+    def choice(self, chosen: Chosen | None = None) -> ModelChoice:
+        """The model that is to run: the chosen one, or the deployment's own.
+
+        Raises
+        ------
+        InputError
+            If this deployment doesn't offer it.
+        """
+        model = chosen.model if chosen else self.settings.own
+        self.check(model)
+        return model
 
     def check(self, choice: ModelChoice) -> None:
         """Refuse a model that this deployment doesn't offer.
@@ -95,14 +108,12 @@ class Models:
         ------
         lampe.LoadError
         """
-        if made := self._tokenizers.get(choice.model_id):  # without waiting for another that is being fetched
+        if made := self._tokenizers.get(choice.model_id):
             return made
-        with self._fetching:
+        with self._fetching[choice.model_id in self.settings.offered]:  # one that is slow to come holds up no other
             if choice.model_id not in self._tokenizers:
                 made = load_tokenizer(choice.model_id, progress=progress)
-                while len(self._tokenizers) >= _TOKENIZERS:
-                    del self._tokenizers[next(iter(self._tokenizers))]
-                self._tokenizers[choice.model_id] = made
+                _keep(self._tokenizers, choice.model_id, made)
             return self._tokenizers[choice.model_id]
 
     def config(self, choice: ModelChoice) -> lampe.LampeConfig:
@@ -115,8 +126,17 @@ class Models:
         if choice.model_id in (None, DEFAULT_MODEL_NAME):  # known without fetching it, and measured in 4 bits
             return replace(lampe.PRESETS["smollm2"], basis="measured" if choice.bits == 4 else "family")
         if choice.model_id not in self._configs:
-            self._configs[choice.model_id] = lampe.LampeConfig.for_model(load_config(choice.model_id))
+            _keep(self._configs, choice.model_id, lampe.LampeConfig.for_model(load_config(choice.model_id)))
         return self._configs[choice.model_id]
+
+    def settled(self, chosen: Chosen | None = None) -> lampe.LampeConfig:
+        """The LaMPE settings that run: the chosen ones, or the model's own.
+
+        Raises
+        ------
+        InputError, lampe.LoadError
+        """
+        return (chosen and chosen.config) or self.config(self.choice(chosen))
 
     def method(self, key: str, choice: ModelChoice) -> Method:
         """A method with its own settings for a model, from its config.
@@ -128,9 +148,10 @@ class Models:
         kind = method_class(key)
         if choice.model_id in (None, DEFAULT_MODEL_NAME):  # known without fetching it
             return kind.for_model(family_config("smollm2"))
-        if (key, choice.model_id) not in self._methods:
-            self._methods[key, choice.model_id] = kind.for_model(load_config(choice.model_id))
-        return self._methods[key, choice.model_id]
+        if choice.model_id not in self._methods:
+            _keep(self._methods, choice.model_id, {})
+        known = self._methods[choice.model_id]
+        return known.get(key) or known.setdefault(key, kind.for_model(load_config(choice.model_id)))
 
     def load(
         self,
@@ -209,6 +230,13 @@ class Models:
         self.loaded = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _keep(known: dict[Any, Any], key: Any, value: Any) -> None:
+    """Remember one more, and of more than a few forget the first."""
+    while len(known) >= _KEPT:
+        del known[next(iter(known))]
+    known[key] = value
 
 
 def out_of_memory(error: Exception) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -148,6 +149,8 @@ class Update:
         Of the stage.
     run_left : float or None
         Of the whole run at most, for those who wait for its end.
+    waiting : int
+        How many others are at work meanwhile, or go before it.
     """
 
     stage: str
@@ -160,8 +163,17 @@ class Update:
     note: str = ""
     seconds_left: float | None = None
     run_left: float | None = None
+    waiting: int = 0
 
     @classmethod
     def of(cls, progress: Progress) -> Update:
         """What the library tells of a load."""
         return cls(progress.stage, progress.done, progress.total, progress.unit)
+
+
+GETTING_READY = Update("Getting the model ready")
+
+
+def telling(work: Callable[..., Any]) -> Callable[[Callable[[Any], None]], Any]:
+    """Work that calls ``progress``, as `app.serving.computing.Computing.stream` takes it."""
+    return lambda tell: work(progress=lambda progress: tell(Update.of(progress)))

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from app.limits import MAX_CHARACTERS, too_long, whole_number
 from app.settings import ModelChoice
 from lampe.errors import InputError
-from lampe.inference.prompt import around, encode
 from lampe.methods import METHODS, LampeConfig, Method, MethodError, method_class
 
 MAX_NEW_TOKENS = 512
 MAX_TURNS = 40
+MAX_QUESTION = 20_000
+"""Characters of a question, and of each earlier turn."""
 _ROOM = 1024
 """Plans are made for a multiple of this: most questions on one text, and some turns more, have the same plan."""
 
@@ -124,9 +125,7 @@ class Request:
             raise InputError(
                 f"This conversation has {len(self.earlier)} turns; at most {MAX_TURNS} are read. Ask anew."
             )
-        said = self.text + self.question + "".join(part for turn in self.earlier for part in turn)
-        if len(said) > MAX_CHARACTERS:
-            raise InputError(too_long(said))
+        self.check_length()
         sampling = self.sampling
         for name, value, least, most in (
             ("The temperature", sampling.temperature, 0, 2),
@@ -141,6 +140,32 @@ class Request:
         if not self.question.strip():
             raise InputError("There is no question: type what you want to know about the text.")
 
+    def check_length(self) -> None:
+        """Refuse what is too long to be counted.
+
+        Raises
+        ------
+        InputError
+        """
+        if len(self.text) > MAX_CHARACTERS:
+            raise InputError(too_long(self.text))
+        for said in (self.question, *(part for turn in self.earlier for part in turn)):
+            check_question(said)
+
+
+def check_question(question: str) -> None:
+    """Refuse a question that is no question by its length; an earlier one, or an answer, too.
+
+    Raises
+    ------
+    InputError
+    """
+    if len(question) > MAX_QUESTION:
+        raise InputError(
+            f"The question has {len(question):,} characters; at most {MAX_QUESTION:,} are taken for one. Put the rest "
+            "into the document."
+        )
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -149,6 +174,9 @@ class Prompt:
     Parameters
     ----------
     ids : list of int
+        Those of a text beyond the limit aren't all there.
+    length : int
+        How many there are.
     document : (int, int)
         Where the text lies among them: first token, one past the last.
     left_out : int
@@ -156,18 +184,34 @@ class Prompt:
     """
 
     ids: list[int]
+    length: int
     document: tuple[int, int]
     left_out: int
 
 
-def prompt_of(request: Request, tokenizer: Any, window: int) -> Prompt:
-    """The prompt of a request; if it is cut, the text's end is left out, so that prompt and answer fit the window."""
-    before, after = around(tokenizer, request.question, earlier=request.earlier)
-    document = encode(tokenizer, request.text.strip())
-    held = len(document)
+def prompt_of(
+    request: Request, frame: tuple[list[int], list[int]], document: list[int], count: int, window: int
+) -> Prompt:
+    """The prompt of a request; if it is cut, the text's end is left out, so that prompt and answer fit the window.
+
+    Parameters
+    ----------
+    request : Request
+    frame : (list of int, list of int)
+        The tokens before and after the text.
+    document : list of int
+        The text's tokens, its first ones at least.
+    count : int
+        How many it has.
+    window : int
+        In tokens.
+    """
+    before, after = frame
+    held = count
     if request.cut:
         held = min(held, max(0, window - len(before) - len(after) - request.max_new_tokens))
-    return Prompt([*before, *document[:held], *after], (len(before), len(before) + held), len(document) - held)
+    length = len(before) + held + len(after)
+    return Prompt([*before, *document[:held], *after], length, (len(before), len(before) + held), count - held)
 
 
 def planned_length(prompt_tokens: int, max_new_tokens: int, method: Method) -> int:

@@ -5,73 +5,75 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import lampe
-from app.documents.cutting import Cut, cut
-from app.documents.document import Part, text_of
-from app.limits import MAX_CHARACTERS, too_long, whole_number
+from app.documents.reading import Files
 from app.serving.answering import Run, answer
 from app.serving.computing import Computing, Tell
 from app.serving.document_cache import LAMPE, DocumentCache
 from app.serving.evidence import Evidence, look_back
 from app.serving.models import Loaded, Models, out_of_memory
-from app.serving.reports import Attention, Needs, Update
-from app.serving.requests import Chosen, Prompt, Request, Variant, planned_length, prompt_of
+from app.serving.presence import Presence
+from app.serving.reports import GETTING_READY, Attention, Needs, Update, telling
+from app.serving.requests import Chosen, Request, Variant, planned_length
 from app.serving.speed import MEASURED, Countdown, Speed, measure
+from app.serving.texts import Texts, hidden
+from app.serving.visitors import Visitor
 from app.serving.waiting_line import Ticket, WaitingLine
 from app.settings import ModelChoice, Settings
 from lampe import needle
 from lampe.errors import InputError
 from lampe.inference.prefill import PromptReader
-from lampe.inference.prompt import build_prompt
 from lampe.methods import LampeConfig, Method, PaperLampe
 from lampe.models.memory import cache_bytes, free_bytes
-from lampe.needle import Cell, Haystack, Needles, Result, TokenizedHaystack
+from lampe.needle import Cell, Haystack, Needles, Result
 
-_GETTING_READY = Update("Getting the model ready")
+_AT_THE_DESK = 24  # of one visitor: a page draws all its figures when it loads
+_LOOK = 0.5  # seconds between two looks for a Stop while waiting
 
 
 @dataclass
 class ModelService:
-    """The loaded model and tokenizer, shared by all visitors; requests run one at a time, in one thread."""
+    """The loaded model, shared by all visitors: they take turns, and all its work is done in one thread.
+
+    Attributes
+    ----------
+    texts : Texts
+        What needs no model.
+    files : Files
+        That visitors upload.
+    desk : WaitingLine
+        Where short work waits that needs no model: figures, tokens.
+    presence : Presence
+        Who is here; of those who have left nothing stays.
+    """
 
     settings: Settings
     documents: DocumentCache = field(init=False)
     models: Models = field(init=False)
+    texts: Texts = field(init=False)
+    presence: Presence = field(default_factory=Presence)
     speeds: dict[ModelChoice, Speed] = field(default_factory=dict)
+    files: Files = field(default_factory=Files)
+    desk: WaitingLine = field(default_factory=partial(WaitingLine, most=_AT_THE_DESK))
     _line: WaitingLine = field(default_factory=WaitingLine)
+    _setting_aside: threading.Lock = field(default_factory=threading.Lock)
     _computing: Computing = field(default_factory=partial(Computing, "model"))
-    _fetching: Computing = field(default_factory=partial(Computing, "fetching"))
 
     def __post_init__(self) -> None:
         self.documents = DocumentCache(self.settings.kept_bytes)
         self.models = Models(self.settings, lambda: self.documents.shrink(0), lambda: self.documents.bytes)
+        self.texts = Texts(self.settings, self.models, self.desk)
+        self.presence.on_leave(self.documents.forget)
 
     # What a visitor has chosen
 
-    def choice(self, chosen: Chosen | None) -> ModelChoice:
-        """The model that is to run.
-
-        Raises
-        ------
-        InputError
-            If this deployment doesn't offer it.
-        """
-        model = chosen.model if chosen else self.settings.own
-        self.models.check(model)
-        return model
-
     def config(self, chosen: Chosen | None = None) -> lampe.LampeConfig:
-        """The LaMPE settings that run: the chosen ones, or the model's own; no weights are needed.
-
-        Raises
-        ------
-        InputError, lampe.LoadError
-        """
-        return (chosen and chosen.config) or self.models.config(self.choice(chosen))
+        """See `Models.settled`."""
+        return self.models.settled(chosen)
 
     def method(self, key: str, chosen: Chosen | None = None) -> Method:
         """A method with the settings that run: LaMPE's as `config` has them, others by their authors' rule.
@@ -80,7 +82,7 @@ class ModelService:
         ------
         InputError, lampe.LoadError, lampe.MethodError
         """
-        return self.config(chosen) if key == LampeConfig.key else self.models.method(key, self.choice(chosen))
+        return self.config(chosen) if key == LampeConfig.key else self.models.method(key, self.models.choice(chosen))
 
     def methods_of(self, cells: Sequence[Cell], chosen: Chosen | None = None) -> dict[str, Method]:
         """The methods of some cells by their keys, as `method` has them."""
@@ -93,7 +95,7 @@ class ModelService:
         ------
         InputError, lampe.LoadError
         """
-        return LampeConfig.like(self.models.method(PaperLampe.key, self.choice(chosen)))
+        return LampeConfig.like(self.models.method(PaperLampe.key, self.models.choice(chosen)))
 
     def model(self, chosen: Chosen | None = None) -> Any:
         """The model, fetched and loaded unless it is the loaded one.
@@ -102,81 +104,12 @@ class ModelService:
         ------
         InputError, lampe.LoadError, lampe.UnsupportedModelError
         """
-        return self._computing(self.models.load, self.choice(chosen)).model
-
-    # The tokenizer, and what needs only that
-
-    def tokenizer_ready(self, chosen: Chosen | None = None) -> bool:
-        """Whether it can be had without waiting."""
-        return self.models.tokenizer_ready(self.choice(chosen))
-
-    def tokenizer(self, chosen: Chosen | None = None) -> Any:
-        """The tokenizer, fetched at its first use.
-
-        Raises
-        ------
-        InputError, lampe.LoadError
-        """
-        return self.models.tokenizer(self.choice(chosen))
-
-    def fetch_tokenizer(self, chosen: Chosen | None = None, stop: threading.Event | None = None) -> Iterator[Update]:
-        """Have the tokenizer at hand; tells how far that is, if it takes any time.
-
-        Raises
-        ------
-        InputError, lampe.LoadError
-        """
-        if not self.tokenizer_ready(chosen):
-            fetch = partial(self.models.tokenizer, self.choice(chosen))
-            yield from self._fetching.stream(_telling(fetch), stop or threading.Event(), _GETTING_READY)
-
-    def prompt(self, request: Request) -> Prompt:
-        """The tokens of a request that may be run.
-
-        Raises
-        ------
-        InputError
-            If it can't be run, or exceeds the limit.
-        """
-        request.check()
-        return self._prompt(request)
-
-    def _prompt(self, request: Request) -> Prompt:
-        prompt = prompt_of(request, self.tokenizer(request.chosen), self.config(request.chosen).window)
-        length, limit = len(prompt.ids), self.settings.max_input_tokens
-        if length > limit:
-            raise InputError(
-                f"The text and question have {length:,} tokens; the limit here is {limit:,}. Nothing was cut or "
-                f"run: read only a part of the text, shorten it by {length - limit:,} tokens, or raise "
-                "MAX_INPUT_TOKENS where you run the app."
-            )
-        return prompt
-
-    def cut(
-        self, way: str, parts: Sequence[Part], question: str, most: float | None, first: float, last: float,
-        chosen: Chosen | None = None,
-    ) -> Cut:  # fmt: skip
-        """A text cut to so many tokens with its question, at most the limit here; see `app.documents.cutting.cut`.
-
-        Raises
-        ------
-        InputError
-            If it can't be cut so.
-        lampe.LoadError
-        """
-        limit = self.settings.max_input_tokens
-        if most is not None:
-            limit = min(limit, whole_number("The number of tokens", most))
-        if sum(len(part.text) for part in parts) + len(question) > MAX_CHARACTERS:
-            raise InputError(too_long(text_of(parts) + question))
-        tokenizer = self.tokenizer(chosen)
-        ends = whole_number("The first number", first), whole_number("The last number", last)
-        return cut(way, parts, lambda text: len(build_prompt(tokenizer, text, question)), limit, *ends)
+        return self._computing(self.models.load, self.models.choice(chosen)).model
 
     # What a question takes
 
     def needs(
-        self, ids: Sequence[int], max_new_tokens: int, chosen: Chosen | None = None, visitor: str | None = None
+        self, ids: Sequence[int], max_new_tokens: int, chosen: Chosen | None = None, visitor: Visitor | None = None
     ) -> Needs | None:
         """What LaMPE's longest answer to a prompt takes here; None while the model isn't loaded.
 
@@ -186,10 +119,10 @@ class ModelService:
             The prompt's tokens.
         max_new_tokens : int
         chosen : Chosen, optional
-        visitor : str, optional
+        visitor : Visitor, optional
             As in `ask`: what is kept for them isn't read again.
         """
-        choice, loaded = self.choice(chosen), self.models.loaded
+        choice, loaded = self.models.choice(chosen), self.models.loaded
         if loaded is None or loaded.choice != choice:
             return None
         config = self.config(chosen)
@@ -201,7 +134,7 @@ class ModelService:
 
     def time_for(self, cells: Sequence[Cell], chosen: Chosen | None = None) -> float | None:
         """About how many seconds these tests will take here; None before this machine's speed was measured."""
-        speed = self.speeds.get(self.choice(chosen))
+        speed = self.speeds.get(self.models.choice(chosen))
         return Countdown(speed, cells).total if speed else None
 
     def _seconds(self, choice: ModelChoice, tokens: int, new_tokens: int, kept: int = 0) -> float | None:
@@ -211,7 +144,7 @@ class ModelService:
 
     # What waits for the model
 
-    def prepare(self, chosen: Chosen, stop: threading.Event) -> Iterator[Update]:
+    def prepare(self, chosen: Chosen, stop: threading.Event, visitor: Visitor | None = None) -> Iterator[Update]:
         """Make a model the loaded one, in turn with all else.
 
         Raises
@@ -219,12 +152,15 @@ class ModelService:
         InputError, lampe.LoadError, lampe.UnsupportedModelError
             Nothing has changed for the visitor.
         """
+        choice = self.models.choice(chosen)
         # Its config may have to be fetched.
-        yield from self._fetching.stream(lambda _: self.config(chosen), stop, _GETTING_READY)
-        with self._line.join() as ticket:
-            yield from self._turn(ticket, self.choice(chosen), stop)
+        yield from self.texts.fetching(chosen, lambda _: self.config(chosen), stop)
+        with self._line.join(visitor, choice) as ticket:
+            yield from self._loaded(ticket, choice, stop)
 
-    def measured(self, chosen: Chosen | None = None, stop: threading.Event | None = None) -> Iterator[Update]:
+    def measured(
+        self, chosen: Chosen | None = None, stop: threading.Event | None = None, visitor: Visitor | None = None
+    ) -> Iterator[Update]:
         """Have the model loaded and this machine's speed with it measured, if that hasn't been done yet.
 
         Parameters
@@ -233,18 +169,19 @@ class ModelService:
             What is to run; the deployment's own by default.
         stop : threading.Event
             Ends it.
+        visitor : Visitor, optional
 
         Raises
         ------
         InputError, lampe.LoadError, lampe.UnsupportedModelError
         """
-        choice, stop = self.choice(chosen), stop or threading.Event()
+        choice, stop = self.models.choice(chosen), stop or threading.Event()
         if choice not in self.speeds:
-            with self._line.join() as ticket:
-                yield from self._ready(ticket, choice, stop, 0)
+            with self._line.join(visitor, choice) as ticket:
+                yield from self._ready(ticket, choice, stop, lambda loaded: 0)
 
     def ask(
-        self, request: Request, stop: threading.Event | None = None, visitor: str | None = None
+        self, request: Request, stop: threading.Event | None = None, visitor: Visitor | None = None
     ) -> Iterator[Update]:
         """Answer a question about a text; yields what there is to show as it comes.
 
@@ -254,8 +191,8 @@ class ModelService:
         stop : threading.Event
             Set it, and the run ends within a layer's prefill or a token, with what it has; before the prefill it
             ends without an update.
-        visitor : str, optional
-            Who asks: what is read is kept for their next question, until `forget`. None keeps nothing.
+        visitor : Visitor, optional
+            Who asks: what is read is kept for their next question, until they have left. None keeps nothing.
 
         Raises
         ------
@@ -264,32 +201,28 @@ class ModelService:
         lampe.LoadError, lampe.UnsupportedModelError
             The model can't be had or patched; the message is for the person.
         """
-        request.check()
-        choice, stop = self.choice(request.chosen), stop or threading.Event()
-        self.documents.enter(visitor)
-        yield from self.fetch_tokenizer(request.chosen, stop)
-        if stop.is_set():
+        choice, stop = self.models.choice(request.chosen), stop or threading.Event()
+        prompt = yield from self.texts.prompt(request, stop, visitor)
+        if prompt is None:
             return
-        prompt = self._prompt(request)
-        method, length = self.method(request.method, request.chosen), len(prompt.ids)
-        with self._line.join() as ticket:
-            ticket.seconds = partial(self._seconds, choice, length, request.max_new_tokens)
-            loaded = yield from self._ready(ticket, choice, stop, length + request.max_new_tokens)
-            if loaded:
-                run = Run(loaded, request, prompt, method, self.speeds[choice])
-                with _enough_memory(length):
-                    yield from _timed(ticket, self._answer(run, stop, visitor))
-
-    def _answer(self, run: Run, stop: threading.Event, visitor: str | None) -> Generator[Update, None, None]:
-        variant, plan = run.request.variant, run.plan
-        # A conversation that has outgrown its plan is planned again, and read again: its keys lie elsewhere.
-        before = self.documents.plan_of(visitor, variant) if run.request.earlier and len(plan) > 1 else None
-        outgrown = before[-1] if before and before[:-1] == plan[:-1] and before[-1] < run.planned else None
-        with self._reader(run.loaded, visitor, variant, plan) as reader:
-            yield from self._computing.stream(partial(answer, run, reader, stop, outgrown), stop)
+        self.documents.enter(visitor)
+        method = self.method(request.method, request.chosen)
+        longest = prompt.length + request.max_new_tokens
+        with self._line.join(visitor, choice) as ticket:
+            ticket.seconds = partial(self._seconds, choice, prompt.length, request.max_new_tokens)
+            loaded = yield from self._ready(ticket, choice, stop, lambda loaded: longest)
+            if loaded is None:
+                return
+            run = Run(loaded, request, prompt, method, self.speeds[choice])
+            # A conversation that has outgrown its plan is planned again, and read again: its keys lie elsewhere.
+            variant, plan = request.variant, run.plan
+            before = self.documents.plan_of(visitor, variant) if request.earlier and len(plan) > 1 else None
+            outgrown = before[-1] if before and before[:-1] == plan[:-1] and before[-1] < run.planned else None
+            with _enough_memory(prompt.length), self._reader(loaded, visitor, variant, plan) as reader:
+                yield from self._in_turns(ticket, partial(answer, run, reader, stop, outgrown), stop)
 
     def evidence(
-        self, attention: Attention, stop: threading.Event | None = None, visitor: str | None = None
+        self, attention: Attention, stop: threading.Event | None = None, visitor: Visitor | None = None
     ) -> Iterator[Update | Evidence]:
         """Where an answer looked: its tokens are run once more, on what was kept of the text or read again.
 
@@ -299,7 +232,7 @@ class ModelService:
             Of that answer.
         stop : threading.Event
             Ends it without evidence.
-        visitor : str, optional
+        visitor : Visitor, optional
             As in `ask`.
 
         Yields
@@ -307,25 +240,24 @@ class ModelService:
         Update
             What is being done; then the `Evidence`.
         """
-        choice, stop = self.choice(attention.request.chosen), stop or threading.Event()
+        choice, stop = self.models.choice(attention.request.chosen), stop or threading.Event()
         length, again = len(attention.prompt.ids), len(attention.ids)
-        with self._line.join() as ticket:
-            ticket.seconds = partial(self._seconds, choice, length, again)
-            loaded = yield from self._ready(ticket, choice, stop, 0)
-            if not loaded:
-                return
-            variant, plan = attention.request.variant, (loaded, attention.method, attention.position_map.length)
-            if self.documents.plan_of(visitor, variant) != plan:  # it is read again
-                self._check_fits(loaded.model, length + again)
-            with _enough_memory(length), self._reader(loaded, visitor, variant, plan) as reader:
-                looking = partial(look_back, loaded, attention, reader, stop)
-                found = yield from self._computing.stream(looking, stop)
-        if found:
-            yield found
+        variant = attention.request.variant
 
-    def forget(self, visitor: str) -> None:
-        """A visitor has left: nothing of what they asked about stays."""
-        self.documents.forget(visitor)
+        def plan(loaded: Loaded) -> tuple[Any, ...]:
+            return loaded, attention.method, attention.position_map.length
+
+        def tokens(loaded: Loaded) -> int:
+            kept = self.documents.plan_of(visitor, variant) == plan(loaded)
+            return 0 if kept else length + again  # else it is read again
+
+        with self._line.join(visitor, choice) as ticket:
+            ticket.seconds = partial(self._seconds, choice, length, again)
+            loaded = yield from self._ready(ticket, choice, stop, tokens)
+            if loaded is None:
+                return
+            with _enough_memory(length), self._reader(loaded, visitor, variant, plan(loaded)) as reader:
+                yield from self._in_turns(ticket, partial(look_back, loaded, attention, reader, stop), stop)
 
     def needles(
         self,
@@ -334,6 +266,7 @@ class ModelService:
         own: Needles | None = None,
         stop: threading.Event | None = None,
         chosen: Chosen | None = None,
+        visitor: Visitor | None = None,
     ) -> Iterator[Update | Result]:
         """Run needle tests; yields what there is to show as it comes, and each result.
 
@@ -347,6 +280,7 @@ class ModelService:
             Set it, and the run ends within a layer's prefill or a token, without a result for the cell under way.
         chosen : Chosen, optional
             What answers; the deployment's own by default.
+        visitor : Visitor, optional
 
         Raises
         ------
@@ -357,81 +291,155 @@ class ModelService:
         lampe.LoadError, lampe.UnsupportedModelError
             The model can't be had or patched; the message is for the person.
         """
-        choice, stop = self.choice(chosen), stop or threading.Event()
+        choice, stop = self.models.choice(chosen), stop or threading.Event()
         longest = max(cell.length for cell in cells)
         if longest > self.settings.max_input_tokens:
             raise InputError(
                 f"The limit here is {self.settings.max_input_tokens:,} tokens, and the longest prompt would have "
                 f"{longest:,}. Nothing was run: take shorter ones, or raise MAX_INPUT_TOKENS where you run the app."
             )
-        yield from self.fetch_tokenizer(chosen, stop)
+        yield from self.texts.fetched(chosen, stop)
         if stop.is_set():
             return
-        tokenized = TokenizedHaystack(haystack, self.tokenizer(chosen))
-        make = partial(_hidden, own) if own else needle.prompt_of
-        for cell in {cell.length: cell for cell in cells}.values():
-            make(tokenized, cell)  # what can't be made is refused before anything is run
+        make = partial(hidden, own) if own else needle.prompt_of
+        tokenized = self.texts.haystack(haystack, cells, make, chosen, visitor)
         methods = self.methods_of(cells, chosen)
-        with self._line.join() as ticket:
-            ticket.seconds = partial(self.time_for, cells, chosen)
-            loaded = yield from self._ready(ticket, choice, stop, longest)
-            if not loaded:
-                return
-            left = Countdown(self.speeds[choice], cells)
-
-            def work(tell: Tell) -> None:
-                def reading(cell: Cell, tokens: int) -> None:
-                    seconds = left(cell, tokens)
-                    update = Update("Reading", tokens, cell.length, "tokens", seconds_left=seconds, run_left=seconds)
-                    tell(update)
-
-                for result in needle.run(loaded.model, tokenized, cells, methods, stop.is_set, reading, make):
-                    tell(result)
-
-            with _enough_memory(longest):
-                yield from _timed(ticket, self._computing.stream(work, stop))
+        left = list(cells)
+        with self._line.join(visitor, choice) as ticket:
+            while left and not stop.is_set():  # again where others had another model loaded between two tests
+                ticket.seconds = partial(self.time_for, left, chosen)
+                loaded = yield from self._ready(ticket, choice, stop, lambda loaded: longest)
+                if loaded is None:
+                    return
+                countdown = Countdown(self.speeds[choice], left)
+                steps = partial(needle.steps, loaded.model, tokenized, left, methods, stop.is_set, make)
+                going = self._in_turns(ticket, lambda _, steps=steps: steps(), stop, loaded)  # type: ignore[misc]
+                with _enough_memory(longest), closing(going) as events:
+                    for event in events:
+                        if isinstance(event, Result):
+                            left.remove(event.cell)
+                            yield event
+                            continue
+                        seconds, (cell, tokens) = countdown(*event), event
+                        ticket.seconds = partial(float, seconds)
+                        yield Update("Reading", tokens, cell.length, "tokens", seconds_left=seconds)
 
     # On the way to the model
 
     def _ready(
-        self, ticket: Ticket, choice: ModelChoice, stop: threading.Event, tokens: int
+        self, ticket: Ticket, choice: ModelChoice, stop: threading.Event, tokens: Callable[[Loaded], int]
     ) -> Generator[Update, None, Loaded | None]:
-        """Wait for one's turn, the model, and this machine's speed with it; None if it was stopped.
+        """The model loaded, this machine's speed with it measured, and memory set aside; None if it was stopped.
+
+        Parameters
+        ----------
+        ticket : Ticket
+            Its `seconds` may say how long the work will take.
+        choice : ModelChoice
+        stop : threading.Event
+        tokens : callable
+            For how many tokens' keys and values memory is needed.
 
         Raises
         ------
         InputError
-            If the keys and values of so many tokens don't fit in the free memory.
+            If there is never memory enough, or the work would take longer than is allowed here.
         """
-        yield from self._turn(ticket, choice, stop)
-        if stop.is_set():
-            return None
-        loaded: Loaded = self._computing(self.models.load, choice)
-        if choice not in self.speeds:
-            yield Update("Measuring this machine's speed")
-            with _enough_memory(MEASURED):
-                speed = self._computing(partial(measure, loaded.model, stop=stop.is_set))
-            if speed is None:
+        while True:
+            loaded = yield from self._loaded(ticket, choice, stop)
+            if loaded is None:
                 return None
-            self.speeds[choice] = speed
-        self._check_fits(loaded.model, tokens)
-        return loaded
+            if choice not in self.speeds:
+                if not (yield from self._turn(ticket, stop)):
+                    return None
+                yield Update("Measuring this machine's speed")
+                with _enough_memory(MEASURED):
+                    timing = partial(_measured, loaded.model, stop)
+                    speed = yield from self._computing.stream(timing, stop, ended=ticket.give_back)
+                if speed is None:
+                    return None
+                self.speeds[choice] = speed
+            self._check_time(ticket.seconds())
+            if self._set_aside(ticket, loaded.model, tokens(loaded)):
+                return loaded
+            ticket.give_back(rest=True)
+            yield Update("Waiting for memory that others' texts take")
+            if stop.wait(_LOOK):
+                return None
 
-    def _turn(self, ticket: Ticket, choice: ModelChoice, stop: threading.Event) -> Iterator[Update]:
-        """Wait for one's turn, and for the model."""
-        while waiting := ticket.before(0.5):
-            if stop.is_set():
-                return
-            known = [seconds for one in waiting if (seconds := one.seconds()) is not None]
-            left = sum(known) if len(known) == len(waiting) else None
-            yield Update(f"Waiting for the model: {len(waiting)} before you", seconds_left=left)
+    def _loaded(
+        self, ticket: Ticket, choice: ModelChoice, stop: threading.Event
+    ) -> Generator[Update, None, Loaded | None]:
+        """Wait for one's turn, and for the model; None if it was stopped."""
+        if not (yield from self._turn(ticket, stop)):
+            return None
         # Also where it is loaded: another load that somebody stopped may still be under way.
         load = partial(self.models.load, choice, stopped=stop.is_set)
-        yield from self._computing.stream(_telling(load), stop, _GETTING_READY)
+        loaded = yield from self._computing.stream(telling(load), stop, GETTING_READY, ticket.give_back)
+        return loaded
+
+    def _turn(self, ticket: Ticket, stop: threading.Event, last: Update | None = None) -> Generator[Update, None, bool]:
+        """Wait for a place; False, without one, if it was stopped while nothing of it lay in memory.
+
+        Meanwhile what was last told of the run, if anything, stays in sight.
+        """
+        while not ticket.wait(_LOOK):
+            if stop.is_set() and not ticket.begun:
+                return False
+            ahead = ticket.ahead
+            if last:
+                yield replace(last, waiting=len(ahead))
+                continue
+            seconds = [seconds for one in ahead if one.begun and (seconds := one.seconds()) is not None]
+            other = any(one.kind != ticket.kind for one in ahead)  # which ends before this begins
+            yield Update(
+                f"Waiting for the model: {len(ahead)} before you", seconds_left=sum(seconds) if other else None
+            )
+        return True
+
+    def _in_turns(
+        self,
+        ticket: Ticket,
+        work: Callable[[Tell], Iterator[Any]],
+        stop: threading.Event,
+        resting: Loaded | None = None,
+    ) -> Generator[Any, None, None]:
+        """The steps of some work in the model's thread, each in its visitor's turn; what they tell and give.
+
+        Parameters
+        ----------
+        ticket : Ticket
+        work : callable
+            See `Computing.slices`.
+        stop : threading.Event
+        resting : Loaded, optional
+            The model, for work that lets others have another one loaded after each result, and then ends here.
+        """
+
+        last: Update | None = None
+
+        def turn() -> Generator[Update, None, bool]:
+            if not (yield from self._turn(ticket, stop, last)):
+                return True
+            changed = resting is not None and self.models.loaded is not resting
+            if changed:
+                ticket.give_back(rest=True)
+            return changed
+
+        def ended(given: Any) -> None:
+            ticket.give_back(rest=bool(resting) and isinstance(given, Result))
+
+        with closing(self._computing.slices(work, stop, turn, ended)) as events:
+            for event in events:
+                if isinstance(event, Update):
+                    last = event
+                    if event.run_left is not None:
+                        ticket.seconds = partial(float, event.run_left)
+                yield event
 
     @contextmanager
     def _reader(
-        self, loaded: Loaded, visitor: str | None, variant: Variant, plan: tuple[Any, ...]
+        self, loaded: Loaded, visitor: Visitor | None, variant: Variant, plan: tuple[Any, ...]
     ) -> Iterator[PromptReader]:
         """What a visitor has read under a plan, or a new reader; kept for their next question, unless it failed."""
         reader = self.documents.take(visitor, variant, plan) or PromptReader(loaded.model)
@@ -445,30 +453,41 @@ class ModelService:
             if sound:
                 self.documents.put(visitor, variant, plan, reader)
 
-    def _check_fits(self, model: Any, tokens: int) -> None:
-        """Refuse a prompt and answer of so many tokens if their keys and values don't fit in the free memory."""
-        if _bytes_for(model, tokens) > free_bytes(model.device):
-            self.documents.shrink(0)  # what others have read can be read again
-        needed, free = _bytes_for(model, tokens), free_bytes(model.device)
-        if needed > free:
+    def _check_time(self, seconds: float | None) -> None:
+        """Refuse what would take longer than is allowed here."""
+        limit = self.settings.max_minutes
+        if seconds is not None and seconds > limit * 60:
+            raise InputError(
+                f"This would take about {seconds / 60:,.0f} minutes here; the limit is {limit}. Nothing was run: take "
+                "a shorter text, a shorter answer or fewer tests, or raise MAX_MINUTES where you run the app."
+            )
+
+    def _set_aside(self, ticket: Ticket, model: Any, tokens: int) -> bool:
+        """Set memory aside for the keys and values of so many tokens; whether there is enough beside what others have.
+
+        Raises
+        ------
+        InputError
+            If there wouldn't be enough without the others either.
+        """
+        needed = _bytes_for(model, tokens)
+        with self._setting_aside:
+            others = self._line.bytes - ticket.bytes
+            if needed + others > free_bytes(model.device):
+                self.documents.shrink(0)  # what others have read can be read again
+            free = free_bytes(model.device)
+            enough = needed + others <= free
+            ticket.bytes = needed if enough else 0
+        if not enough and not others:
             raise InputError(
                 f"{tokens:,} tokens take about {needed / 1e6:,.0f} MB of memory here, and {free / 1e6:,.0f} MB are "
                 f"free: at most {free // _bytes_for(model, 1):,} tokens fit now. Nothing was run: take a shorter text."
             )
+        return enough
 
 
-def _telling(work: Callable[..., Any]) -> Callable[[Tell], Any]:
-    """Work that calls ``progress``, as `Computing.stream` takes it."""
-    return lambda tell: work(progress=lambda progress: tell(Update.of(progress)))
-
-
-def _timed(ticket: Ticket, events: Generator[Any, None, Any]) -> Iterator[Any]:
-    """The same events; those who wait are told how long the run still takes."""
-    with closing(events):  # the work has ended before the ticket is given back
-        for event in events:
-            if isinstance(event, Update) and event.run_left is not None:
-                ticket.seconds = partial(float, event.run_left)
-            yield event
+def _measured(model: Any, stop: threading.Event, tell: Tell) -> Speed | None:
+    return measure(model, stop=stop.is_set)
 
 
 @contextmanager
@@ -491,7 +510,3 @@ def _bytes_for(model: Any, tokens: int) -> int:
     A cache that grows is copied, a layer at a time, and chunks take some: twice the cache is what is asked for.
     """
     return 2 * cache_bytes(model.config, tokens, model.dtype.itemsize)
-
-
-def _hidden(own: Needles, tokenized: TokenizedHaystack, cell: Cell) -> needle.NeedlePrompt:
-    return needle.hide(tokenized, own, cell.length, cell.depth, cell.rng())

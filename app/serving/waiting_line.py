@@ -1,51 +1,215 @@
-"""First come, first served: where requests wait for the one model."""
+"""A fair line: visitors' work in turn, a slice at a time."""
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator
+import time
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from typing import Any
+
+from app.serving.visitors import Visitor
+from lampe.errors import InputError
+
+MOST_OF_ONE = 4
+MOST_OF_AN_ADDRESS = 60
+"""Of all visitors who call from one address: a class behind one router is one."""
+
+_GRACE = 1.0  # seconds that a turn is kept for somebody who has looked for it and doesn't at the moment
 
 
 class Ticket:
-    """A request's place in a `WaitingLine`.
+    """A piece of work in a `WaitingLine`, from when it joins until it ends.
 
     Attributes
     ----------
+    visitor : Visitor
+    kind : hashable
+        Work of two kinds never goes on side by side; None goes with any.
     seconds : callable
         How long it will take, about, from now on or from its turn on; None while nobody knows.
+    bytes : int
+        Of memory that are set aside for it.
     """
 
-    def __init__(self, line: WaitingLine) -> None:
-        self._line = line
+    def __init__(self, line: WaitingLine, visitor: Visitor, kind: Hashable, number: int) -> None:
+        self.visitor, self.kind, self.number = visitor, kind, number
         self.seconds: Callable[[], float | None] = lambda: None
+        self.bytes = 0
+        self.begun = False  # something of it lies in memory between its slices
+        self.since: float | None = None  # while it has a place: when it took it
+        self.looks_until = 0.0  # when it was last waited with, and the grace
+        self._line = line
 
-    def before(self, seconds: float) -> list[Ticket]:
-        """Those who are still before it, after waiting at most so many seconds."""
-        line = self._line
-        with line.moved:
-            if line.waiting[0] is not self:
-                line.moved.wait(seconds)
-            return list(line.waiting)[: line.waiting.index(self)]
+    def wait(self, seconds: float) -> bool:
+        """Wait at most so many seconds for a place; whether it has one now."""
+        return self._line._wait(self, seconds)
+
+    @property
+    def ahead(self) -> list[Ticket]:
+        """Those that come before it, as far as can be told now."""
+        return self._line._ahead(self)
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """A place for as long as the context lasts, which is to be short."""
+        while not self.wait(60):
+            pass
+        try:
+            yield
+        finally:
+            self.give_back(rest=True)
+
+    def give_back(self, rest: bool = False) -> None:
+        """A slice is done: let others have the place.
+
+        Parameters
+        ----------
+        rest : bool
+            Whether nothing of it lies in memory now, so that work of another kind may begin.
+        """
+        self._line._give_back(self, rest)
 
 
 class WaitingLine:
-    """Requests in the order in which they came."""
+    """Work that waits for one of few places, and gives it back after each slice.
 
-    def __init__(self) -> None:
-        self.waiting: deque[Ticket] = deque()
-        self.moved = threading.Condition()
+    The next place goes to the address that has had the least time, and there to the visitor who has. So somebody who
+    asks much, under however many names, holds up the others by no more than one who asks one thing after the other.
+
+    Parameters
+    ----------
+    places : int
+    most : int
+        Tickets of one visitor at once.
+    """
+
+    def __init__(self, places: int = 1, most: int = MOST_OF_ONE) -> None:
+        self._places, self._most = places, most
+        self._tickets: list[Ticket] = []
+        self._moved = threading.Condition()
+        self._numbers = itertools.count()
+        self._used: dict[Hashable, float] = {}  # seconds, by address and by visitor
+
+    def __len__(self) -> int:
+        return len(self._tickets)
+
+    @property
+    def bytes(self) -> int:
+        """Set aside for all of them."""
+        with self._moved:
+            return sum(ticket.bytes for ticket in self._tickets)
 
     @contextmanager
-    def join(self) -> Iterator[Ticket]:
-        """A ticket at the end, for as long as the context lasts."""
-        ticket = Ticket(self)
-        with self.moved:
-            self.waiting.append(ticket)
+    def join(self, visitor: Visitor | None = None, kind: Hashable = None) -> Iterator[Ticket]:
+        """A ticket, for as long as the context lasts.
+
+        Parameters
+        ----------
+        visitor : Visitor, optional
+            None is a visitor of their own.
+        kind : hashable
+            See `Ticket`.
+
+        Raises
+        ------
+        InputError
+            If they, or those of their address, have as many already as may be.
+        """
+        with self._moved:
+            number = next(self._numbers)
+            visitor = visitor or Visitor(f"nobody {number}")
+            self._check_share(visitor)
+            ticket = Ticket(self, visitor, kind, number)
+            self._open_account(visitor.address, {other.visitor.address for other in self._tickets})
+            others = {other.visitor for other in self._tickets if other.visitor.address == visitor.address}
+            self._open_account(visitor, others)
+            self._tickets.append(ticket)
         try:
             yield ticket
         finally:
-            with self.moved:
-                self.waiting.remove(ticket)
-                self.moved.notify_all()
+            with self._moved:
+                self._charge(ticket)
+                self._tickets.remove(ticket)
+                here = {account for one in self._tickets for account in (one.visitor, one.visitor.address)}
+                self._used = {account: used for account, used in self._used.items() if account in here}
+                self._moved.notify_all()
+
+    @contextmanager
+    def turn(self, visitor: Visitor | None = None) -> Iterator[None]:
+        """A place, for what is done in a moment; errors as in `join`."""
+        with self.join(visitor) as ticket, ticket.turn():
+            yield
+
+    def _check_share(self, visitor: Visitor) -> None:
+        mine = sum(ticket.visitor.session == visitor.session for ticket in self._tickets)
+        if mine >= self._most:
+            raise InputError(
+                f"{mine} things of yours are under way here, the most at once: wait until one has ended, or stop it."
+            )
+        if visitor.address and Counter(one.visitor.address for one in self._tickets)[visitor.address] >= (
+            MOST_OF_AN_ADDRESS
+        ):
+            raise InputError(
+                f"{MOST_OF_AN_ADDRESS} things are under way here for callers from your address, the most at once: try "
+                "again in a while."
+            )
+
+    def _open_account(self, account: Hashable, others: set[Any]) -> None:
+        """Whoever comes new begins with as little as anybody here has used, not with nothing."""
+        least = min((self._used[other] for other in others), default=0.0)
+        self._used.setdefault(account, least)
+
+    def _charge(self, ticket: Ticket) -> None:
+        if ticket.since is not None:
+            used, ticket.since = time.monotonic() - ticket.since, None
+            for account in (ticket.visitor, ticket.visitor.address):
+                self._used[account] += used
+
+    def _wait(self, ticket: Ticket, seconds: float) -> bool:
+        until = time.monotonic() + seconds
+        with self._moved:
+            ticket.looks_until = until + _GRACE
+            while self._next() is not ticket:
+                left = until - time.monotonic()
+                if left <= 0:
+                    return False
+                self._moved.wait(left)
+            ticket.since, ticket.begun = time.monotonic(), True
+            self._moved.notify_all()
+            return True
+
+    def _ahead(self, ticket: Ticket) -> list[Ticket]:
+        with self._moved:
+            others = sorted((other for other in self._tickets if other is not ticket), key=self._rank)
+            blocking = [other for other in others if other.begun and {other.kind, ticket.kind} - {None, ticket.kind}]
+            at_work = [other for other in others if other.since is not None]
+            before = [other for other in others if self._rank(other) < self._rank(ticket)]
+            return list(dict.fromkeys([*at_work, *blocking, *before]))
+
+    def _give_back(self, ticket: Ticket, rest: bool) -> None:
+        with self._moved:
+            if ticket not in self._tickets:  # it left in the midst of a slice
+                return
+            self._charge(ticket)
+            ticket.begun, ticket.looks_until = not rest, time.monotonic() + _GRACE
+            self._moved.notify_all()
+
+    def _next(self) -> Ticket | None:
+        """Whose turn it is; None while all places are taken."""
+        begun = [ticket for ticket in self._tickets if ticket.begun]
+        if sum(ticket.since is not None for ticket in begun) >= self._places:
+            return None
+        kinds = {ticket.kind for ticket in begun} - {None}
+        held_up, now = False, time.monotonic()
+        waiting = (ticket for ticket in self._tickets if ticket.since is None and ticket.looks_until > now)
+        for ticket in sorted(waiting, key=self._rank):
+            if ticket.begun or (not held_up and (ticket.kind is None or kinds <= {ticket.kind})):
+                return ticket
+            held_up = True  # what has begun comes to its end, and nothing new of its kind goes before this one
+        return None
+
+    def _rank(self, ticket: Ticket) -> tuple[float, float, int]:
+        return self._used[ticket.visitor.address], self._used[ticket.visitor], ticket.number

@@ -9,14 +9,16 @@ from typing import Any
 
 import gradio as gr
 
+from app.serving.waiting_line import WaitingLine
 from app.ui.events import INTERNAL
 from app.ui.html import message as sentence
+from app.ui.runs import visitor_of
 from lampe.errors import LampeError
 
 
 def saves(
     button: gr.Button, inputs: Sequence[Any], make: Callable[..., tuple[str, str]], file: gr.DownloadButton,
-    message: gr.HTML,
+    message: gr.HTML, desk: WaitingLine,
 ) -> None:  # fmt: skip
     """Have a button save a file.
 
@@ -29,18 +31,22 @@ def saves(
     file : gr.DownloadButton
         A hidden one with an element id.
     message : gr.HTML
+    desk : WaitingLine
+        Where the visitor waits while others' files are made.
     """
 
-    def save(*values: Any) -> Iterator[Any]:
+    def save(request: gr.Request, *values: Any) -> Iterator[Any]:
         try:
-            name, text = make(*values)
+            with desk.turn(visitor_of(request)):
+                name, text = make(*values)
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / name
+                path.write_text(text, encoding="utf-8")
+                yield str(path), gr.skip()  # gradio takes a copy, which goes with the other temporary files
         except LampeError as error:
             yield None, sentence(str(error))
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / name
-            path.write_text(text, encoding="utf-8")
-            yield str(path), gr.skip()  # gradio takes a copy, which it deletes after a while
+        except OSError:
+            yield None, sentence("This server has no room for the file just now: try again in a few minutes.")
 
-    made = button.click(save, inputs, [file, message], concurrency_limit=1, **INTERNAL)
+    made = button.click(save, inputs, [file, message], **INTERNAL)
     made.then(js=f"() => setTimeout(() => document.querySelector('#{file.elem_id}')?.click(), 300)", **INTERNAL)

@@ -39,6 +39,8 @@ class Progress(Protocol):
     def unit(self) -> str: ...
     @property
     def seconds_left(self) -> float | None: ...
+    @property
+    def waiting(self) -> int: ...
 
 
 def status(update: Progress) -> str:
@@ -54,6 +56,8 @@ def status(update: Progress) -> str:
     )
     if update.seconds_left is not None:
         amount += f", {about(update.seconds_left)} left"
+    if update.waiting:
+        amount += f", in turn with {update.waiting} more"
     return (
         f'<div class="status" role="status"><span>{escape(update.stage)}</span><span>{amount}</span>'
         f'<div class="bar" role="progressbar" aria-label="{escape(update.stage)}" aria-valuemin="0" '

@@ -11,7 +11,7 @@ from app.serving.service import ModelService
 from app.settings import ModelChoice
 from app.ui import html
 from app.ui.events import AT_ONCE, INTERNAL, Shown
-from app.ui.runs import Runs
+from app.ui.runs import Runs, visitor_of
 from app.ui.state import PageState
 from lampe.errors import InputError, LampeError
 
@@ -24,16 +24,12 @@ class ModelRow:
     Parameters
     ----------
     service : ModelService
-    demo : gr.Blocks
-        The page.
     state : PageState
         Set to a model that was loaded.
-    visitors : int
-        How many may wait in the model's line at once.
     """
 
-    def __init__(self, service: ModelService, demo: gr.Blocks, state: PageState, visitors: int) -> None:
-        self.service, self.state, self.runs = service, state, Runs(demo)
+    def __init__(self, service: ModelService, state: PageState) -> None:
+        self.service, self.state, self.runs = service, state, Runs(service.presence)
         settings = service.settings
         self._ids = {ModelChoice(name, 4).name: name for name in settings.offered}
         self.header = gr.HTML(html.header(settings.own))
@@ -53,7 +49,7 @@ class ModelRow:
                 halt = gr.Button("Stop", variant="stop", elem_id="model-stop")
             self.status = gr.HTML(elem_id="model-status")
         shown = [self.status, self.header, state.model, state.chosen]
-        load.click(self.take, [name, bits, state.model], shown, concurrency_limit=visitors, **INTERNAL)
+        load.click(self.take, [name, bits, state.model], shown, **INTERNAL)
         halt.click(self.runs.stop, **AT_ONCE)
 
     def take(self, name: str, bits: int, now: ModelChoice, request: gr.Request) -> Iterator[Shown]:
@@ -64,7 +60,7 @@ class ModelRow:
                 raise InputError("There is no model named: choose one.")
             choice = ModelChoice(self._ids.get(named, named), bits)
             with self.runs.started(request) as stop:
-                for update in self.service.prepare(Chosen(choice), stop):
+                for update in self.service.prepare(Chosen(choice), stop, visitor_of(request)):
                     yield {self.status: html.status(update)}
             if stop.is_set():
                 yield {self.status: html.note(f"Stopped. {now.name} stays.")}

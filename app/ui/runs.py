@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import gradio as gr
 
+from app.serving.presence import Presence
 from app.serving.reports import Update
 from app.serving.requests import Chosen
+from app.serving.visitors import Visitor
 from app.ui.html import message, note, status
 from lampe.errors import InputError, LampeError
+
+_numbers = itertools.count()
 
 
 class Runs:
@@ -19,14 +24,15 @@ class Runs:
 
     Parameters
     ----------
-    demo : gr.Blocks
-        The page; a visitor who leaves it stops what runs for them.
+    presence : Presence
+        A visitor who leaves stops what runs for them.
     """
 
-    def __init__(self, demo: gr.Blocks) -> None:
+    def __init__(self, presence: Presence) -> None:
         self._running: dict[str, dict[threading.Event, bool]] = {}  # and whether others must wait for it
         self._lock = threading.Lock()
-        demo.unload(self.stop)
+        self._presence = presence
+        presence.on_leave(self._stop)
 
     def check_idle(self, request: gr.Request) -> None:
         """Refuse what can't go on beside a run of this visitor's.
@@ -37,16 +43,15 @@ class Runs:
             If one runs that wasn't asked to end.
         """
         with self._lock:
-            self._check_idle(_visitor(request))
+            self._check_idle(visitor_of(request).session)
 
     @contextmanager
-    def started(self, request: gr.Request | None, beside: bool = False) -> Iterator[threading.Event]:
+    def started(self, request: gr.Request, beside: bool = False) -> Iterator[threading.Event]:
         """A run, for as long as the context lasts; the event asks it to end.
 
         Parameters
         ----------
-        request : gr.Request or None
-            None has nobody who could stop it.
+        request : gr.Request
         beside : bool
             Whether it may run beside others of this visitor's, and they beside it.
 
@@ -55,11 +60,13 @@ class Runs:
         InputError
             If it may not, and one runs that wasn't asked to end.
         """
-        visitor, stop = _visitor(request), threading.Event()
+        session, stop = visitor_of(request).session, threading.Event()
+        if self._presence.gone(session):
+            stop.set()
         with self._lock:
             if not beside:
-                self._check_idle(visitor)
-            self._running.setdefault(visitor, {})[stop] = not beside
+                self._check_idle(session)
+            self._running.setdefault(session, {})[stop] = not beside
         try:
             yield stop
         except BaseException:
@@ -67,18 +74,21 @@ class Runs:
             raise
         finally:
             with self._lock:
-                del self._running[visitor][stop]
-                if not self._running[visitor]:
-                    del self._running[visitor]
+                del self._running[session][stop]
+                if not self._running[session]:
+                    del self._running[session]
 
     def stop(self, request: gr.Request) -> None:
-        """Ask all runs of a visitor to end: they said so, or have left."""
+        """Ask all runs of a visitor to end, who has said so."""
+        self._stop(visitor_of(request).session)
+
+    def _stop(self, session: str) -> None:
         with self._lock:
-            for stop in self._running.get(_visitor(request), ()):
+            for stop in self._running.get(session, ()):
                 stop.set()
 
-    def _check_idle(self, visitor: str) -> None:
-        if any(alone and not stop.is_set() for stop, alone in self._running.get(visitor, {}).items()):
+    def _check_idle(self, session: str) -> None:
+        if any(alone and not stop.is_set() for stop, alone in self._running.get(session, {}).items()):
             raise InputError("Something of yours is still running here: stop it first, or wait until it has ended.")
 
 
@@ -88,7 +98,7 @@ def measuring(measured: Callable[..., Iterator[Update]], runs: Runs) -> Callable
     def measure(chosen: Chosen, request: gr.Request) -> Iterator[str]:
         try:
             with runs.started(request, beside=True) as stop:
-                for update in measured(chosen, stop):
+                for update in measured(chosen, stop, visitor_of(request)):
                     yield status(update)
             yield note("Stopped.") if stop.is_set() else ""
         except LampeError as error:
@@ -97,5 +107,8 @@ def measuring(measured: Callable[..., Iterator[Update]], runs: Runs) -> Callable
     return measure
 
 
-def _visitor(request: gr.Request | None) -> str:
-    return (request.session_hash if request else None) or ""
+def visitor_of(request: gr.Request | None) -> Visitor:
+    """Who makes a request."""
+    if request is None or not request.session_hash:
+        return Visitor(f"nobody {next(_numbers)}")  # who can't be told from others, and shares nothing with them
+    return Visitor(request.session_hash, request.client.host if getattr(request, "client", None) else "")

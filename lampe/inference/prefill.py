@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -52,19 +53,28 @@ def read(
         How many tokens the cache holds, after each chunk.
     """
 
+    for part in ids[:, start:].split(chunk, dim=1):
+        if part.shape[1]:  # nothing to read is one empty part
+            try:
+                with _stoppable(model, stop):
+                    model(part.to(model.device), past_key_values=cache, use_cache=True, logits_to_keep=1)
+            except _Stopped:
+                return
+            start += part.shape[1]
+            yield start
+
+
+@contextmanager
+def _stoppable(model: Any, stop: Callable[[], bool]) -> Iterator[None]:
+    """Have a model ask before each layer whether to stop; not beyond: others use it between two chunks."""
+
     def look(*_: Any) -> None:
         if stop():
             raise _Stopped
 
-    hooks = [m.register_forward_pre_hook(look) for m in model.modules() if hasattr(m, "layer_idx")]
+    hooks = [module.register_forward_pre_hook(look) for module in model.modules() if hasattr(module, "layer_idx")]
     try:
-        for part in ids[:, start:].split(chunk, dim=1):
-            if part.shape[1]:  # nothing to read is one empty part
-                model(part.to(model.device), past_key_values=cache, use_cache=True, logits_to_keep=1)
-                start += part.shape[1]
-                yield start
-    except _Stopped:
-        pass
+        yield
     finally:
         for hook in hooks:
             hook.remove()

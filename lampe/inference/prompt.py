@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
+from weakref import WeakKeyDictionary
+
+PART = 65_536
+"""Characters that are tokenized at once: some hundredths of a second."""
 
 _DOCUMENT = "\ue000document\ue000"
 
@@ -17,11 +23,6 @@ tends to give some short number at once."""
 def _marked(number: int) -> str:
     """What stands in a turn's place while the template is filled in."""
     return f"\ue000{number}\ue000"
-
-
-# A fast tokenizer keeps the switch for special tokens as state: encoding in two threads at once would read one
-# visitor's text under the other's switch.
-_encoding = threading.Lock()
 
 
 def build_prompt(tokenizer: Any, document: str, question: str, earlier: Sequence[tuple[str, str]] = ()) -> list[int]:
@@ -86,24 +87,69 @@ def around(
 
 def encode(tokenizer: Any, text: str, special: bool = False) -> list[int]:
     """A text's token ids, none added; special tokens in it are plain text unless it is the template's."""
-    text = text.encode("utf-8", "replace").decode()  # a lone surrogate is no text
-    with _encoding:
-        return tokenizer.encode(text, add_special_tokens=False, split_special_tokens=not special)
+    return [token for part in encode_parts(tokenizer, text, special) for token in part]
 
 
-def encode_all(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+def encode_parts(tokenizer: Any, text: str, special: bool = False) -> Iterator[list[int]]:
+    """The same a part at a time, so that a long text can be left off and never holds up others."""
+    for part in parts_of(text):
+        yield from _encoded(tokenizer, [part], special)
+
+
+def encode_all(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     """The token ids of several texts, each by itself and as plain text."""
-    texts = [text.encode("utf-8", "replace").decode() for text in texts]
-    with _encoding:
-        return tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    return _encoded(tokenizer, texts, special=False)
+
+
+def parts_of(text: str) -> Iterator[str]:
+    """A text in parts of at most `PART` characters, which end with a line if one ends in their second half, else
+    before a space.
+
+    Each is tokenized by itself, wherever this library tokenizes: what it takes grows with the text's length alone,
+    whichever letters are in it.
+    """
+    start = 0
+    while len(text) - start > PART:
+        line, space = (text.rfind(border, start + PART // 2, start + PART) for border in ("\n", " "))
+        stop = line + 1 if line >= 0 else space if space >= 0 else start + PART
+        yield text[start:stop]
+        start = stop
+    if start < len(text):
+        yield text[start:]
 
 
 def decode(tokenizer: Any, ids: list[int], special: bool = True) -> str:
     """The text of token ids; without special tokens where `special` is False."""
-    with _encoding:
-        return tokenizer.decode(ids, skip_special_tokens=not special)
+    return _settled(tokenizer, split=True).decode(ids, skip_special_tokens=not special)
 
 
 def pieces(tokenizer: Any, text: str) -> list[str]:
     """A text's tokens, each as text."""
     return [decode(tokenizer, [token]) for token in encode(tokenizer, text)]
+
+
+def _encoded(tokenizer: Any, texts: Sequence[str], special: bool) -> list[list[int]]:
+    if not texts:
+        return []
+    texts = [text.encode("utf-8", "replace").decode() for text in texts]  # a lone surrogate is no text
+    settled = _settled(tokenizer, split=not special)
+    with nullcontext() if settled.is_fast else _slow:
+        return settled(texts, add_special_tokens=False, split_special_tokens=not special)["input_ids"]
+
+
+# A fast tokenizer keeps the switch for special tokens as state, so that threads which want it different would read
+# one visitor's text under the other's switch, or wait for each other: each way has a tokenizer of its own.
+_settled_ones: WeakKeyDictionary[Any, dict[bool, Any]] = WeakKeyDictionary()
+_settling, _slow = threading.Lock(), threading.Lock()
+
+
+def _settled(tokenizer: Any, split: bool) -> Any:
+    """This tokenizer, or a copy, with the switch as it is wanted, and never changed."""
+    if not tokenizer.is_fast:  # which has no such state, but may have others
+        return tokenizer
+    with _settling:
+        ones = _settled_ones.setdefault(tokenizer, {})
+        if split not in ones:
+            ones[split] = copy.deepcopy(tokenizer)
+            ones[split]("a", add_special_tokens=False, split_special_tokens=split)
+        return ones[split]

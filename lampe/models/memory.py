@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
@@ -51,10 +53,35 @@ def free_bytes(device: torch.device | None = None) -> int:
     """Free memory where a model is; by default where one would be loaded, on the GPU if there is one."""
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type != "cuda":
-        return psutil.virtual_memory().available
+        return min(psutil.virtual_memory().available, container_free_bytes())
     # What torch has freed and keeps for itself is free too.
     kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return torch.cuda.mem_get_info(device)[0] + kept
+
+
+_CGROUPS = Path("/sys/fs/cgroup")
+_NO_LIMIT = sys.maxsize
+_RECLAIMED = ("inactive_file", "total_inactive_file")  # files that were read: the kernel lets go of them first
+
+
+def container_free_bytes(root: Path = _CGROUPS) -> int:
+    """What a container's limit leaves, of cgroup v2 or v1; `sys.maxsize` where there is none.
+
+    Its processes see the whole machine's memory as free, and are killed when they take more than the container has.
+    """
+    for limit, usage, folder in (
+        ("memory.max", "memory.current", root),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", root / "memory"),
+    ):
+        try:
+            most, used = (folder / limit).read_text().strip(), int((folder / usage).read_text())
+            lines = (line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            files = max((int(value) for name, value in lines if name in _RECLAIMED), default=0)
+        except (OSError, ValueError):
+            continue
+        if most.isdecimal() and int(most) < 2**60:  # v1 has a number near 2^63 where there is none
+            return max(0, int(most) - used + min(used, files))
+    return _NO_LIMIT
 
 
 def release_memory() -> None:

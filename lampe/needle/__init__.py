@@ -9,7 +9,7 @@ prompt on any machine; the language reference is the Python version's own. The k
 from lampe.needle.cells import Cell, NeedlePrompt, grid, hide, hide_all, prompt_of
 from lampe.needle.haystacks import HAYSTACKS, Haystack, TokenizedHaystack
 from lampe.needle.results import mcnemar, paired_rows, read_results, read_rows, row_of, summary, summary_rows, wilson
-from lampe.needle.running import Result, run, to_read
+from lampe.needle.running import Reading, Result, run, steps, to_read
 from lampe.needle.tasks import TASKS, NeedleError, Needles, Task, file_needles
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "NeedleError",
     "NeedlePrompt",
     "Needles",
+    "Reading",
     "Result",
     "Task",
     "TokenizedHaystack",
@@ -34,6 +35,7 @@ __all__ = [
     "read_rows",
     "row_of",
     "run",
+    "steps",
     "summary",
     "summary_rows",
     "to_read",

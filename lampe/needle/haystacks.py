@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pydoc_data.topics import topics
 from typing import Any
 
-from lampe.inference.prompt import encode_all
+from lampe.inference.prompt import PART, encode_all, parts_of
 from lampe.needle.tasks import NeedleError
 
 
@@ -64,14 +63,20 @@ class TokenizedHaystack:
     ----------
     haystack : Haystack
     tokenizer : transformers tokenizer
+    most : int, optional
+        Of a longer text only its beginning is tokenized, of at least so many tokens; by default all of it.
     """
 
-    def __init__(self, haystack: Haystack, tokenizer: Any) -> None:
+    def __init__(self, haystack: Haystack, tokenizer: Any, most: int | None = None) -> None:
         self.haystack, self.tokenizer = haystack, tokenizer
-        sentences = re.split(r"(?<=[.!?])(?=\s)", haystack.text.strip() + "\n")
-        tokens = encode_all(tokenizer, sentences)
-        self.ids = list(itertools.chain.from_iterable(tokens))
-        self.breaks = list(itertools.accumulate(map(len, tokens), initial=0))
+        self.ids: list[int] = []
+        self.breaks = [0]
+        for sentences in _sentences(haystack.text.strip() + "\n"):
+            for tokens in encode_all(tokenizer, sentences):
+                self.ids += tokens
+                self.breaks.append(len(self.ids))
+            if most is not None and len(self.ids) >= most:
+                break
 
     def window(self, stop: int, count: int) -> TokenizedHaystack:
         """The `count` tokens before token `stop`, as a haystack of its own; before its first token comes its last."""
@@ -93,3 +98,18 @@ class TokenizedHaystack:
         lap = int(target) // len(self.ids) * len(self.ids)
         near = [lap + place for place in self.breaks if lap + place <= count]
         return min((*near, count), key=lambda place: (abs(place - target), place))
+
+
+def _sentences(text: str) -> Iterator[list[str]]:
+    """A text's sentences, each with the space before it and one that is very long in parts, as many as make a `PART`
+    at a time."""
+    some, characters, start = [], 0, 0
+    for border in re.finditer(r"(?<=[.!?])(?=\s)|\Z", text):
+        for part in parts_of(text[start : border.start()]):
+            some.append(part)
+            characters += len(part)
+            if characters >= PART:
+                yield some
+                some, characters = [], 0
+        start = border.start()
+    yield some

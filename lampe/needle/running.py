@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import torch
@@ -17,7 +18,7 @@ from lampe.inference.prompt import decode, encode
 from lampe.methods import Method, Rope, method_class, methods_for
 from lampe.needle.cells import Cell, NeedlePrompt, prompt_of
 from lampe.needle.haystacks import TokenizedHaystack
-from lampe.patching.patch import Patched, applied
+from lampe.patching.patch import Patched, in_steps
 from lampe.positions import PositionMap
 
 _AROUND = 40  # tokens of the excerpt before and after the needle
@@ -112,19 +113,33 @@ class Result:
         return asked == (self.mapping_length, self.head, self.tail, self.attention_scale)
 
 
-def run(
+class Reading(NamedTuple):
+    """A cell is being read.
+
+    Parameters
+    ----------
+    cell : Cell
+    tokens : int
+        That have been read of it.
+    """
+
+    cell: Cell
+    tokens: int
+
+
+def steps(
     model: Any,
     tokenized: TokenizedHaystack,
     cells: Sequence[Cell],
     methods: Mapping[str, Method] | None = None,
     stop: Callable[[], bool] = lambda: False,
-    progress: Callable[[Cell, int], None] = lambda cell, tokens: None,
     make: Callable[[TokenizedHaystack, Cell], NeedlePrompt] = prompt_of,
-) -> Iterator[Result]:
+) -> Iterator[Reading | Result]:
     """Answer cells, greedily, one after the other; those of one length and method together, the deepest first.
 
     A cell keeps from the one before whole chunks of what both prompts begin with: under one plan their keys are
-    the same, and each result is that of the cell alone.
+    the same, and each result is that of the cell alone. Between two steps the model isn't patched, and others may
+    use it.
 
     Parameters
     ----------
@@ -136,10 +151,15 @@ def run(
         What a method runs with; those that aren't in it have their own settings for the model.
     stop : callable
         Asked before each layer and after each token; True ends the run without a result for the cell under way.
-    progress : callable
-        Told how many tokens of the present cell have been read.
     make : callable
         Gives a cell's prompt; `prompt_of` draws its needle.
+
+    Yields
+    ------
+    Reading
+        After each chunk.
+    Result
+        Of each cell.
 
     Raises
     ------
@@ -148,24 +168,43 @@ def run(
     """
     ran = methods_for(dict.fromkeys(cell.method for cell in cells), model, methods)
     for (length, key), group in _groups(cells).items():
-        method = ran[key]
-        position_map = method.position_map(length)
-        with applied(model, method) as patched:
-            if patched:
-                patched.plan(length)
-            reader = PromptReader(model)
-            for cell in group:
-                started = time.perf_counter()
-                prompt = make(tokenized, cell)
-                for done in reader.read(prompt.ids, position_map if patched else None, stop):
-                    progress(cell, done)
-                if stop():
-                    return
-                answer, attention = _answer(reader, tokenized.tokenizer, prompt, stop, patched)
-                if stop():
-                    return
-                read = len(prompt.ids) - reader.kept
-                yield _result(cell, tokenized, prompt, position_map, method, answer, attention, read, started)
+        work = partial(_run_group, model, tokenized, group, ran[key], ran[key].position_map(length), stop, make)
+        yield from in_steps(model, ran[key], work)
+        if stop():
+            return
+
+
+def run(*args: Any, **settings: Any) -> Iterator[Result]:
+    """The results alone; arguments as in `steps`."""
+    return (step for step in steps(*args, **settings) if isinstance(step, Result))
+
+
+def _run_group(
+    model: Any,
+    tokenized: TokenizedHaystack,
+    group: Sequence[Cell],
+    method: Method,
+    position_map: PositionMap,
+    stop: Callable[[], bool],
+    make: Callable[[TokenizedHaystack, Cell], NeedlePrompt],
+    patched: Patched | None,
+) -> Iterator[Reading | Result]:
+    """Cells of one length and method; arguments as in `run`."""
+    if patched:
+        patched.plan(position_map.length)
+    reader = PromptReader(model)
+    for cell in group:
+        started = time.perf_counter()
+        prompt = make(tokenized, cell)
+        for done in reader.read(prompt.ids, position_map if patched else None, stop):
+            yield Reading(cell, done)
+        if stop():
+            return
+        answer, attention = _answer(reader, tokenized.tokenizer, prompt, stop, patched)
+        if stop():
+            return
+        read = len(prompt.ids) - reader.kept
+        yield _result(cell, tokenized, prompt, position_map, method, answer, attention, read, started)
 
 
 def _groups(cells: Sequence[Cell]) -> dict[tuple[int, str], list[Cell]]:

@@ -67,6 +67,8 @@ class Hooks:
     def install(self) -> None:
         """Put them in."""
         registries.register(self._name, self._attention, self._mask)
+        if not self._unregister.alive:  # they were in before
+            self._unregister = weakref.finalize(self, registries.unregister, self._name)
         self._configs = registries.name_attention(self._model, self._decoder.config, self._name)
         self._handles = [
             self._decoder.register_forward_pre_hook(self._before, with_kwargs=True),

@@ -8,8 +8,9 @@ near tokens, or no positions at all, get what the model would have given them. N
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from lampe.patching.probe import Layer, Support, UnsupportedModelError, find_sup
 from lampe.patching.rotary import Rotary
 from lampe.positions import PositionMap
 
+T = TypeVar("T")
 _LONG = 2**24  # tokens; a method that changes frequencies does so at this length
 
 
@@ -57,6 +59,30 @@ def applied(model: nn.Module, method: Method) -> AbstractContextManager[Patched 
     return nullcontext() if isinstance(method, Rope) else patch(model, method)
 
 
+def in_steps(model: nn.Module, method: Method, work: Callable[[Patched | None], Iterator[T]]) -> Iterator[T]:
+    """Work with a patched model in steps; whenever it has yielded the model is as it was, and others may use it.
+
+    Parameters
+    ----------
+    model : transformers model
+        Not patched.
+    method : Method
+    work : callable
+        From the patched model, or None for plain RoPE, to the steps.
+    """
+    if isinstance(method, Rope):
+        yield from work(None)
+        return
+    patched = patch(model, method)
+    try:
+        for step in work(patched):
+            patched.remove()
+            yield step
+            patched.restore()
+    finally:
+        patched.remove()
+
+
 def probe(model: nn.Module) -> Support:
     """What a loaded model supports: found once for a model, by running it on a few tokens, and remembered.
 
@@ -83,8 +109,7 @@ class Patched:
     def __init__(self, model: nn.Module, method: Method) -> None:
         self.model, self.method = model, method
         self._rotary = Rotary(model)
-        if str(self._rotary.decoder.config._attn_implementation).startswith(NAME):
-            raise UnsupportedModelError(f"This {type(model).__name__} is patched already; remove that patch first.")
+        self._check_free()
         self._rotary.hold(method.window)
         try:  # the model itself says what it supports
             self.support = find_support(model, self._rotary, method.window)
@@ -116,6 +141,24 @@ class Patched:
         """
         self._hooks.remove()
         self._rotary.release()
+
+    def restore(self) -> None:
+        """Put the patch back where `remove` has taken it off, with its plan; see `in_steps`.
+
+        Raises
+        ------
+        UnsupportedModelError
+            If the model is patched.
+        """
+        self._check_free()
+        self._rotary.hold(self.method.window)
+        self._hooks.install()
+        self._hooks.set_aside(self.support.aside)
+
+    def _check_free(self) -> None:
+        if str(self._rotary.decoder.config._attn_implementation).startswith(NAME):
+            name = type(self.model).__name__
+            raise UnsupportedModelError(f"This {name} is patched already; remove that patch first.")
 
     def plan(self, length: int | None, end: int | Sequence[int] | None = None) -> PositionMap | None:
         """Fix the map for a final length, whatever the length of the next inputs; None plans for each input again.

@@ -154,7 +154,7 @@ def test_a_model_that_isnt_offered_is_refused(client):
         ((TEXT, QUESTION, "lampe", 3.5), "whole number"),
         ((None, QUESTION, "lampe", 8), "must both be text"),
         (("word " * 21_000, QUESTION, "lampe", 8), "the limit here is 20,000"),
-        (("word " * 1_100_000, QUESTION, "lampe", 8), "5,500,024 characters"),
+        (("word " * 1_100_000, QUESTION, "lampe", 8), "5,500,000 characters"),
     ],
 )
 def test_bad_requests_get_a_sentence(client, request_, message):
@@ -237,6 +237,8 @@ def test_a_grid_streams_its_rows(client):
         (([600], [0.5], 1, 0, "single", ["rope"], "  "), "haystack is empty"),
         (([600.5], [0.5], 1, 0, "single", ["rope"], None), "whole number"),
         (([600], [0.5], 10**9, 0, "single", ["rope"], None), "at most 400"),
+        (([600], [0.5], -1, 0, "single", ["rope"], None), "at least 1, not -1"),
+        ((list(range(600, 5000)), [n / 4000 for n in range(4000)], -1, 0, "single", ["rope"], None), "4,400 lengths"),
         ((600, [0.5], 1, 0, "single", ["rope"], None), "must be lists"),
     ],
 )

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 import lampe
 from app.ask import views as ask_views
 from app.ask.examples import EXAMPLES
+from app.serving.computing import returned
 from app.serving.evidence import Evidence, by_token, passages, spans
 from app.serving.requests import Chosen, Request
 from app.serving.service import ModelService
+from app.serving.visitors import Visitor
 from app.settings import Settings
 from lampe.inference.prefill import PromptReader
 from lampe.methods import LampeConfig
@@ -79,10 +81,10 @@ def test_the_weights_are_those_of_the_answers_own_tokens(service):
     config = LampeConfig(4096, 64, 32, 300)
     request = Request(EXAMPLES[0].text[:2500], "What is this about?", "lampe", 6)
     request = replace(request, chosen=Chosen(service.settings.own, config))
-    *_, update = service.ask(request, visitor="gus")
-    *progress, found = service.evidence(update.attention, visitor="gus")
+    *_, update = service.ask(request, visitor=Visitor("gus"))
+    *progress, found = service.evidence(update.attention, visitor=Visitor("gus"))
     assert {one.stage for one in progress} == {"Reading", "Looking back"}
-    prompt = service.prompt(request)
+    prompt = returned(service.texts.prompt(request))
     first, stop = prompt.document
     model, total = service.model(), 0
     with lampe.patch(model, config) as patched, torch.inference_mode():
@@ -96,6 +98,6 @@ def test_the_weights_are_those_of_the_answers_own_tokens(service):
             total = total + patched.key_weights()[..., first:stop].mean(1)
     torch.testing.assert_close(found.weights, total / len(update.attention.ids), atol=1e-5, rtol=1e-3)
     assert "".join(text for _, _, text in found.spans).strip() == request.text.strip()
-    service.forget("gus")
+    service.presence.left("gus")
     *_, again = service.evidence(update.attention)
     torch.testing.assert_close(again.weights, found.weights, atol=1e-5, rtol=1e-3)

@@ -24,11 +24,11 @@ from app.documents.document import Found, Part, text_of, tidied
 from app.documents.formats import archive, pdf
 from app.documents.formats.epub import read_epub
 from app.documents.kinds import KINDS, MAX_BYTES, check_content, kind_of
-from app.documents.reading import read_document
+from app.documents.reading import Files, read_document
 from app.documents.sandbox import apart, worker
 from app.documents.sandbox.apart import parse_apart
-from app.documents.sandbox.caps import MAX_MEMBERS, MAX_PAGES
-from app.limits import MAX_CHARACTERS
+from app.limits import MAX_CHARACTERS, MAX_MEMBERS, MAX_PAGES
+from app.serving.visitors import Visitor
 from lampe.errors import InputError
 from tests.app import samples
 from tests.app.test_documents import CHAPTERS, NAV, NCX, SECOND
@@ -247,11 +247,32 @@ def test_tables_of_objects_that_lead_to_themselves_end():
     assert text_of(pdf.read_pdf(looped).parts) == "One page\n\nAnother\n\n"
 
 
+LINES = samples.deflated(b"0 0 m 9 9 l S\n" * 10_000 + samples.shown("Hello"))
+
+
+@pytest.mark.parametrize("alike", ["the page", "what it draws"])
+def test_pages_that_share_all_that_they_draw_are_read_once(monkeypatch, alike):
+    """2,000 of them took 24 s."""
+    read = []
+    extract = pypdf.PageObject.extract_text
+    monkeypatch.setattr(pypdf.PageObject, "extract_text", lambda page: read.append(1) or extract(page))
+    kids = "3 0 R " * 2000 if alike == "the page" else " ".join(f"{n} 0 R" for n in range(7, 2007))
+    page = "<< /Type /Page /Parent 2 0 R /Contents 4 0 R /Resources 5 0 R >>"
+    pages = f"<< /Type /Pages /Count 2000 /Kids [{kids}] /MediaBox [0 0 612 792] >>"
+    font = "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>"
+    small = [CATALOG, pages, page, LINES, "<< /Font << /F1 6 0 R >> >>", font, *[page] * 2000]
+    found = pdf.read_pdf(samples.pdf_of(small))
+    assert len(read) == 1
+    assert [part.text for part in found.parts] == ["Hello\n\n"] * 2000
+
+
 def test_a_small_pdfs_pages_that_share_much_are_ended_and_it_says_how_far_it_came(monkeypatch):
     monkeypatch.setattr(pdf, "_LONGEST", 1.0)
-    pages = PAGES.replace("1 /Kids [3 0 R]", f"2000 /Kids [{'3 0 R ' * 2000}]")
-    small = samples.pdf_of([CATALOG, pages, PAGE, samples.deflated(b"0 0 m 9 9 l S\n" * 10_000)])
-    assert len(small) < 14_000
+    kids = " ".join(f"{n} 0 R" for n in range(5, 2005))
+    pages = f"<< /Type /Pages /Count 2000 /Kids [{kids}] /MediaBox [0 0 612 792] >>"
+    font = "/Type /Font /Subtype /Type1 /BaseFont /Helvetica"
+    page = f"<< /Type /Page /Parent 2 0 R /Contents 4 0 R /Resources << /Font << /F1 << {font} >> >> >> >>"
+    small = samples.pdf_of([CATALOG, pages, page, samples.deflated(b"0 0 m 9 9 l S\n" * 10_000), *[page] * 2000])
     with pytest.raises(InputError, match=r"takes too long: [\d,]+ of its 2,000 pages in 1 seconds\. Upload a part"):
         pdf.read_pdf(small)
 
@@ -375,11 +396,26 @@ def test_the_process_sees_no_secrets_and_loads_nothing_heavy(monkeypatch):
     assert said.endswith(" []")
 
 
-def test_visitors_share_the_places(monkeypatch):
-    """A parser that fails gives its place back."""
+def test_files_are_read_two_at_a_time_in_turn_and_deleted(monkeypatch, tmp_path):
+    """A visitor who brings many waits for their own; one whose parser fails gives the place back."""
     given_to(monkeypatch, "os._exit(1)")
-    for _ in range(5):
-        failure()
+    files = Files()
+    for number in range(5):
+        path = tmp_path / f"{number}.txt"
+        path.write_text("some text", encoding="utf-8")
+        with pytest.raises(InputError, match="is damaged"):
+            list(files.read(str(path)))
+        assert not path.exists()
+    going = [files.read(str(tmp_path / "none.txt"), Visitor("eve", "3")) for _ in range(4)]
+    assert [next(one).stage for one in going[:2]] == ["Reading the file"] * 2
+    assert next(going[2]).stage == "Waiting to read the file: 2 before you"
+    next(going[3])
+    with pytest.raises(InputError, match="4 things of yours are under way here"):
+        next(files.read(str(tmp_path / "none.txt"), Visitor("eve", "3")))
+    with pytest.raises(InputError, match="isn't here any more"):
+        next(going[0])
+    ann = files.read(str(tmp_path / "none.txt"), Visitor("ann", "1"))
+    assert next(ann).stage == "Reading the file", "before those that eve still has"
 
 
 # Fuzzing

@@ -13,6 +13,7 @@ import lampe
 from app.serving.models import Models
 from app.serving.requests import Chosen, Request
 from app.serving.service import ModelService
+from app.serving.visitors import Visitor
 from app.settings import ModelChoice, Settings
 from lampe.errors import InputError
 from lampe.models.load import Progress
@@ -28,7 +29,7 @@ def service(small):
 
 
 def ask(service, model):
-    *_, update = service.ask(Request(TEXT, QUESTION, "lampe", 12, chosen=Chosen(model)), visitor="ann")
+    *_, update = service.ask(Request(TEXT, QUESTION, "lampe", 12, chosen=Chosen(model)), visitor=Visitor("ann"))
     return update
 
 
@@ -132,7 +133,7 @@ def test_what_wouldnt_fit_alone_takes_nobodys_model_away(service, small, monkeyp
 
 def test_a_stopped_load_ends_and_nobodys_model_is_changed(service, small, monkeypatch):
     model = service.model()
-    service.tokenizer()
+    service.texts.tokenizer()
     slow, going = threading.Event(), threading.Event()
 
     def load_slowly(*args, progress, **options):
@@ -146,7 +147,7 @@ def test_a_stopped_load_ends_and_nobodys_model_is_changed(service, small, monkey
     for _ in service.prepare(Chosen(ModelChoice(small["other"], 16)), stop):
         if going.wait(1):
             stop.set()
-    waiting = service.ask(Request(TEXT, QUESTION, "lampe", 12), visitor="bob")
+    waiting = service.ask(Request(TEXT, QUESTION, "lampe", 12), visitor=Visitor("bob"))
     assert next(waiting).stage == "Getting the model ready", "who comes next is told, and can stop"
     slow.set()
     *_, update = waiting

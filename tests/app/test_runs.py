@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from types import SimpleNamespace
 
-import gradio as gr
 import pytest
 from gradio_client import Client
 from gradio_client.utils import Status
 
 from app.ask.examples import EXAMPLES
+from app.serving.presence import Presence
 from app.ui.runs import Runs
 from lampe.errors import InputError
 from tests.app.test_service import QUESTION, TEXT
@@ -20,8 +20,7 @@ MINE, YOURS = SimpleNamespace(session_hash="mine"), SimpleNamespace(session_hash
 
 @pytest.fixture
 def runs():
-    with gr.Blocks() as demo:
-        return Runs(demo)
+    return Runs(Presence())
 
 
 def test_one_run_for_each_visitor_until_it_ends(runs):
@@ -68,7 +67,7 @@ def test_a_caller_who_leaves_frees_the_model(server):
     short, long = (TEXT, QUESTION, "lampe", 8), (EXAMPLES[0].text[:2800], QUESTION, "lampe", 1)
     staying.predict(*short, api_name="/ask")  # now the model is loaded
     assert [leaving.predict(*long, api_name="/ask")[1]["kept"] > 0 for _ in range(2)] == [False, True]
-    jobs = [leaving.submit(f"{n} {EXAMPLES[1].text}", QUESTION, api_name="/ask") for n in range(5)]
+    jobs = [leaving.submit(f"{n} {EXAMPLES[1].text}", QUESTION, api_name="/ask") for n in range(3)]
     jobs.append(leaving.submit([12_000], [0.1, 0.3, 0.5, 0.7, 0.9], 9, api_name="/needle_grid"))
     while any(job.status().code is not Status.PROCESSING for job in jobs):
         time.sleep(0.1)

@@ -15,10 +15,13 @@ import app.serving.service
 import lampe
 from app.ask.examples import EXAMPLES
 from app.ask.views import done
-from app.serving.computing import Computing
+from app.serving.answering import DECODED
+from app.serving.computing import Computing, returned
 from app.serving.reports import Update
 from app.serving.requests import MAX_TURNS, Chosen, Request, Sampling, Variant, planned_length
 from app.serving.service import ModelService
+from app.serving.speed import Speed
+from app.serving.visitors import Visitor
 from app.settings import Settings
 from lampe.errors import InputError
 from lampe.inference.prefill import CHUNK
@@ -29,6 +32,7 @@ from lampe.needle import HAYSTACKS, Cell, Result
 CONFIG = lampe.LampeConfig(4096, 128, 64, 500)  # compresses what the model's own settings leave alone
 TEXT = "The lamp on the pier is green. The boat is called Heron. Nobody knows who painted the door."
 QUESTION = "What is the boat called?"
+ANN, BOB = Visitor("ann"), Visitor("bob")
 DOCUMENT = EXAMPLES[0].text[:2800]  # some 700 tokens
 LONG = EXAMPLES[0].text * 4  # so many that what is to end it comes before its end
 
@@ -42,6 +46,10 @@ def mapped(service, config=CONFIG):
     return Chosen(service.settings.own, config)
 
 
+def prompt_of(service, request):
+    return returned(service.texts.prompt(request))
+
+
 def last(updates):
     *_, update = updates
     return update
@@ -50,7 +58,7 @@ def last(updates):
 def test_the_tokenizer_and_config_come_without_the_model(default_folder):
     service = ModelService(Settings(None, 4, 20_000))
     assert service.config() == lampe.PRESETS["smollm2"]
-    assert len(service.prompt(Request(TEXT, QUESTION)).ids) < 80
+    assert len(prompt_of(service, Request(TEXT, QUESTION)).ids) < 80
     assert service.needs(range(80), 8) is None, "no model is loaded"
 
 
@@ -59,7 +67,7 @@ def test_a_short_text_is_answered_alike_by_both(service):
     assert answers["lampe"].answer == answers["rope"].answer, "short enough that the map changes nothing"
     assert answers["rope"].attention is None
     report = answers["lampe"].report
-    assert report.input_length == report.mapping_length == len(service.prompt(Request(TEXT, QUESTION)).ids)
+    assert report.input_length == report.mapping_length == len(prompt_of(service, Request(TEXT, QUESTION)).ids)
     assert [row["name"] for row in report.regions] == ["All"]
     assert report.new_tokens >= 3
     assert not report.stopped
@@ -95,8 +103,8 @@ def test_the_answer_is_that_of_one_plain_generate(service):
     """Chunked, streamed and planned ahead, against transformers' own generate() on the whole prompt."""
     text, question = f"{DOCUMENT}\n\n{TEXT}", QUESTION
     update = last(service.ask(Request(text, question, "lampe", 16, chosen=mapped(service))))
-    model, tokenizer = service.model(), service.tokenizer()
-    ids = torch.tensor([service.prompt(Request(text, question)).ids])
+    model, tokenizer = service.model(), service.texts.tokenizer()
+    ids = torch.tensor([prompt_of(service, Request(text, question)).ids])
     with lampe.patch(model, CONFIG) as patched, torch.inference_mode():
         patched.plan(planned_length(ids.shape[1], 16, CONFIG), ids.shape[1])
         made = model.generate(ids, max_new_tokens=16, do_sample=False)
@@ -152,7 +160,7 @@ def test_stop_ends_a_run_and_keeps_what_there_is(service, when):
             after.append(update)
         elif update.stage == when and (update.done or update.answer):
             stop.set()
-    assert len(after) <= 3
+    assert len(after) <= 4
     assert after[-1].report.stopped
     assert after[-1].stage == "Stopped"
     assert after[-1].report.mapping_length == CONFIG.position_map(after[-1].report.input_length).mapping_length
@@ -234,10 +242,10 @@ def test_what_wouldnt_fit_is_refused_before_it_is_read(service, monkeypatch):
     attention = last(service.ask(Request(TEXT, QUESTION, "lampe", 4))).attention
     with monkeypatch.context() as patched:
         patched.setattr(app.serving.service, "free_bytes", lambda device: needs.bytes)
-        assert len(service.prompt(Request("word " * 1200, QUESTION)).ids) > 1000
+        assert len(prompt_of(service, Request("word " * 1200, QUESTION)).ids) > 1000
         for refused in (
             service.ask(Request("word " * 1200, QUESTION, "lampe", 8)),
-            service.evidence(replace(attention, prompt=service.prompt(Request("word " * 1200, QUESTION)))),
+            service.evidence(replace(attention, prompt=prompt_of(service, Request("word " * 1200, QUESTION)))),
             service.needles(HAYSTACKS["filler"](), [Cell("single", 1200, 0.5, "lampe")]),
         ):
             stages = []
@@ -248,21 +256,75 @@ def test_what_wouldnt_fit_is_refused_before_it_is_read(service, monkeypatch):
     assert service.needs(range(2000), 8).bytes == pytest.approx(2 * needs.bytes, rel=0.02)
 
 
-def test_each_in_line_is_told_their_place_and_about_how_long(service):
-    last(service.ask(Request(TEXT, QUESTION, "rope", 1)))  # now the speed is known
-    long = service.ask(Request(LONG, QUESTION, "lampe", 200, chosen=mapped(service)))
+def test_others_are_answered_while_a_long_text_is_read(service):
+    """Each a chunk at a time, and each as if alone."""
+    questions = {who: Request(f"{who} sails. " * 900, QUESTION, "lampe", 40, chosen=mapped(service)) for who in "ab"}
+    alone = {who: last(service.ask(request)).answer for who, request in questions.items()}
+    long = service.ask(questions["a"], visitor=ANN)
     next(update for update in long if update.stage == "Reading" and update.done)
-    needles = service.needles(HAYSTACKS["filler"](), [Cell("single", 2000, 0.5, "lampe")])
-    last_one = service.ask(Request(TEXT, QUESTION, "lampe", 8))
-    waits = [next(update for update in waiting if "before you" in update.stage) for waiting in (needles, last_one)]
-    assert [update.stage[-12:] for update in waits] == ["1 before you", "2 before you"]
-    assert 0 < waits[0].seconds_left < waits[1].seconds_left
-    next(update for update in long if update.stage == "Answering" and update.done == 10)
-    later = next(needles).seconds_left
-    assert 0 < later < waits[0].seconds_left, "the one before is farther"
-    for leaving in (long, needles):
-        leaving.close()
-    assert last(last_one).report.new_tokens
+    assert last(service.ask(questions["b"], visitor=BOB)).answer == alone["b"], "though she was first"
+    rest = list(long)
+    assert rest[-1].answer == alone["a"]
+    assert rest[-1].report.input_length > 5 * CHUNK
+
+
+def test_what_is_drawn_is_drawn_again_though_others_draw_in_between(service):
+    drawn = Request(TEXT, QUESTION, "rope", 3 * DECODED, sampling=Sampling(1.5, 1, 7))
+    alone = last(service.ask(drawn)).answer
+    going = service.ask(drawn, visitor=ANN)
+    next(update for update in going if update.stage == "Answering" and update.done >= DECODED)
+    last(service.ask(replace(drawn, sampling=Sampling(1.5, 1, 8)), visitor=BOB))
+    assert last(going).answer == alone
+
+
+def test_a_grid_lets_others_go_before_it_and_gives_what_it_gives_alone(service):
+    cells = [Cell("single", 1500, depth, "lampe") for depth in (0.9, 0.5, 0.1)]
+
+    def results(events):
+        return [event.answer for event in events if isinstance(event, Result)]
+
+    alone = results(service.needles(HAYSTACKS["filler"](), cells, chosen=mapped(service)))
+    grid = service.needles(HAYSTACKS["filler"](), cells, chosen=mapped(service), visitor=ANN)
+    first = next(event for event in grid if isinstance(event, Result))
+    assert last(service.ask(Request(TEXT, QUESTION, "lampe", 4), visitor=BOB)).report.new_tokens
+    assert [first.answer, *results(grid)] == alone
+
+
+def test_who_waits_is_told_and_what_there_is_stays_in_sight(service):
+    last(service.ask(Request(TEXT, QUESTION, "rope", 1)))
+    with service._line.join(ANN, service.settings.own) as ticket:
+        assert ticket.wait(0)
+        waiting = service.ask(Request(TEXT, QUESTION, "lampe", 2), visitor=BOB)
+        assert next(waiting).stage == "Waiting for the model: 1 before you"
+        ticket.give_back()
+        update = next(update for update in waiting if update.stage == "Reading")
+        assert ticket.wait(0) or ticket.wait(5)
+        later = next(update for update in waiting if update.waiting)
+        assert (later.stage, later.total, later.waiting) == (update.stage, update.total, 1)
+    assert last(waiting).report.new_tokens == 2
+
+
+def test_what_would_take_too_long_isnt_begun(service):
+    last(service.ask(Request(TEXT, QUESTION, "rope", 1)))
+    hurried = ModelService(replace(service.settings, max_minutes=1))
+    hurried.speeds[service.settings.own] = Speed(1.0, 0.0, 1.0)
+    message = r"take about [23] minutes here; the limit is 1\. Nothing was run"
+    for refused in (
+        hurried.ask(Request(TEXT, QUESTION, "rope", 100)),
+        hurried.needles(HAYSTACKS["filler"](), [Cell("single", 100, 0.5, "rope")]),
+    ):
+        with pytest.raises(InputError, match=message):
+            list(refused)
+
+
+def test_memory_that_others_have_set_aside_is_waited_for(service, monkeypatch):
+    needs = service.needs(range(1000), 8)
+    monkeypatch.setattr(app.serving.service, "free_bytes", lambda device: needs.bytes)
+    with service._line.join(ANN, service.settings.own) as ticket:
+        ticket.bytes = needs.bytes // 2
+        waiting = service.ask(Request("word " * 800, QUESTION, "lampe", 4), visitor=BOB)
+        assert any(update.stage.startswith("Waiting for memory") for update in waiting)
+    assert last(waiting).report.new_tokens
 
 
 def test_stop_ends_the_measurement_of_the_speed(service):
@@ -307,10 +369,10 @@ OTHER = "Which island is this about?"
 
 
 def test_a_second_question_reads_only_itself_and_is_answered_as_if_alone(service):
-    first = last(service.ask(Request(DOCUMENT, QUESTION, "lampe", 8, chosen=mapped(service)), visitor="ann")).report
-    ids = service.prompt(Request(DOCUMENT, OTHER)).ids
-    mine, anyones = (service.needs(ids, 8, mapped(service), visitor) for visitor in ("ann", None))
-    second = last(service.ask(Request(DOCUMENT, OTHER, "lampe", 8, chosen=mapped(service)), visitor="ann"))
+    first = last(service.ask(Request(DOCUMENT, QUESTION, "lampe", 8, chosen=mapped(service)), visitor=ANN)).report
+    ids = prompt_of(service, Request(DOCUMENT, OTHER)).ids
+    mine, anyones = (service.needs(ids, 8, mapped(service), visitor) for visitor in (ANN, None))
+    second = last(service.ask(Request(DOCUMENT, OTHER, "lampe", 8, chosen=mapped(service)), visitor=ANN))
     assert (mine.kept, anyones.kept) == (second.report.kept, 0)
     assert mine.seconds < anyones.seconds
     alone = last(service.ask(Request(DOCUMENT, OTHER, "lampe", 8, chosen=mapped(service))))
@@ -320,61 +382,59 @@ def test_a_second_question_reads_only_itself_and_is_answered_as_if_alone(service
     assert second.answer == alone.answer
     assert torch.equal(second.attention.shares, alone.attention.shares)
     assert (
-        last(service.ask(Request(DOCUMENT, OTHER, "lampe", 8, chosen=mapped(service)), visitor="bob")).report.kept == 0
+        last(service.ask(Request(DOCUMENT, OTHER, "lampe", 8, chosen=mapped(service)), visitor=BOB)).report.kept == 0
     ), "it is Ann's alone"
-    service.forget("ann")
-    assert (
-        last(service.ask(Request(DOCUMENT, OTHER, "lampe", 8, chosen=mapped(service)), visitor="ann")).report.kept == 0
-    )
-    service.forget("ann")
-    service.forget("bob")
+    service.presence.left("ann")
+    assert last(service.ask(Request(DOCUMENT, OTHER, "lampe", 8, chosen=mapped(service)), visitor=ANN)).report.kept == 0
+    service.presence.left("ann")
+    service.presence.left("bob")
 
 
 def test_a_follow_up_goes_on_until_its_plan_ends_then_all_is_read_again(service):
     words = " ".join(DOCUMENT.split()[:500])
     asked = Request(words, QUESTION, "lampe", 8, chosen=mapped(service))
-    answer = last(service.ask(asked, visitor="cleo"))
+    answer = last(service.ask(asked, visitor=Visitor("cleo")))
     followed = Request(words, "And who painted it?", "lampe", 8, ((QUESTION, answer.answer),), chosen=mapped(service))
-    update = last(service.ask(followed, visitor="cleo"))
+    update = last(service.ask(followed, visitor=Visitor("cleo")))
     assert update.report.planned_length == answer.report.planned_length
     assert update.report.kept >= 512
     assert update.report.outgrown is None
     assert update.answer == last(service.ask(followed)).answer
     long = Request(words, "Why? " * 500, "lampe", 8, followed.earlier, chosen=mapped(service))
-    update = last(service.ask(long, visitor="cleo"))
+    update = last(service.ask(long, visitor=Visitor("cleo")))
     assert update.report.planned_length > answer.report.planned_length
     assert update.report.kept == 0, "another plan has other keys"
     assert (first_plan := answer.report.planned_length) == update.report.outgrown
     assert f"no longer fits the {first_plan:,} tokens" in done([update.report])
-    service.forget("cleo")
-    dropped = last(service.ask(followed, visitor="cleo")).report
+    service.presence.left("cleo")
+    dropped = last(service.ask(followed, visitor=Visitor("cleo"))).report
     assert "so all of it was read again" in done([dropped], following=True)
     assert done([dropped]) == done([replace(dropped, kept=0)]), "no word of it where nothing was asked before"
-    service.forget("cleo")
+    service.presence.left("cleo")
 
 
 def test_a_text_is_cut_to_the_window_where_it_is_longer(service):
     config = lampe.LampeConfig(600, 64, 32, 256)
     cut = Request(DOCUMENT, QUESTION, "rope", 8, chosen=mapped(service, config), cut=True)
     prompt, whole = (
-        service.prompt(cut),
-        service.prompt(Request(DOCUMENT, QUESTION, "rope", 8, chosen=mapped(service, config))),
+        prompt_of(service, cut),
+        prompt_of(service, Request(DOCUMENT, QUESTION, "rope", 8, chosen=mapped(service, config))),
     )
     assert len(prompt.ids) + 8 == 600
     _, stop = prompt.document
     assert prompt.ids[:stop] == whole.ids[:stop]
     assert prompt.ids[stop:] == whole.ids[whole.document[1] :]
     assert prompt.left_out == len(whole.ids) - len(prompt.ids) > 50
-    report = last(service.ask(cut, visitor="dora")).report
+    report = last(service.ask(cut, visitor=Visitor("dora"))).report
     assert report.left_out == prompt.left_out
     assert report.variant == cut.variant == Variant("rope", cut=True)
     for way in (False, True):
-        again = last(service.ask(replace(cut, cut=way), visitor="dora"))
+        again = last(service.ask(replace(cut, cut=way), visitor=Visitor("dora")))
         assert again.report.kept == (512 if way else 0), "neither takes the other's"
-    service.forget("dora")
-    short = service.prompt(Request(TEXT, QUESTION, "rope", 8, cut=True))
+    service.presence.left("dora")
+    short = prompt_of(service, Request(TEXT, QUESTION, "rope", 8, cut=True))
     assert short.left_out == 0
-    assert short.ids == service.prompt(Request(TEXT, QUESTION, "rope", 8)).ids
+    assert short.ids == prompt_of(service, Request(TEXT, QUESTION, "rope", 8)).ids
 
 
 @pytest.mark.parametrize("key", ["lampe-paper", "selfextend", "dca", "yarn"])
@@ -383,16 +443,16 @@ def test_any_method_answers_and_is_asked_again_from_what_it_has_read(service, ke
     small = METHODS[key].for_window(512)
     monkeypatch.setattr(service.models, "method", lambda key, choice: small)
     asked = Request(DOCUMENT, QUESTION, key, 6)
-    first = last(service.ask(asked, visitor="emil"))
+    first = last(service.ask(asked, visitor=Visitor("emil")))
     assert (first.report.method, first.report.window, first.report.kept) == (key, 512, 0)
     assert first.report.input_length > 512
     assert first.attention.method == small
-    again = last(service.ask(asked, visitor="emil"))
+    again = last(service.ask(asked, visitor=Visitor("emil")))
     assert again.answer == first.answer
     assert again.report.kept >= first.report.input_length - 2 * CHUNK - small.position_map(2048).tail
-    *_, evidence = service.evidence(again.attention, visitor="emil")
+    *_, evidence = service.evidence(again.attention, visitor=Visitor("emil"))
     assert evidence.position_map.regions == again.attention.position_map.regions
-    service.forget("emil")
+    service.presence.left("emil")
 
 
 def test_what_is_drawn_is_drawn_again_with_its_seed(service):
@@ -406,28 +466,32 @@ def test_what_is_drawn_is_drawn_again_with_its_seed(service):
 
 
 def test_a_run_that_failed_leaves_nothing_to_go_on_from(service, monkeypatch):
-    last(service.ask(Request(DOCUMENT, QUESTION, "rope", 4), visitor="eve"))
+    last(service.ask(Request(DOCUMENT, QUESTION, "rope", 4), visitor=Visitor("eve")))
     layer, forward = service.model().model.layers[1], type(service.model().model.layers[1]).forward
     monkeypatch.setattr(layer, "forward", lambda *args, **kwargs: (_ for _ in ()).throw(RuntimeError("broken")))
     with pytest.raises(RuntimeError, match="broken"):
-        last(service.ask(Request(DOCUMENT, OTHER, "rope", 4), visitor="eve"))
+        last(service.ask(Request(DOCUMENT, OTHER, "rope", 4), visitor=Visitor("eve")))
     monkeypatch.setattr(layer, "forward", lambda *args, **kwargs: forward(layer, *args, **kwargs))
-    assert last(service.ask(Request(DOCUMENT, OTHER, "rope", 4), visitor="eve")).report.kept == 0
-    service.forget("eve")
+    assert last(service.ask(Request(DOCUMENT, OTHER, "rope", 4), visitor=Visitor("eve"))).report.kept == 0
+    service.presence.left("eve")
 
 
 def test_after_a_stop_the_next_question_is_answered_right(service):
     for when in ("Reading", "Answering"):
         stop = threading.Event()
-        for update in service.ask(Request(DOCUMENT, QUESTION, "lampe", 8, chosen=mapped(service)), stop, "fay"):
+        for update in service.ask(
+            Request(DOCUMENT, QUESTION, "lampe", 8, chosen=mapped(service)), stop, Visitor("fay")
+        ):
             if update.stage == when and (update.done > 512 or update.answer):
                 stop.set()
         alone = last(service.ask(Request(DOCUMENT, OTHER, "lampe", 8, chosen=mapped(service))))
         assert (
-            last(service.ask(Request(DOCUMENT, OTHER, "lampe", 8, chosen=mapped(service)), visitor="fay")).answer
+            last(
+                service.ask(Request(DOCUMENT, OTHER, "lampe", 8, chosen=mapped(service)), visitor=Visitor("fay"))
+            ).answer
             == alone.answer
         )
-        service.forget("fay")
+        service.presence.left("fay")
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def test_a_model_that_cant_be_had_doesnt_stop_the_page():
     settings = Settings("no such model", 4, 9000)
     with gr.Blocks() as demo:
         state = PageState.of(settings)
-        tab = AskTab(ModelService(settings), demo, state, 2)
+        tab = AskTab(ModelService(settings), demo, state)
     visitor = gr.Request(session_hash="ann")
     (shown,) = tab.count("Some text.", "What?", 48, Chosen(settings.own), visitor)
     assert "neither a folder" in shown[tab.length]

@@ -37,11 +37,11 @@ class Page:
         self.service = ModelService(settings)
         with gr.Blocks() as demo:
             self.state = PageState.of(settings)
-            self.model_row = ModelRow(self.service, demo, self.state, 2)
+            self.model_row = ModelRow(self.service, self.state)
             self.mapping = MappingRow(self.service.published, self.state)
             with gr.Tabs() as tabs, gr.Tab("All"):
-                self.ask = AskTab(self.service, demo, self.state, 2)
-                self.needle = NeedleTab(self.service, demo, self.ask.text, self.state, 2)
+                self.ask = AskTab(self.service, demo, self.state)
+                self.needle = NeedleTab(self.service, demo, self.ask.text, self.state)
                 self.map = MapTab(self.service, demo, tabs, self.state)
                 self.calibration = CalibrationTab(self.service, demo, self.state, self.mapping)
         # Their config is transformers' own; this one maps what they read here.
@@ -117,20 +117,22 @@ def test_a_cut_text_cant_be_edited_and_comes_back_whole(page, tmp_path):
     ask = page.ask
     path = tmp_path / "boat.txt"
     path.write_text(TEXT, encoding="utf-8")
-    *_, read = ask.open_file(str(path))
+    *_, read = ask.open_file(str(path), VISITOR)
     opened = read[ask.opened]
     text = opened.text
     assert read[ask.text].value == text
-    cut = ask.cut_text(text, "What?", opened, WAYS[0], 1, 1, 300, page.chosen)
+    cut = ask.cut_text(text, "What?", opened, WAYS[0], 1, 1, 300, page.chosen, VISITOR)
     assert not cut[ask.text].interactive
     assert cut[ask.uncut].visible
     assert len(cut[ask.text].value) < len(text) / 2
-    again = ask.cut_text(cut[ask.text].value, "What?", cut[ask.opened], WAYS[0], 1, 1, 400, page.chosen)
+    again = ask.cut_text(cut[ask.text].value, "What?", cut[ask.opened], WAYS[0], 1, 1, 400, page.chosen, VISITOR)
     assert len(again[ask.text].value) > len(cut[ask.text].value), "of the whole text"
     back = ask.take_back(again[ask.opened])
     assert back[ask.text].interactive
     assert back[ask.text].value == text
-    assert "There is no text to cut" in ask.cut_text(" ", "", None, WAYS[0], 1, 1, 300, page.chosen)[ask.status]
+    assert (
+        "There is no text to cut" in ask.cut_text(" ", "", None, WAYS[0], 1, 1, 300, page.chosen, VISITOR)[ask.status]
+    )
 
 
 def test_another_text_ends_the_conversation_and_forgets_the_file(page):
@@ -167,7 +169,7 @@ def test_needles_are_tested_one_by_one_and_in_a_grid_that_goes_on(page):
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.label)
 def test_each_scene_of_the_map_is_drawn(page, scene):
     *_, shown = page.map.show_scene(scene)(False, page.chosen)
-    drawn = page.map.redraw(*(shown[control] for control in page.map.controls.values()))
+    drawn = page.map.redraw(VISITOR, *(shown[control] for control in page.map.controls.values()))
     assert drawn[page.map.message] == ""
     assert drawn[page.map.distance].plot
     assert scene.look in html.unescape(shown[page.map.look])
@@ -176,7 +178,7 @@ def test_each_scene_of_the_map_is_drawn(page, scene):
 def test_settings_that_allow_no_map_are_a_sentence_and_change_nothing_else(page):
     names = list(page.map.controls)
     values = dict(zip(names, page.controls, strict=True))
-    shown = page.map.redraw(*(values | {"head": 7000}).values())
+    shown = page.map.redraw(VISITOR, *(values | {"head": 7000}).values())
     assert list(shown) == [page.map.message]
     assert "must be less than the mapping length" in shown[page.map.message]
 

@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 from transformers import LlamaForCausalLM
 
 import app.serving.service
-from app.page import LAUNCH, build
+from app.page import build
 from app.settings import Settings
 from tests.browser.visits import DONE, brief, counted
 
@@ -18,10 +18,9 @@ TEXT = "The boat is called Heron. The lamp is green. " * 70
 @pytest.fixture(scope="module")
 def server(small):
     """The app with a model that LaMPE can't patch among those offered, and one that isn't there."""
-    demo = build(Settings(small["llama"], 16, 20_000, more_models=(small["gpt2"], "no/such folder")))
-    _, url, _ = demo.launch(**LAUNCH, prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
-    yield url
-    demo.close()
+    lab = build(Settings(small["llama"], 16, 20_000, more_models=(small["gpt2"], "no/such folder")))
+    yield lab.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
+    lab.demo.close()
 
 
 def ask(page, question="What is the boat called?", button="Ask"):

@@ -26,6 +26,7 @@ from lampe.needle import (
     Haystack,
     NeedleError,
     Needles,
+    Result,
     TokenizedHaystack,
     grid,
     hide,
@@ -34,6 +35,7 @@ from lampe.needle import (
     prompt_of,
     read_results,
     run,
+    steps,
     summary,
     to_read,
     wilson,
@@ -141,6 +143,35 @@ def test_a_short_text_is_repeated_and_says_so(tokenized):
     assert not hide(tokenized, needles, 500, 0.5, random.Random(0)).repeated
 
 
+@pytest.mark.parametrize("text", [FACTS, "no end " * 40_000, ". " * 40_000, "One. Two", "word" * 40_000])
+def test_the_beginning_of_a_long_text_is_that_of_the_whole(loaded, text):
+    haystack = Haystack("some", text)
+    whole, part = TokenizedHaystack(haystack, loaded[1]), TokenizedHaystack(haystack, loaded[1], most=700)
+    assert len(part.ids) >= min(700, len(whole.ids))
+    assert len(part.ids) < 700 + 65_536, "and not much more"
+    assert part.ids == whole.ids[: len(part.ids)]
+    assert part.breaks == whole.breaks[: len(part.breaks)]
+    assert part.take(700) == whole.take(700)
+
+
+def test_others_may_use_the_model_between_two_steps(loaded, tokenized):
+    """Two runs that take turns give what each gives alone, and between them the model isn't patched."""
+    cells = {method: grid("single", [1200], [0.2, 0.9], [method], 1) for method in ("lampe", "dca", "rope")}
+    alone = {method: [row.answer for row in run(loaded[0], tokenized, some)] for method, some in cells.items()}
+    going = {method: steps(loaded[0], tokenized, some) for method, some in cells.items()}
+    together = {method: [] for method in cells}
+    while going:
+        for method, run_ in list(going.items()):
+            step = next(run_, None)
+            assert loaded[0].config._attn_implementation == "sdpa"
+            assert not any(module._forward_pre_hooks or module._forward_hooks for module in loaded[0].modules())
+            if step is None:
+                del going[method]
+            elif isinstance(step, Result):
+                together[method].append(step.answer)
+    assert together == alone
+
+
 def test_bad_cells_are_a_sentence(tokenized):
     for wrong, message in (
         ({"depth": 1.5}, "from 0"),
@@ -235,11 +266,9 @@ def test_stop_ends_a_run_within_a_layer(loaded, reference):
         asked.append(1)
         return len(asked) > 3 * layers + 1
 
-    read = []
-    cells = [Cell("single", 4000, 0.5, "lampe")]
-    assert list(run(loaded[0], reference, cells, stop=stop, progress=lambda _, tokens: read.append(tokens))) == []
-    assert read == [512, 1024, 1536]
-    assert len(asked) == 3 * layers + 2 + 1, "one layer of the fourth chunk was read; then the run itself looks"
+    cell = Cell("single", 4000, 0.5, "lampe")
+    assert list(steps(loaded[0], reference, [cell], stop=stop)) == [(cell, read) for read in (512, 1024, 1536)]
+    assert len(asked) == 3 * layers + 2 + 2, "one layer of the fourth chunk was read; then the run itself looks"
 
 
 def test_the_wilson_interval_is_the_published_one():

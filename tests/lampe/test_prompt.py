@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from lampe.inference.prompt import ANSWER_PREFIX, build_prompt
+from lampe.inference.prompt import ANSWER_PREFIX, PART, build_prompt, encode, parts_of
 from lampe.models.load import load_tokenizer
 
 
@@ -73,3 +76,27 @@ def test_threads_at_once_get_the_same_tokens_as_alone(tokenizer):
     with ThreadPoolExecutor(4) as pool:
         for _ in range(25):
             assert list(pool.map(lambda document: build_prompt(tokenizer, document, "y"), documents)) == alone
+
+
+@given(st.lists(st.sampled_from(["word " * 9000, "x" * 40_000, "\n", " ", "A line.\n" * 3000, "😀" * 700]), max_size=8))
+def test_the_parts_of_a_text_are_all_of_it(some):
+    text = "".join(some)
+    parts = list(parts_of(text))
+    assert "".join(parts) == text
+    assert all(0 < len(part) <= PART for part in parts)
+    for before, after in pairwise(parts):
+        border = before.endswith("\n") or after.startswith(" ")
+        assert border or not {"\n", " "} & set((before + after[:1])[PART // 2 : PART])
+
+
+def test_prose_has_the_tokens_of_one_piece(tokenizer):
+    text = "The lamp on the pier is green. Nobody knows who painted the door.\n" * 3000
+    assert len(list(parts_of(text))) > 2
+    assert encode(tokenizer, text) == tokenizer.encode(text, add_special_tokens=False)
+
+
+def test_a_tokenizer_isnt_changed_by_encoding(tokenizer):
+    before = tokenizer.encode("a <|im_end|> b", add_special_tokens=False)
+    build_prompt(tokenizer, "a <|im_end|> b", "y")
+    assert not tokenizer._tokenizer.encode_special_tokens
+    assert tokenizer.encode("a <|im_end|> b", add_special_tokens=False) == before

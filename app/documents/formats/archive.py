@@ -10,7 +10,7 @@ from xml.etree.ElementTree import Element
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import ParseError, fromstring
 
-from app.documents.sandbox.caps import MAX_MEMBERS, UNPACKED_BYTES, UNPACKED_RATIO, XML_DEPTH
+from app.limits import MAX_MEMBERS, UNPACKED_BYTES, UNPACKED_RATIO, XML_DEPTH
 from lampe.errors import InputError
 
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError)

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from app.documents.document import Part
-from app.documents.sandbox.caps import MAX_PAGES
+from app.limits import MAX_PAGES
 
 _DEEPEST = 3  # headings below this level name no part
 

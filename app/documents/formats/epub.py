@@ -12,7 +12,7 @@ from app.documents.document import Found, Part, text_of
 from app.documents.formats.archive import Archive
 from app.documents.formats.blocks import parts_of
 from app.documents.formats.markup import Page, decode_html
-from app.documents.sandbox.caps import MAX_PAGES
+from app.limits import MAX_PAGES
 from lampe.errors import InputError
 
 _CONTAINER, _ENCRYPTION = "META-INF/container.xml", "META-INF/encryption.xml"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from html import unescape
 from html.parser import HTMLParser
 
 from app.documents.document import Found
@@ -71,8 +72,12 @@ class Page(HTMLParser):
         self._open = dict.fromkeys(_COUNTED, 0)
         self._tight = self._cells = self._contents = self._link = False
         self._level = 0
-        self.feed(source)
+        # What is opened and never closed would be looked for to the end of the page, again and again.
+        tags = source.rfind(">") + 1
+        self._comments = max(source.rfind(end) for end in ("-->", "--!>"))
+        self.feed(source[:tags])
         self.close()
+        self.handle_data(unescape(source[tags:]))
         self._end_block()
         self.title = "".join(self._title)
 
@@ -122,6 +127,10 @@ class Page(HTMLParser):
         else:
             data = data.replace("\xad", "")  # where a word may be divided
             self._line.append(data if self._open["pre"] else _SPACE.sub(" ", data))
+
+    def parse_comment(self, i: int, report: bool = True) -> int:
+        """Anything in <!-- -->; without an end it is text."""
+        return super().parse_comment(i, report) if i < self._comments else -1
 
     def parse_marked_section(self, i: int, report: bool = True) -> int:
         """Anything in <![…]>: a comment, as browsers take it; Python 3.11 would fail at unknown ones."""

@@ -7,15 +7,18 @@ import logging
 import time
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import pypdf
 from pypdf.errors import DependencyError
+from pypdf.generic import IndirectObject
 
 from app.documents.document import Found, Part, check_characters, text_of
-from app.documents.sandbox.caps import MAX_PAGES, SECONDS
+from app.limits import MAX_PAGES, SECONDS
 from lampe.errors import InputError
 
 _LONGEST = 0.8 * SECONDS  # before the process is ended, so that it can still say how far it came
+_DRAWN = ("/Contents", "/Resources")
 _STRANGE_SHARE = 0.05
 
 logging.getLogger("pypdf").setLevel(logging.CRITICAL)
@@ -43,15 +46,18 @@ def _read(data: bytes) -> Found:
     empty: list[int] = []
     broken: list[int] = []
     characters = 0
+    known: dict[Any, str] = {}  # pages that share what is drawn on them have one text
     for number, page in enumerate(reader.pages, 1):
         if time.monotonic() - started > _LONGEST:  # a small file's pages may share what takes long to read
             raise InputError(
                 f"Reading this PDF takes too long: {number - 1:,} of its {count:,} pages in {_LONGEST:.0f} seconds. "
                 "Upload a part of it."
             )
-        text = ""
+        text, drawn = "", _drawn(page)
         try:
-            text = page.extract_text().strip()
+            text = known[drawn] if drawn in known else page.extract_text().strip()
+            if drawn:
+                known[drawn] = text
         except (MemoryError, DependencyError):
             raise
         except Exception:  # whatever pypdf stumbles over: the other pages may be read
@@ -77,6 +83,15 @@ def _read(data: bytes) -> Found:
     if strange > _STRANGE_SHARE * characters:
         notes.append("Many of this PDF's letters have a meaning only in its own fonts, so its text may be wrong.")
     return Found(parts, notes)
+
+
+def _drawn(page: Any) -> tuple[Any, ...] | None:
+    """Equal for pages that draw the same objects; None if that can't be told without reading them."""
+    parts = [page.raw_get(name) for name in _DRAWN if name in page]
+    if len(parts) < len(_DRAWN) or not all(isinstance(part, IndirectObject) for part in parts):
+        own = page.indirect_reference  # one page may stand in the list many times
+        return (own.idnum, own.generation) if own else None
+    return *((part.idnum, part.generation) for part in parts), page.get("/Rotate")
 
 
 def pages(numbers: Sequence[int]) -> str:

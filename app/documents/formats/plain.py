@@ -8,7 +8,7 @@ from itertools import pairwise
 from app.documents.document import Found, Part
 from app.documents.formats.blocks import beginnings
 from app.documents.formats.encodings import decoded
-from app.documents.sandbox.caps import MAX_PAGES
+from app.limits import MAX_PAGES
 
 _FENCE = re.compile(r" {0,3}(```+|~~~+)")
 _HEADING = re.compile(r" {0,3}(#{1,6})[ \t]")

@@ -13,14 +13,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from app.documents.document import Found, Part
-from app.documents.sandbox.caps import MEMORY, SECONDS
-from app.limits import MAX_CHARACTERS
+from app.limits import MAX_CHARACTERS, MEMORY, SECONDS
 from lampe.errors import InputError
 
 _ROOT = Path(__file__).parents[3]
 _LONGEST_ANSWER = 6 * MAX_CHARACTERS  # bytes: at most four for a character, and the labels
 _KEPT = ("PATH", "SYSTEMROOT", "PYTHONHOME", "PYTHONPATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
-_places = threading.BoundedSemaphore(2)  # processes at once; other visitors' wait
 
 
 def command(reader: str) -> list[str]:
@@ -45,8 +43,7 @@ def parse_apart(reader: str, data: bytes, seconds: float = SECONDS) -> Found:
     InputError
         If it refuses the file, takes too long or too much, or ends without an answer.
     """
-    with _places:
-        answer = _answer(command(reader), data, seconds)
+    answer = _answer(command(reader), data, seconds)
     try:
         found = json.loads(answer)
     except ValueError:

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 
 from app.documents.document import Found, tidied
-from app.documents.sandbox.caps import MEMORY, SECONDS
+from app.limits import MEMORY, SECONDS
 from lampe.errors import InputError
 
 _BARRED = (

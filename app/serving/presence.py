@@ -1,0 +1,72 @@
+"""Who is here, and what is done when they have left."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+class Presence:
+    """The sessions that somebody listens for: an open page, or a program that awaits its answer."""
+
+    def __init__(self) -> None:
+        self._streams: Counter[str] = Counter()
+        self._last: dict[str, float] = {}  # when those who have left did
+        self._first: dict[str, float] = {}  # when those who never listened yet were first asked for
+        self._leaving: list[Callable[[str], None]] = []
+        self._lock = threading.Lock()
+
+    def on_leave(self, told: Callable[[str], None]) -> None:
+        """Have this called with each session that has left: quick, and harmless for one that never was here."""
+        self._leaving.append(told)
+
+    @contextmanager
+    def here(self, session: str) -> Iterator[None]:
+        """Somebody listens for a session, for as long as the context lasts."""
+        with self._lock:
+            self._streams[session] += 1
+            self._last.pop(session, None)
+            self._first.pop(session, None)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._streams[session] -= 1
+                gone = not self._streams[session]
+                if gone:
+                    del self._streams[session]
+                    self._last[session] = time.monotonic()
+            if gone:
+                self.left(session)
+
+    def asks(self, session: str) -> None:
+        """A call of a session has come in: somebody is there, and will listen."""
+        with self._lock:
+            self._last.pop(session, None)
+
+    def gone(self, session: str) -> bool:
+        """Whether they have left, and have asked nothing since: what begins for them now needn't be done."""
+        with self._lock:
+            return session in self._last and session not in self._streams
+
+    def left(self, session: str) -> None:
+        """They have left."""
+        for told in self._leaving:
+            told(session)
+
+    def away(self, session: str) -> float:
+        """Seconds since anybody listened for a session, or since it was first asked for here; 0 if somebody does."""
+        with self._lock:
+            if session in self._streams:
+                return 0.0
+            known = self._last.get(session) or self._first.setdefault(session, time.monotonic())
+            return time.monotonic() - known
+
+    def forget(self, session: str) -> None:
+        """Nothing of it is left that could be cleared away."""
+        with self._lock:
+            self._last.pop(session, None)
+            self._first.pop(session, None)

@@ -1,0 +1,86 @@
+"""What gradio keeps for sessions, and how long: this app knows better who is still here.
+
+Gradio's own ways, of the version that requirements.txt names: a run whose reader never came goes on to its end and its
+results stay; a session's components stay until so many others have come, whether or not its page is open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import gradio as gr
+
+from app.serving.presence import Presence
+
+UNREAD = 30.0
+"""Seconds after which a run that nobody listens to has been left."""
+KEPT = 1800.0
+"""Seconds that what a page holds stays after it was left: a laptop's lid is closed, a train goes through a tunnel."""
+KEPT_MOST = 60
+"""Sessions that were left and still stay; each takes about half a megabyte."""
+
+_LOOK = 5.0  # seconds between two looks
+
+
+class Sessions:
+    """The sessions of a page that runs.
+
+    Parameters
+    ----------
+    demo : gr.Blocks
+    presence : Presence
+    """
+
+    def __init__(self, demo: gr.Blocks, presence: Presence) -> None:
+        self._demo, self._presence = demo, presence
+
+    def under_way(self) -> list[tuple[str, str]]:
+        """Address and session of each event that waits or runs."""
+        events = list(self._queue.event_ids_to_events.values())
+        return [(address_of(event.request), event.session_hash) for event in events]
+
+    def of_event(self, event_id: str) -> str:
+        """The session of an event; gradio gives one that named none the event's own id."""
+        event = self._queue.event_ids_to_events.get(event_id)
+        if event is not None:
+            return event.session_hash
+        ended = self._queue.pending_event_ids_session.items()
+        return next((session for session, ids in ended if event_id in ids), event_id)
+
+    async def clear_away(self) -> None:
+        """End what nobody listens to, and forget sessions that were left long ago, or are too many."""
+        presence, queue = self._presence, self._queue
+        for session in [*queue.pending_messages_per_session, *queue.pending_event_ids_session]:
+            if presence.away(session) > UNREAD:
+                presence.left(session)
+                await queue.clean_events(session_hash=session)
+                queue.pending_messages_per_session.pop(session, None)
+                queue.pending_event_ids_session.pop(session, None)
+        states = self._demo.app.state_holder
+        away = {session: presence.away(session) for session in list(states.session_data)}
+        left = sorted((seconds, session) for session, seconds in away.items() if seconds)
+        kept = len(left)
+        for seconds, session in reversed(left):
+            if seconds > KEPT or kept > KEPT_MOST:
+                with states.lock:
+                    states.session_data.pop(session, None)
+                    states.time_last_used.pop(session, None)
+                presence.forget(session)
+                kept -= 1
+
+    async def keep_clear(self) -> None:
+        """The same every few seconds."""
+        while True:
+            await asyncio.sleep(_LOOK)
+            if self._demo._queue.server_app is not None:  # nobody has asked anything yet
+                await self.clear_away()
+
+    @property
+    def _queue(self) -> Any:
+        return self._demo._queue
+
+
+def address_of(request: Any) -> str:
+    """Where a request comes from."""
+    return request.client.host if request and request.client else ""
