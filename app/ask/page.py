@@ -169,7 +169,7 @@ class AskTab:
         anew, further = gr.State(False), gr.State(True)
         given = [
             self.text, self.question, self.beside, self.cut_too, self.budget, self.temperature, self.top_p, self.seed,
-            self.conversation, self.state.chosen,
+            self.conversation, self.state.chosen, self.state.label,
         ]  # fmt: skip
         answered = [
             self.status, self.answers, self.report, self.conversation, self.on, self.state.attention, self.looked,
@@ -286,11 +286,12 @@ class AskTab:
     def answer(
         self, following: bool, text: str, question: str, beside: list[str], cut_too: bool, budget: float,
         temperature: float, top_p: float, seed: float, conversation: Conversation | None, chosen: Chosen,
-        request: gr.Request,
+        label: str, request: gr.Request,
     ) -> Iterator[Shown]:  # fmt: skip
         """Run LaMPE, then what is to stand beside it: status, answers, figures, and where the attention went."""
         turn: Turn | None = None
         try:
+            self.state.check(chosen, label)
             sampling = Sampling(temperature, top_p, whole_number("The seed", seed))
             longest = whole_number("The answer's length", budget)
             turn = Turn.new(question, beside or [], bool(cut_too))

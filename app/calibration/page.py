@@ -139,7 +139,7 @@ class CalibrationTab:
         ]  # fmt: skip
         gr.on([demo.load, self.state.model.change, self.own.click], self.show_own, self.state.chosen, drawn, **INTERNAL)
         self.upload.upload(self.open_file, self.upload, drawn, **INTERNAL)
-        mapping = [self.state.chosen, self.mapping.back, self.mapping.in_use, self.message]
+        mapping = [self.state.chosen, self.state.label, self.mapping.back, self.mapping.in_use, self.message]
         self.use.click(self.use_it, [self.opened, self.state.chosen], mapping, **INTERNAL)
         self.mapping.back.click(lambda: "", None, self.message, **AT_ONCE)
 
@@ -179,7 +179,7 @@ class CalibrationTab:
         except LampeError as error:
             return {self.message: message(str(error))}
         shown = self.mapping.show(views.in_use(config, name))
-        return {self.state.chosen: replace(chosen, config=config), self.message: note(words), **shown}
+        return self.state.choose(replace(chosen, config=config)) | {self.message: note(words), **shown}
 
     def _show(self, preset: CalibratedPreset) -> Shown:
         shown: Shown = {

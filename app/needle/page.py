@@ -152,7 +152,10 @@ class NeedleTab:
     # Events
 
     def _wire_one(self, demo: gr.Blocks) -> None:
-        given = [*self._common, self.length, self.depth, self.key, self.value, self.document, self.state.chosen]
+        state = self.state
+        given = [
+            *self._common, self.length, self.depth, self.key, self.value, self.document, state.chosen, state.label,
+        ]  # fmt: skip
         tested = [self.status, self.answers, self.place, self.to_map, self.placed, self.distance, self.plane]
         self.one.click(self.run_one, given, tested, **INTERNAL)
         place = [self.length, self.depth, self.state.chosen]
@@ -170,7 +173,8 @@ class NeedleTab:
         asked: list[Any] = [chosen, results, self.lengths, self.depths, self.trials, self.methods, self.task, self.seed]
         changed = [part.change for part in asked if part is not results]
         gr.on([demo.load, *changed], self.tell_time, asked, self.time, **LATEST)
-        given = [results, *self._common, self.lengths, self.depths, self.trials, self.document, chosen]
+        form = [self.lengths, self.depths, self.trials, self.document]
+        given = [results, *self._common, *form, chosen, self.state.label]
         ran = self.many.click(self.run_grid, given, filled, **INTERNAL)
         ran.then(self.tell_time, asked, self.time, **INTERNAL)
         self.estimate.click(self.measure_time, asked, self.time, **INTERNAL)
@@ -191,11 +195,12 @@ class NeedleTab:
 
     def run_one(
         self, source: str, task: str, methods: list[str], seed: float, length: float, depth: float, key: str,
-        value: str, text: str, chosen: Chosen, request: gr.Request,
+        value: str, text: str, chosen: Chosen, label: str, request: gr.Request,
     ) -> Iterator[Shown]:  # fmt: skip
         """Hide a needle, ask for it with each method, and show the answers as they come."""
         cards, places = [], ""
         try:
+            self.state.check(chosen, label)
             with self.runs.started(request) as stop:
                 config = self.service.config(chosen)
                 tokens, drawn = whole_number("The prompt length", length), whole_number("The seed", seed)
@@ -256,10 +261,11 @@ class NeedleTab:
 
     def run_grid(
         self, results: GridResults, source: str, task: str, methods: list[str], seed: float, lengths: str, depths: str,
-        trials: float, text: str, chosen: Chosen, request: gr.Request,
+        trials: float, text: str, chosen: Chosen, label: str, request: gr.Request,
     ) -> Iterator[Shown]:  # fmt: skip
         """Run what a grid still lacks, and show the results as they come."""
         try:
+            self.state.check(chosen, label)
             with self.runs.started(request) as stop:
                 wanted = self._wanted(lengths, depths, trials, methods, task, seed)
                 haystack, model = haystack_of(source, text), chosen.model

@@ -23,6 +23,11 @@ from lampe.models.load import DEFAULT_MODEL_NAME, Progress, load, load_config, l
 from lampe.models.memory import free_bytes, weight_bytes
 
 _KEPT = 4  # tokenizers, some megabytes each, and configs
+_MOST = {
+    "num_hidden_layers": 512, "hidden_size": 65_536, "intermediate_size": 1_000_000, "vocab_size": 2_000_000,
+    "num_attention_heads": 1024, "num_key_value_heads": 1024, "num_local_experts": 1024, "num_experts": 1024,
+}  # fmt: skip
+"""Of a config's numbers: models are larger nowhere, and a config that says so takes minutes to be built."""
 _NO_MEMORY = ("not enough memory", "out of memory", "can't allocate memory", "alloc_failed")
 
 
@@ -112,7 +117,7 @@ class Models:
             return made
         with self._fetching[choice.model_id in self.settings.offered]:  # one that is slow to come holds up no other
             if choice.model_id not in self._tokenizers:
-                made = load_tokenizer(choice.model_id, progress=progress)
+                made = load_tokenizer(choice.model_id, progress=progress, anonymous=self._named(choice))
                 _keep(self._tokenizers, choice.model_id, made)
             return self._tokenizers[choice.model_id]
 
@@ -126,7 +131,7 @@ class Models:
         if choice.model_id in (None, DEFAULT_MODEL_NAME):  # known without fetching it, and measured in 4 bits
             return replace(lampe.PRESETS["smollm2"], basis="measured" if choice.bits == 4 else "family")
         if choice.model_id not in self._configs:
-            _keep(self._configs, choice.model_id, lampe.LampeConfig.for_model(load_config(choice.model_id)))
+            _keep(self._configs, choice.model_id, lampe.LampeConfig.for_model(self._config(choice)))
         return self._configs[choice.model_id]
 
     def settled(self, chosen: Chosen | None = None) -> lampe.LampeConfig:
@@ -151,7 +156,7 @@ class Models:
         if choice.model_id not in self._methods:
             _keep(self._methods, choice.model_id, {})
         known = self._methods[choice.model_id]
-        return known.get(key) or known.setdefault(key, kind.for_model(load_config(choice.model_id)))
+        return known.get(key) or known.setdefault(key, kind.for_model(self._config(choice)))
 
     def load(
         self,
@@ -181,12 +186,32 @@ class Models:
         assert self.loaded
         return self.loaded
 
+    def _named(self, choice: ModelChoice) -> bool:
+        """Whether a visitor has named it."""
+        return choice.model_id not in self.settings.offered
+
+    def _config(self, choice: ModelChoice) -> Any:
+        """A model's config, held against what is ever built here.
+
+        Raises
+        ------
+        lampe.LoadError
+        """
+        config = load_config(choice.model_id, anonymous=self._named(choice))
+        text = config.get_text_config()
+        for field, most in _MOST.items():
+            value = getattr(text, field, None) or 0
+            if not isinstance(value, int) or value > most:
+                what = field.removeprefix("num_").replace("_", " ")
+                raise LoadError(f"{choice.name} says {what} {value!r:.40}; at most {most:,} are loaded here.")
+        return config
+
     def _load(
         self, choice: ModelChoice, progress: Callable[[Progress], None] | None, stopped: Callable[[], bool]
     ) -> None:
         memory, released = "", ""
         if self.loaded or choice.model_id not in (None, DEFAULT_MODEL_NAME):  # that one is small, and fetched below
-            needed, free = needed_bytes(choice), free_bytes()
+            needed, free = needed_bytes(self._config(choice), choice.bits), free_bytes()
             if self.loaded and free < needed <= free + _weights(self.loaded.model) + self._held():
                 released = (
                     f" {self.loaded.choice.name} was let go of first; it is loaded again when it is next asked for."
@@ -208,7 +233,7 @@ class Models:
 
         try:
             told(Progress("Getting the model ready", 0, 0, ""))
-            model, tokenizer = load(choice.model_id, bits=choice.bits, progress=told)
+            model, tokenizer = load(choice.model_id, bits=choice.bits, progress=told, anonymous=self._named(choice))
             lampe.patch(model).remove()  # refuse now, not after a long document was read
             told(Progress("Changing the model", 0, 0, ""))
         except LoadError as error:
@@ -249,9 +274,8 @@ def _weights(model: Any) -> int:
     return sum(weight.nbytes for weight in model.parameters())
 
 
-def needed_bytes(choice: ModelChoice) -> int:
+def needed_bytes(config: Any, bits: int) -> int:
     """Memory that loading takes, about: the weights, and a quarter more for what is read before it is packed."""
-    config = load_config(choice.model_id)
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(config)
-    return weight_bytes(model, choice.bits) * 5 // 4
+    return weight_bytes(model, bits) * 5 // 4

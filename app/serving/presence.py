@@ -65,8 +65,10 @@ class Presence:
             known = self._last.get(session) or self._first.setdefault(session, time.monotonic())
             return time.monotonic() - known
 
-    def forget(self, session: str) -> None:
-        """Nothing of it is left that could be cleared away."""
+    def forget(self, seconds: float) -> None:
+        """Don't remember any more who was last seen so long ago."""
+        before = time.monotonic() - seconds
         with self._lock:
-            self._last.pop(session, None)
-            self._first.pop(session, None)
+            for seen in (self._last, self._first):
+                for session in [session for session, when in seen.items() if when < before]:
+                    del seen[session]

@@ -39,10 +39,10 @@ class MappingRow:
             publish = gr.Button("LaMPE as published", size="sm", elem_id="as-published")
             self.back = gr.Button("Back to this model's own mapping", size="sm", visible=False, elem_id="mapping-back")
         self.in_use = gr.HTML(elem_id="preset-in-use")
-        shown = [state.chosen, self.back, self.in_use]
+        shown = [state.chosen, state.label, self.back, self.in_use]
         publish.click(self.publish, state.chosen, shown, **INTERNAL)
         self.back.click(self.leave, state.chosen, shown, **INTERNAL)  # queued: else nothing hears of the new state
-        state.model.change(lambda: self.show(""), None, shown[1:], **AT_ONCE)
+        state.model.change(lambda: self.show(""), None, shown[2:], **AT_ONCE)
 
     def show(self, line: str) -> Shown:
         """What is in use instead of the model's own mapping; nothing if that is."""
@@ -54,8 +54,8 @@ class MappingRow:
             config = self.published(chosen)
         except LampeError as error:
             return {self.in_use: message(str(error))}
-        return {self.state.chosen: replace(chosen, config=config), **self.show(as_published(config))}
+        return self.state.choose(replace(chosen, config=config)) | self.show(as_published(config))
 
     def leave(self, chosen: Chosen) -> Shown:
         """They follow the model's own again."""
-        return {self.state.chosen: Chosen(chosen.model), **self.show("")}
+        return self.state.choose(Chosen(chosen.model)) | self.show("")

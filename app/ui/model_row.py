@@ -48,7 +48,7 @@ class ModelRow:
                 load = gr.Button("Load it", variant="primary", elem_id="model-load")
                 halt = gr.Button("Stop", variant="stop", elem_id="model-stop")
             self.status = gr.HTML(elem_id="model-status")
-        shown = [self.status, self.header, state.model, state.chosen]
+        shown = [self.status, self.header, state.model, state.chosen, state.label]
         load.click(self.take, [name, bits, state.model], shown, **INTERNAL)
         halt.click(self.runs.stop, **AT_ONCE)
 
@@ -69,7 +69,7 @@ class ModelRow:
                 self.status: html.note(f"{choice.name} answers now: in this window of yours, in all tabs."),
                 self.header: html.header(choice),
                 self.state.model: choice,
-                self.state.chosen: Chosen(choice),
+                **self.state.choose(Chosen(choice)),
             }
         except LampeError as error:
             yield {self.status: html.message(f"{error} Nothing has changed for you: {now.name} stays.")}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import gradio as gr
 
 from app.serving.requests import Chosen
-from app.settings import Settings
+from app.settings import ModelChoice, Settings
+from app.ui.events import Shown
+from lampe.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,10 @@ class PageState:
         What runs.
     chosen : gr.State of Chosen
         The same with LaMPE's settings.
+    label : gr.Textbox
+        What the page itself says that is chosen: it goes with each run, and is held against `chosen`.
+    own : ModelChoice
+        What is chosen at first.
     lengths : gr.State of (int, int) or None
         Tokens of the prompt in the tab that was used last, and those that it is planned for: the map follows it.
     attention : gr.State of Attention or None
@@ -30,6 +37,8 @@ class PageState:
 
     model: gr.State
     chosen: gr.State
+    label: gr.Textbox
+    own: ModelChoice
     lengths: gr.State
     attention: gr.State
     pair: gr.State
@@ -38,4 +47,27 @@ class PageState:
     def of(cls, settings: Settings) -> PageState:
         """A new visitor's, within the page's `Blocks`."""
         own = settings.own
-        return cls(gr.State(own), gr.State(Chosen(own)), gr.State(None), gr.State(None), gr.State(None))
+        label = gr.Textbox("", visible="hidden", elem_id="chosen")
+        return cls(gr.State(own), gr.State(Chosen(own)), label, own, gr.State(None), gr.State(None), gr.State(None))
+
+    def choose(self, chosen: Chosen) -> Shown:
+        """This is what runs from now on, and the page knows it."""
+        return {self.chosen: chosen, self.label: self._label(chosen)}
+
+    def check(self, chosen: Chosen, label: str) -> None:
+        """Refuse to run what isn't what the page says: the server forgets a page that was left for long, or with its
+        own end, and the page doesn't know.
+
+        Raises
+        ------
+        InputError
+        """
+        if label != self._label(chosen):
+            raise InputError(
+                "This page was left for so long that the server has forgotten what was chosen in it. Nothing was run: "
+                "reload it, and choose again."
+            )
+
+    def _label(self, chosen: Chosen) -> str:
+        """Tells one choice from another; nothing for that at first."""
+        return "" if chosen == Chosen(self.own) else hashlib.sha256(repr(chosen).encode()).hexdigest()[:16]

@@ -66,8 +66,8 @@ class Sessions:
                 with states.lock:
                     states.session_data.pop(session, None)
                     states.time_last_used.pop(session, None)
-                presence.forget(session)
                 kept -= 1
+        presence.forget(2 * KEPT)
 
     async def keep_clear(self) -> None:
         """The same every few seconds."""

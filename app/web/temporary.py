@@ -37,7 +37,8 @@ class TemporaryFolder:
 
     def __init__(self, path: Path | None = None, most_bytes: int = MOST_BYTES) -> None:
         user = os.getuid() if hasattr(os, "getuid") else "lab"
-        self.path = path or Path(tempfile.gettempdir()) / f"lampe-lab-{user}"
+        name, given = f"lampe-lab-{user}", Path(tempfile.gettempdir())
+        self.path = path or (given if given.name == name else given / name)  # another page of this process has it
         self.most_bytes = most_bytes
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         about = self.path.lstat()

@@ -31,6 +31,7 @@ def load(
     device: str | torch.device | None = None,
     *,
     progress: ProgressCallback | None = None,
+    anonymous: bool = False,
 ) -> tuple[Any, Any]:
     """A model in evaluation mode, and its tokenizer.
 
@@ -45,6 +46,9 @@ def load(
         "cpu", "cuda" or "cuda:n"; None takes the GPU when there is one.
     progress : callable or None
         See `lampe.models.progress.ProgressCallback`.
+    anonymous : bool
+        For an id that somebody else has named: the Hub is asked without this machine's token, which may open what is
+        private, and weights are taken as safetensors alone.
 
     Returns
     -------
@@ -60,7 +64,7 @@ def load(
     if bits not in (4, 16):
         raise InputError(f"Weights are loaded in 4 or in 16 bits, not {bits!r}.")
     place = _place(device)
-    name, source = _find(model_id, progress)
+    name, source = _find(model_id, progress, anonymous)
     with _explained(name, bits, place), quiet(progress):
         config = _causal_config(name, source, bits)
         tokenizer = transformers.AutoTokenizer.from_pretrained(**source)
@@ -85,6 +89,7 @@ def load(
                 quantization_config=quantisation,
                 device_map={"": place},
                 attn_implementation="sdpa",
+                use_safetensors=True if anonymous else None,
                 output_loading_info=True,
             )
         model, info = loaded
@@ -102,16 +107,21 @@ def load(
         return model.eval(), tokenizer
 
 
-def load_tokenizer(model_id: str | os.PathLike[str] | None = None, *, progress: ProgressCallback | None = None) -> Any:
+def load_tokenizer(
+    model_id: str | os.PathLike[str] | None = None,
+    *,
+    progress: ProgressCallback | None = None,
+    anonymous: bool = False,
+) -> Any:
     """The tokenizer alone; no weights are read into memory. Parameters and errors as in `load`."""
-    name, source = _find(model_id, progress)
+    name, source = _find(model_id, progress, anonymous)
     with _explained(name):
         return transformers.AutoTokenizer.from_pretrained(**source)
 
 
-def load_config(model_id: str | os.PathLike[str] | None = None) -> Any:
+def load_config(model_id: str | os.PathLike[str] | None = None, *, anonymous: bool = False) -> Any:
     """The config alone: a small file, no weights. Parameters and errors as in `load`."""
-    name, source = _find(model_id)
+    name, source = _find(model_id, anonymous=anonymous)
     with _explained(name):
         return _causal_config(name, source, 4)  # the more lenient: it takes folders saved in 4 bits too
 
@@ -120,13 +130,13 @@ def load_config(model_id: str | os.PathLike[str] | None = None) -> Any:
 
 
 def _find(
-    model_id: str | os.PathLike[str] | None, progress: ProgressCallback | None = None
+    model_id: str | os.PathLike[str] | None, progress: ProgressCallback | None = None, anonymous: bool = False
 ) -> tuple[str, dict[str, Any]]:
     """A model's name for people, and what transformers' `from_pretrained` is to be asked for."""
 
     def source(location: str | Path, online: bool = False) -> dict[str, Any]:
         place = {"pretrained_model_name_or_path": str(location), "local_files_only": not online}
-        return place | {"trust_remote_code": False}
+        return place | {"trust_remote_code": False} | ({"token": False} if anonymous else {})
 
     if model_id is None or model_id == DEFAULT_MODEL_NAME:
         return DEFAULT_MODEL_NAME, source(prepare_default(progress))
@@ -144,7 +154,7 @@ def _find(
             f"{shown!r} is neither a folder on this computer nor a Hugging Face model id. "
             "An id looks like owner/name, with letters, digits, '-', '_' and '.' only."
         ) from error
-    return text, source(text, online=_hub_answers(text))
+    return text, source(text, online=_hub_answers(text, anonymous))
 
 
 def _as_folder(text: str) -> Path | None:
@@ -157,13 +167,16 @@ def _as_folder(text: str) -> Path | None:
         return None
 
 
-def _hub_answers(model_id: str) -> bool:
+def _hub_answers(model_id: str, anonymous: bool = False) -> bool:
     """Whether the Hub answers; a LoadError if it answers that there is no such model.
 
     One short question first: without a network transformers would try for 23 s, once for each file.
     """
     try:
-        files = [file.rfilename for file in HfApi().model_info(model_id, timeout=10).siblings or []]
+        files = [
+            file.rfilename
+            for file in HfApi(token=False if anonymous else None).model_info(model_id, timeout=10).siblings or []
+        ]
     except hub.RepositoryNotFoundError as error:
         raise LoadError(_explanation(error, model_id)) from error
     except Exception:  # whatever keeps the Hub from answering, a copy fetched earlier may still do

@@ -231,6 +231,14 @@ def test_leaving_is_told_once_for_all_that_a_session_listens_to():
     assert presence.gone("ann")
     presence.asks("ann")
     assert not presence.gone("ann"), "they have come back"
+    with presence.here("bob"):
+        pass
+    presence.away("eve")
+    presence.forget(60)
+    assert presence.gone("bob")
+    presence.forget(-1)
+    assert not presence._last
+    assert not presence._first
 
 
 # Files

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
+import transformers
+from transformers import LlamaConfig
 
 import app.serving.models
 import lampe
+import lampe.models.load
 from app.serving.models import Models
 from app.serving.requests import Chosen, Request
 from app.serving.service import ModelService
@@ -117,7 +121,7 @@ def test_what_fits_in_no_way_isnt_loaded(service, small, monkeypatch):
 def test_what_wouldnt_fit_alone_takes_nobodys_model_away(service, small, monkeypatch):
     ask(service, service.settings.own)
     model = service.model()
-    monkeypatch.setattr(app.serving.models, "needed_bytes", lambda choice: 10**15)
+    monkeypatch.setattr(app.serving.models, "needed_bytes", lambda config, bits: 10**15)
     with pytest.raises(lampe.LoadError, match="takes about 1,000,000,000 MB") as refused:
         list(service.prepare(Chosen(ModelChoice(small["other"], 16)), threading.Event()))
     assert "let go" not in str(refused.value)
@@ -126,7 +130,7 @@ def test_what_wouldnt_fit_alone_takes_nobodys_model_away(service, small, monkeyp
     gone = sum(weight.nbytes for weight in model.parameters()) + service.documents.bytes
     monkeypatch.setattr(app.serving.models, "free_bytes", lambda: 0)
     for needed, message in ((gone + 1, "are free here: [^.]*\\.$"), (gone, "was let go of first")):
-        monkeypatch.setattr(app.serving.models, "needed_bytes", lambda choice, needed=needed: needed)
+        monkeypatch.setattr(app.serving.models, "needed_bytes", lambda config, bits, needed=needed: needed)
         with pytest.raises(lampe.LoadError, match=message):
             list(service.prepare(Chosen(ModelChoice(small["other"], 16)), threading.Event()))
 
@@ -153,3 +157,49 @@ def test_a_stopped_load_ends_and_nobodys_model_is_changed(service, small, monkey
     *_, update = waiting
     assert update.report.new_tokens
     assert service.model() is model
+
+
+@pytest.mark.parametrize("field", ["num_hidden_layers", "vocab_size", "hidden_size"])
+def test_a_config_beyond_all_models_is_refused_before_anything_is_built(monkeypatch, field):
+    """20,000 layers took 28 s and 0.8 GB to be built without weights."""
+    asked = []
+
+    def config(name, anonymous):
+        asked.append(anonymous)
+        return LlamaConfig(**{field: 20_000_000})
+
+    monkeypatch.setattr(app.serving.models, "load_config", config)
+    models = Models(replace(SETTINGS, allow_any_model=True), lambda: None, lambda: 0)
+    for work in (models.config, models.load, lambda choice: models.method("yarn", choice)):
+        with pytest.raises(lampe.LoadError, match=r"says [a-z ]+ 20000000; at most [0-9,]+ are loaded here"):
+            work(ModelChoice("somebody/model", 4))
+    assert asked == [True] * 3, "and without this machine's token"
+
+
+def test_what_a_visitor_names_is_asked_for_without_the_token_and_as_safetensors(monkeypatch):
+    asked = []
+
+    class Hub:
+        def __init__(self, token=None):
+            asked.append(token)
+
+        def model_info(self, name, timeout):
+            return SimpleNamespace(siblings=[])
+
+    def found(kind):
+        def from_pretrained(*, token=None, use_safetensors=None, **_):
+            asked.append((kind, token, use_safetensors))
+            if kind == "model":
+                raise OSError("enough")
+            return LlamaConfig()
+
+        return SimpleNamespace(from_pretrained=from_pretrained)
+
+    monkeypatch.setattr(lampe.models.load, "HfApi", Hub)
+    for name, kind in (("AutoConfig", "config"), ("AutoTokenizer", "tokenizer"), ("AutoModelForCausalLM", "model")):
+        monkeypatch.setattr(transformers, name, found(kind))
+    for anonymous, token, safe in ((True, False, True), (False, None, None)):
+        asked.clear()
+        with pytest.raises(lampe.LoadError, match="enough"):
+            lampe.load("somebody/model", 16, anonymous=anonymous)
+        assert asked == [token, ("config", token, None), ("tokenizer", token, None), ("model", token, safe)]

@@ -68,6 +68,16 @@ def test_results_survive_their_files(tmp_path):
     assert [row["answer"] for row in table] == [row.answer for row in rows]
 
 
+@pytest.mark.parametrize("formula", ['=HYPERLINK("https://evil.example")', "+1", "-1+2", "@SUM(A1)", "\t=1", "\r=1"])
+def test_no_cell_of_a_table_is_a_formula(formula):
+    """An answer may be what somebody hid in a text, and the table is opened by another program."""
+    rows = GridResults((replace(RESULT, answer=formula, expected=(formula,)),), RAN_WITH)
+    (row,) = csv.DictReader(as_csv(rows).splitlines(keepends=True))
+    assert row["answer"] == row["expected"] == f"'{formula}"
+    assert float(row["score"]) == RESULT.score
+    assert as_jsonl(rows).count(json.dumps(formula)) == 2, "the other file is data, and stays as it was"
+
+
 @pytest.mark.parametrize(
     "change",
     [{"length": "x"}, {"method": "<b>"}, {"expected": "123"}, {"score": 7}, {"task": None}, {"depth": 2}, {"bits": 3}],

@@ -46,6 +46,7 @@ class Page:
                 self.calibration = CalibrationTab(self.service, demo, self.state, self.mapping)
         # Their config is transformers' own; this one maps what they read here.
         self.chosen = Chosen(settings.own, lampe.LampeConfig(4096, 128, 64, 500))
+        self.label = self.state.choose(self.chosen)[self.state.label]
         self.controls = [control.value for control in self.map.controls.values()]
 
 
@@ -55,8 +56,8 @@ def page(small):
 
 
 def answered(page, question="What?", beside=("rope",), following=False, conversation=None, text=TEXT, budget=4):
-    given = [following, text, question, list(beside), False, budget, 0, 1, 0, conversation, page.chosen, VISITOR]
-    return list(page.ask.answer(*given))
+    given = [following, text, question, list(beside), False, budget, 0, 1, 0, conversation, page.chosen]
+    return list(page.ask.answer(*given, page.label, VISITOR))
 
 
 def test_answers_come_one_after_the_other_and_can_be_followed_up(page):
@@ -88,6 +89,21 @@ def test_what_cant_be_asked_is_a_sentence_and_leaves_the_rest_as_it_is(page, giv
     shown = answered(page, **given)[-1]
     assert words in shown[page.ask.status]
     assert page.ask.conversation not in shown
+
+
+def test_what_the_server_has_forgotten_isnt_run_under_the_pages_label(page):
+    """A page that was left for long still says "LaMPE as published"; the server has what is chosen at first."""
+    first = Chosen(page.state.own)
+    assert page.state.choose(first)[page.state.label] == ""
+    given = [TEXT, "What?", [], False, 4, 0, 1, 0, None]
+    grid = "filler", "single", ["rope"], 0
+    for ran in (
+        page.ask.answer(False, *given, first, page.label, VISITOR),
+        page.needle.run_one(*grid, 600, 0.5, "", "", "", first, page.label, VISITOR),
+        page.needle.run_grid(GridResults(), *grid, "600", "0.5", 1, "", first, page.label, VISITOR),
+    ):
+        (shown,) = ran
+        assert "has forgotten what was chosen in it. Nothing was run" in next(iter(shown.values()))
 
 
 def test_where_an_answer_looked_is_shown_for_some_of_its_layers(page):
@@ -145,7 +161,7 @@ def test_another_text_ends_the_conversation_and_forgets_the_file(page):
 
 
 def test_needles_are_tested_one_by_one_and_in_a_grid_that_goes_on(page):
-    needle, own = page.needle, [page.chosen, VISITOR]
+    needle, own = page.needle, [page.chosen, page.label, VISITOR]
     *_, shown, done = needle.run_one("filler", "single", ["rope", "lampe"], 0, 600, 0.5, "", "", "", *own)
     assert "Done." in done[needle.status]
     assert shown[needle.answers].count("<section") == 2
@@ -159,7 +175,7 @@ def test_needles_are_tested_one_by_one_and_in_a_grid_that_goes_on(page):
     (refused,) = needle.run_grid(results, "filler", "numbers", *grid[2:], *own)
     assert "Save them and forget them first" in refused[needle.status]
     other = Chosen(page.chosen.model, lampe.LampeConfig(4096, 128, 64, 600))
-    (refused,) = needle.run_grid(results, *grid, other, VISITOR)
+    (refused,) = needle.run_grid(results, *grid, other, page.state.choose(other)[page.state.label], VISITOR)
     assert "read with other settings" in refused[needle.status]
     name, content = needle.in_file("JSONL")(results)
     assert name.endswith(".jsonl")
