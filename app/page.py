@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -41,7 +42,7 @@ REGION_COLOURS = " ".join(f"--{role}: {colour};" for role, colour in COLOURS.ite
 _EVENTS = 500
 """That wait in gradio's queue, which gives all of them to their handlers as fast as it can; the handlers wait in lines
 of this app's own, each visitor for their share, or say that it is used up."""
-_THREADS = 120
+_THREADS = 400  # more than the events of one address: those who wait in a line hold one
 
 
 class Page(NamedTuple):
@@ -92,6 +93,8 @@ def build(settings: Settings) -> Page:
 
 def _options(demo: gr.Blocks, settings: Settings, service: ModelService, folder: TemporaryFolder) -> dict[str, Any]:
     keep_values_out()
+    if os.environ.get("SPACE_ID"):  # a Space's own proxy says where visitors call from
+        os.environ.setdefault("FORWARDED_ALLOW_IPS", "127.0.0.1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16")
     # Figures on all calls, which nobody is shown and which take longer with each call.
     demo._queue.ANAYLTICS_CACHE_FREQUENCY = sys.maxsize
     demo._queue.ANALYTICS_MAX_EVENTS = 1
@@ -111,6 +114,7 @@ def _options(demo: gr.Blocks, settings: Settings, service: ModelService, folder:
         "max_file_size": MAX_BYTES,
         "max_threads": _THREADS,
         "run_history": False,
+        "ssr_mode": False,  # Node before the gate would make all visitors callers from this machine
         "enable_monitoring": False,
         "state_session_capacity": 2000,  # they are cleared away by age before
         "show_error": True,

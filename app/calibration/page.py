@@ -140,7 +140,7 @@ class CalibrationTab:
         gr.on([demo.load, self.state.model.change, self.own.click], self.show_own, self.state.chosen, drawn, **INTERNAL)
         self.upload.upload(self.open_file, self.upload, drawn, **INTERNAL)
         mapping = [self.state.chosen, self.state.label, self.mapping.back, self.mapping.in_use, self.message]
-        self.use.click(self.use_it, [self.opened, self.state.chosen], mapping, **INTERNAL)
+        self.use.click(self.use_it, [self.opened, self.state.chosen, self.state.label], mapping, **INTERNAL)
         self.mapping.back.click(lambda: "", None, self.message, **AT_ONCE)
 
     def show_own(self, chosen: Chosen) -> Shown:
@@ -171,10 +171,13 @@ class CalibrationTab:
         shown = {self.opened: (preset, name), self.message: words, self.use: gr.Button(visible=True)}
         return self._show(preset) | shown
 
-    def use_it(self, given: tuple[CalibratedPreset, str], chosen: Chosen) -> Shown:
+    def use_it(self, given: tuple[CalibratedPreset, str] | None, chosen: Chosen, label: str) -> Shown:
         """Answers, needle tests and the map follow the opened preset from now on."""
-        preset, name = given
         try:
+            self.state.check(chosen, label)
+            if given is None:
+                raise InputError("The server has forgotten the file that was opened: open it again.")
+            preset, name = given
             config, words = fitting(preset, self.service.config(Chosen(chosen.model)), chosen.model)
         except LampeError as error:
             return {self.message: message(str(error))}

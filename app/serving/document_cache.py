@@ -125,7 +125,7 @@ class DocumentCache:
     @property
     def bytes(self) -> int:
         """What the caches take."""
-        return sum(cache_size(held.reader.cache) for held in self._readers.values())
+        return sum(cache_size(held.reader.cache) for held in list(self._readers.values()))
 
 
 def _age(cache: weakref.ref[DocumentCache], dropped: threading.Event) -> None:

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+_REMEMBERED = 10_000  # of those who have left; a session costs nothing to make up
+
 
 class Presence:
     """The sessions that somebody listens for: an open page, or a program that awaits its answer."""
@@ -39,6 +41,8 @@ class Presence:
                 if gone:
                     del self._streams[session]
                     self._last[session] = time.monotonic()
+                    while len(self._last) > _REMEMBERED:
+                        del self._last[next(iter(self._last))]
             if gone:
                 self.left(session)
 
@@ -46,6 +50,7 @@ class Presence:
         """A call of a session has come in: somebody is there, and will listen."""
         with self._lock:
             self._last.pop(session, None)
+            self._first.pop(session, None)
 
     def gone(self, session: str) -> bool:
         """Whether they have left, and have asked nothing since: what begins for them now needn't be done."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -32,6 +33,7 @@ from lampe.models.memory import cache_bytes, free_bytes
 from lampe.needle import Cell, Haystack, Needles, Result
 
 _AT_THE_DESK = 24  # of one visitor: a page draws all its figures when it loads
+_ALONE = 120.0  # seconds that another model than the deployment's own may keep that one waiting
 _LOOK = 0.5  # seconds between two looks for a Stop while waiting
 
 
@@ -313,16 +315,23 @@ class ModelService:
                     return
                 countdown = Countdown(self.speeds[choice], left)
                 steps = partial(needle.steps, loaded.model, tokenized, left, methods, stop.is_set, make)
-                going = self._in_turns(ticket, lambda _, steps=steps: steps(), stop, loaded)  # type: ignore[misc]
+                del loaded  # nothing here may hold it while others have another one loaded
+                going = self._in_turns(ticket, lambda _, steps=steps: steps(), stop)  # type: ignore[misc]
+                del steps
                 with _enough_memory(longest), closing(going) as events:
                     for event in events:
                         if isinstance(event, Result):
                             left.remove(event.cell)
                             yield event
+                            if ticket.blocks:
+                                break
                             continue
                         seconds, (cell, tokens) = countdown(*event), event
                         ticket.seconds = partial(float, seconds)
                         yield Update("Reading", tokens, cell.length, "tokens", seconds_left=seconds)
+                del going, events
+                ticket.bytes = 0
+                ticket.give_back(rest=True)
 
     # On the way to the model
 
@@ -402,7 +411,6 @@ class ModelService:
         ticket: Ticket,
         work: Callable[[Tell], Iterator[Any]],
         stop: threading.Event,
-        resting: Loaded | None = None,
     ) -> Generator[Any, None, None]:
         """The steps of some work in the model's thread, each in its visitor's turn; what they tell and give.
 
@@ -412,24 +420,26 @@ class ModelService:
         work : callable
             See `Computing.slices`.
         stop : threading.Event
-        resting : Loaded, optional
-            The model, for work that lets others have another one loaded after each result, and then ends here.
+
+        Raises
+        ------
+        InputError
+            If it isn't done with the deployment's own model, has had long, and others wait for that one.
         """
 
         last: Update | None = None
 
         def turn() -> Generator[Update, None, bool]:
-            if not (yield from self._turn(ticket, stop, last)):
-                return True
-            changed = resting is not None and self.models.loaded is not resting
-            if changed:
-                ticket.give_back(rest=True)
-            return changed
+            if ticket.kind != self.settings.own and ticket.blocks and time.monotonic() - begun > _ALONE:
+                raise InputError(
+                    f"Others wait for {self.settings.own.name} in {self.settings.own.bits} bits, which answers here by "
+                    f"default: this ran for more than {_ALONE / 60:.0f} minutes and was ended. Take a shorter text, or "
+                    "try again when it is quieter."
+                )
+            return not (yield from self._turn(ticket, stop, last))
 
-        def ended(given: Any) -> None:
-            ticket.give_back(rest=bool(resting) and isinstance(given, Result))
-
-        with closing(self._computing.slices(work, stop, turn, ended)) as events:
+        begun = time.monotonic()
+        with closing(self._computing.slices(work, stop, turn, lambda _: ticket.give_back())) as events:
             for event in events:
                 if isinstance(event, Update):
                     last = event
@@ -471,9 +481,11 @@ class ModelService:
             If there wouldn't be enough without the others either.
         """
         needed = _bytes_for(model, tokens)
+        if not needed:
+            return True
         with self._setting_aside:
             others = self._line.bytes - ticket.bytes
-            if needed + others > free_bytes(model.device):
+            if free_bytes(model.device) < needed + others <= free_bytes(model.device) + self.documents.bytes:
                 self.documents.shrink(0)  # what others have read can be read again
             free = free_bytes(model.device)
             enough = needed + others <= free

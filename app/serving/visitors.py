@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import NamedTuple
 
 
@@ -18,3 +19,12 @@ class Visitor(NamedTuple):
 
     session: str
     address: str = ""
+
+
+def place_of(address: str) -> str:
+    """What counts as one address: of IPv6 a network of 64 bits, all of which one machine may use."""
+    try:
+        known = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    return str(ipaddress.ip_network(f"{known}/64", strict=False)) if known.version == 6 else address

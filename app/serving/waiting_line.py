@@ -17,6 +17,7 @@ MOST_OF_ONE = 4
 MOST_OF_AN_ADDRESS = 60
 """Of all visitors who call from one address: a class behind one router is one."""
 
+_SOON = 30.0  # seconds that others wait so that work of another kind can begin
 _GRACE = 1.0  # seconds that a turn is kept for somebody who has looked for it and doesn't at the moment
 
 
@@ -46,6 +47,11 @@ class Ticket:
     def wait(self, seconds: float) -> bool:
         """Wait at most so many seconds for a place; whether it has one now."""
         return self._line._wait(self, seconds)
+
+    @property
+    def blocks(self) -> bool:
+        """Whether work of another kind waits for this to come to its end, or to rest."""
+        return self._line._blocks(self)
 
     @property
     def ahead(self) -> list[Ticket]:
@@ -176,10 +182,16 @@ class WaitingLine:
                 left = until - time.monotonic()
                 if left <= 0:
                     return False
-                self._moved.wait(left)
+                self._moved.wait(min(left, _GRACE))  # somebody else's turn may run out without a word
             ticket.since, ticket.begun = time.monotonic(), True
             self._moved.notify_all()
             return True
+
+    def _blocks(self, ticket: Ticket) -> bool:
+        with self._moved:
+            now = time.monotonic()
+            waiting = (one for one in self._tickets if not one.begun and one.looks_until > now)
+            return any({one.kind, ticket.kind} - {None, ticket.kind} for one in waiting)
 
     def _ahead(self, ticket: Ticket) -> list[Ticket]:
         with self._moved:
@@ -204,11 +216,12 @@ class WaitingLine:
             return None
         kinds = {ticket.kind for ticket in begun} - {None}
         held_up, now = False, time.monotonic()
+        ending = sum(ticket.seconds() or 0.0 for ticket in begun) < _SOON
         waiting = (ticket for ticket in self._tickets if ticket.since is None and ticket.looks_until > now)
         for ticket in sorted(waiting, key=self._rank):
             if ticket.begun or (not held_up and (ticket.kind is None or kinds <= {ticket.kind})):
                 return ticket
-            held_up = True  # what has begun comes to its end, and nothing new of its kind goes before this one
+            held_up = ending  # what has begun comes to its end soon: nothing new of its kind goes before this one
         return None
 
     def _rank(self, ticket: Ticket) -> tuple[float, float, int]:

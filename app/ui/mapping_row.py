@@ -40,22 +40,29 @@ class MappingRow:
             self.back = gr.Button("Back to this model's own mapping", size="sm", visible=False, elem_id="mapping-back")
         self.in_use = gr.HTML(elem_id="preset-in-use")
         shown = [state.chosen, state.label, self.back, self.in_use]
-        publish.click(self.publish, state.chosen, shown, **INTERNAL)
-        self.back.click(self.leave, state.chosen, shown, **INTERNAL)  # queued: else nothing hears of the new state
+        publish.click(self.publish, [state.chosen, state.label], shown, **INTERNAL)
+        self.back.click(
+            self.leave, [state.chosen, state.label], shown, **INTERNAL
+        )  # queued: else nothing hears of the new state
         state.model.change(lambda: self.show(""), None, shown[2:], **AT_ONCE)
 
     def show(self, line: str) -> Shown:
         """What is in use instead of the model's own mapping; nothing if that is."""
         return {self.in_use: line, self.back: gr.Button(visible=bool(line))}
 
-    def publish(self, chosen: Chosen) -> Shown:
+    def publish(self, chosen: Chosen, label: str) -> Shown:
         """Answers, needle tests and the map follow the paper's mapping lengths from now on."""
         try:
+            self.state.check(chosen, label)
             config = self.published(chosen)
         except LampeError as error:
             return {self.in_use: message(str(error))}
         return self.state.choose(replace(chosen, config=config)) | self.show(as_published(config))
 
-    def leave(self, chosen: Chosen) -> Shown:
+    def leave(self, chosen: Chosen, label: str) -> Shown:
         """They follow the model's own again."""
+        try:
+            self.state.check(chosen, label)
+        except LampeError as error:
+            return {self.in_use: message(str(error))}
         return self.state.choose(Chosen(chosen.model)) | self.show("")

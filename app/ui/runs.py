@@ -12,7 +12,7 @@ import gradio as gr
 from app.serving.presence import Presence
 from app.serving.reports import Update
 from app.serving.requests import Chosen
-from app.serving.visitors import Visitor
+from app.serving.visitors import Visitor, place_of
 from app.ui.html import message, note, status
 from lampe.errors import InputError, LampeError
 
@@ -61,12 +61,12 @@ class Runs:
             If it may not, and one runs that wasn't asked to end.
         """
         session, stop = visitor_of(request).session, threading.Event()
-        if self._presence.gone(session):
-            stop.set()
         with self._lock:
             if not beside:
                 self._check_idle(session)
             self._running.setdefault(session, {})[stop] = not beside
+        if self._presence.gone(session):
+            stop.set()
         try:
             yield stop
         except BaseException:
@@ -109,6 +109,7 @@ def measuring(measured: Callable[..., Iterator[Update]], runs: Runs) -> Callable
 
 def visitor_of(request: gr.Request | None) -> Visitor:
     """Who makes a request."""
-    if request is None or not request.session_hash:
-        return Visitor(f"nobody {next(_numbers)}")  # who can't be told from others, and shares nothing with them
-    return Visitor(request.session_hash, request.client.host if getattr(request, "client", None) else "")
+    address = place_of(request.client.host) if request and getattr(request, "client", None) else ""
+    if request is None or not request.session_hash:  # who can't be told from others of their address
+        return Visitor(f"nobody {next(_numbers)}", address)
+    return Visitor(request.session_hash, address)

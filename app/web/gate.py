@@ -7,19 +7,19 @@ visitors makes. Pages of other sites can't use the app in a visitor's name.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import ExitStack
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
-
-import msgspec
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from app.documents.kinds import MAX_BYTES
 from app.limits import MAX_CHARACTERS
 from app.serving.presence import Presence
+from app.serving.visitors import place_of
 from app.settings import Settings
 from app.web.refused import Refused
 from app.web.sessions import Sessions
@@ -38,14 +38,26 @@ MOST_EVENTS_OF_ONE = 24
 """Events of one session that wait or run: a page makes a dozen when it loads."""
 MOST_EVENTS_OF_AN_ADDRESS = 240
 MOST_CONNECTIONS_OF_AN_ADDRESS = 400
+MOST_AT_ONCE_OF_AN_ADDRESS = 40
+"""Uploads, and calls that are answered without waiting."""
+MOST_READ = 8 * MAX_JSON
+"""Bytes of bodies that are being read, of all callers together."""
+SLOWEST = 60.0
+"""Seconds for a call to come in."""
+LONGEST_SESSION = 100
 
 _SMALL = 2 * MAX_VALUES  # bytes that hold no more values than may be
+_TEXTS = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _ENDS = 4096  # bytes at either end of a call, where its session stands
 _STREAMS = re.compile(r"/gradio_api/(?:heartbeat/([^/]+)/?$|queue/data$|call/(?:v2/)?[^/]+/([^/]+)$)")
 _ASKING = re.compile(r"/gradio_api/(?:queue/join|call/)")
+_AT_ONCE = re.compile(r"/gradio_api/(?:run|api|upload)")
 # What gradio serves besides and this page doesn't use: figures on all calls, copies of a page's values on the
 # server's disk, requests in the server's name, and its workshop for models that write code.
-_CLOSED = re.compile(r"/monitoring|/gradio_api/(?:monitoring|deep_link|proxy=|process_recording|vibe-|undo-vibe|dev/)")
+_CLOSED = re.compile(
+    r"/monitoring|/gradio_api/(?:monitoring|deep_link|proxy=|file[=/]+https?:|process_recording|vibe-|undo-vibe|dev/)",
+    re.IGNORECASE,
+)
 _LOCAL = ("localhost", "127.0.0.1", "::1", "0.0.0.0")
 
 
@@ -68,13 +80,16 @@ class Gate:
     ) -> None:
         self._app, self._settings, self._presence = app, settings, presence
         self._sessions, self._folder = sessions, folder
-        self._connections: Counter[str] = Counter()
+        self._connections: Counter[str | None] = Counter()
+        self._at_once: Counter[str | None] = Counter()
+        self._being_read = 0
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        address = scope["client"][0] if scope.get("client") else ""
+        address = place_of(scope["client"][0]) if scope.get("client") else ""
+        at_once = address if scope["method"] == "POST" and _AT_ONCE.match(scope["path"]) else None
         begun = False
 
         async def sending(message: Message) -> None:
@@ -83,6 +98,7 @@ class Gate:
             await send(message)
 
         self._connections[address] += 1
+        self._at_once[at_once] += 1
         try:
             receive = await self._let_in(scope, receive, address)
             with ExitStack() as listening:
@@ -94,9 +110,10 @@ class Gate:
                 raise
             await _answer(send, refused.status, str(refused))
         finally:
-            self._connections[address] -= 1
-            if not self._connections[address]:
-                del self._connections[address]
+            for counter, key in ((self._connections, address), (self._at_once, at_once)):
+                counter[key] -= 1
+                if not counter[key]:
+                    del counter[key]
 
     async def _let_in(self, scope: Message, receive: Receive, address: str) -> Receive:
         """What gives the request's body, once it may come in."""
@@ -106,6 +123,8 @@ class Gate:
             raise Refused(404, "This page has no such address.")
         if self._connections[address] > MOST_CONNECTIONS_OF_AN_ADDRESS:
             raise Refused(429, "There are too many connections from your address: close some, and try again.")
+        if self._at_once[address] > MOST_AT_ONCE_OF_AN_ADDRESS:
+            raise Refused(429, "Too much is being sent from your address at once: try again in a moment.")
         if scope["method"] in ("GET", "HEAD", "OPTIONS"):
             return receive
         check_origin(headers, self._settings.allowed_origins)
@@ -114,22 +133,43 @@ class Gate:
         if length.isdecimal() and int(length) > most:
             raise _too_large(most)
         if upload:
-            self._folder.check_room(MAX_UPLOAD)
+            await asyncio.to_thread(self._folder.check_room, MAX_UPLOAD)
             return _counted(receive, most)
-        body = await _read(_counted(receive, most))
+        body = await self._read(_counted(receive, most))
         if len(body) > _SMALL:
             await asyncio.to_thread(check_values, body)
         if _ASKING.match(scope["path"]):
             self._check_share(address, body)
         return _replayed(body, receive)
 
+    async def _read(self, receive: Receive) -> bytes:
+        """A whole body, of all that are being read no more than may be."""
+        parts: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(SLOWEST):
+                while True:
+                    message = await receive()
+                    part = message.get("body", b"")
+                    parts.append(part)
+                    size, self._being_read = size + len(part), self._being_read + len(part)
+                    if self._being_read > MOST_READ:
+                        raise Refused(503, "Too much is being sent to this server at once: try again in a moment.")
+                    if message["type"] != "http.request" or not message.get("more_body"):
+                        return b"".join(parts)
+        except TimeoutError:
+            raise Refused(408, f"This call took longer than {SLOWEST:.0f} seconds to come in.") from None
+        finally:
+            self._being_read -= size
+
     def _check_share(self, address: str, body: bytes) -> None:
         session = re.search(rb'"session_hash"\s*:\s*"([^"]{1,100})"', body[-_ENDS:] + body[:_ENDS])
         under_way = self._sessions.under_way()
-        if session:
-            self._presence.asks(session[1].decode())
+        name = session[1].decode("utf-8", "replace") if session else ""
+        if name:
+            self._presence.asks(name)
         of_address = sum(one == address for one, _ in under_way)
-        of_session = sum(one == session[1].decode() for _, one in under_way) if session else 0
+        of_session = sum(one == name for _, one in under_way) if name else 0
         if of_session >= MOST_EVENTS_OF_ONE or of_address >= MOST_EVENTS_OF_AN_ADDRESS:
             raise Refused(429, "Too much of yours is under way here: wait until some of it has ended.")
 
@@ -138,11 +178,11 @@ class Gate:
         found = _STREAMS.match(scope["path"]) if scope["method"] == "GET" else None
         if not found:
             return ""
-        if found[1]:
-            return found[1]
-        if found[2]:
-            return self._sessions.of_event(found[2])
-        return next(iter(parse_qs(scope["query_string"].decode("latin-1")).get("session_hash", ())), "")
+        given = parse_qs(scope["query_string"].decode("latin-1")).get("session_hash", [""])[0]
+        session = found[1] or (self._sessions.of_event(found[2]) if found[2] else given)
+        if len(session) > LONGEST_SESSION:
+            raise Refused(400, f"A session's name has at most {LONGEST_SESSION} characters.")
+        return session
 
 
 def check_host(headers: MutableMapping[str, str], server: Any, allowed: tuple[str, ...]) -> None:
@@ -162,7 +202,7 @@ def check_host(headers: MutableMapping[str, str], server: Any, allowed: tuple[st
     ------
     Refused
     """
-    name = urlsplit(f"//{headers.get('host', '')}").hostname or ""
+    name = _split(f"//{headers.get('host', '')}").hostname or ""
     local = bool(server) and (server[0].startswith("127.") or server[0] == "::1")
     if "*" in allowed or name in allowed or ((name in _LOCAL or not allowed) and (not local or name in _LOCAL)):
         return
@@ -183,7 +223,7 @@ def check_origin(headers: MutableMapping[str, str], allowed: tuple[str, ...]) ->
         if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
             raise Refused(403, "Another site's page may not use this app.")
         return
-    if origin in allowed or urlsplit(origin).netloc == headers.get("host", ""):
+    if origin in allowed or _split(origin).netloc == headers.get("host", ""):
         return
     raise Refused(
         403, f"Pages of {origin[:100]!r} may not use this app: whoever runs it can add them to ALLOWED_ORIGINS."
@@ -191,22 +231,27 @@ def check_origin(headers: MutableMapping[str, str], allowed: tuple[str, ...]) ->
 
 
 def check_values(body: bytes) -> None:
-    """Refuse a call of more values than the page ever sends, or that isn't JSON.
+    """Refuse a call of more values than the page ever sends, before it is decoded: a list of empty lists takes thirty
+    times its own size then.
 
     Raises
     ------
     Refused
     """
-    try:
-        level, count = [msgspec.json.decode(body)], 0
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        raise Refused(400, "This call isn't valid JSON.") from None
-    while level:
-        count += len(level)
+    count = end = 0
+    for text in itertools.chain(_TEXTS.finditer(body), [None]):
+        start = text.start() if text else len(body)
+        count += sum(body.count(sign, end, start) for sign in (b",", b"[", b"{"))
         if count > MAX_VALUES:
             raise Refused(413, f"This call has more than {MAX_VALUES:,} values, the limit here.")
-        lists = (one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list))
-        level = [value for some in lists for value in some]
+        end = text.end() if text else start
+
+
+def _split(address: str) -> SplitResult:
+    try:
+        return urlsplit(address)
+    except ValueError:
+        raise Refused(400, f"{address[:100]!r} is no address.") from None
 
 
 def _too_large(most: int) -> Refused:
@@ -228,15 +273,6 @@ def _counted(receive: Receive, most: int) -> Receive:
     return counting
 
 
-async def _read(receive: Receive) -> bytes:
-    parts = []
-    while True:
-        message = await receive()
-        parts.append(message.get("body", b""))
-        if message["type"] != "http.request" or not message.get("more_body"):
-            return b"".join(parts)
-
-
 def _replayed(body: bytes, receive: Receive) -> Receive:
     """A body that was read, once more; then whatever else comes, as that the caller has left."""
     left = [{"type": "http.request", "body": body, "more_body": False}]
@@ -250,7 +286,7 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
 async def _answer(send: Send, status: int, sentence: str) -> None:
     body = json.dumps({"detail": sentence, "error": sentence}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    if status in (413, 429):
+    if status in (408, 413, 429, 503):
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -12,6 +12,8 @@ from typing import Any
 import gradio as gr
 
 from app.serving.presence import Presence
+from app.serving.visitors import place_of
+from app.web.log import print_place
 
 UNREAD = 30.0
 """Seconds after which a run that nobody listens to has been left."""
@@ -73,8 +75,10 @@ class Sessions:
         """The same every few seconds."""
         while True:
             await asyncio.sleep(_LOOK)
-            if self._demo._queue.server_app is not None:  # nobody has asked anything yet
+            try:
                 await self.clear_away()
+            except Exception:  # the next look may do better
+                print_place()
 
     @property
     def _queue(self) -> Any:
@@ -83,4 +87,4 @@ class Sessions:
 
 def address_of(request: Any) -> str:
     """Where a request comes from."""
-    return request.client.host if request and request.client else ""
+    return place_of(request.client.host) if request and request.client else ""

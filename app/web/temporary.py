@@ -53,14 +53,14 @@ class TemporaryFolder:
         os.environ["GRADIO_TEMP_DIR"] = str(self.path)
         threading.Thread(target=self._keep_swept, name="temporary files", daemon=True).start()
 
-    def sweep(self, age: float = AGE) -> None:
-        """Delete what is older, and the oldest of what is too much; a file is as old as its last writing or reading."""
+    def sweep(self, age: float = AGE, room: int = 0) -> None:
+        """Delete what is older, and the oldest of what leaves no room; a file's age is that of its last use."""
         now = time.time()
         files = sorted(self._files())
         total = sum(size for _, size, _ in files)
         for used, size, file in files:
             # A clock that was set back leaves files from the future.
-            if not 0 <= now - used <= age or total > self.most_bytes:
+            if not 0 <= now - used <= age or total + room > self.most_bytes:
                 with suppress(OSError):
                     file.unlink()
                 total -= size
@@ -71,14 +71,16 @@ class TemporaryFolder:
                         Path(folder).rmdir()
 
     def check_room(self, needed: int) -> None:
-        """Refuse an upload that there may be no room for.
+        """Make room for an upload, or refuse it.
 
         Raises
         ------
         Refused
         """
-        used = sum(size for _, size, _ in self._files())
-        if used + needed > self.most_bytes or shutil.disk_usage(self.path).free < needed:
+        self.path.mkdir(mode=0o700, exist_ok=True)  # whoever tidies the disk may have taken it
+        if sum(size for _, size, _ in self._files()) + needed > self.most_bytes:
+            self.sweep(room=needed)
+        if shutil.disk_usage(self.path).free < needed:
             raise Refused(507, "There is no room for uploads on this server just now: try again in a few minutes.")
 
     def _files(self) -> Iterator[tuple[float, int, Path]]:

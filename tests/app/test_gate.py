@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
 
+import app.web.gate
 import app.web.sessions
 from app.page import build
 from app.serving.presence import Presence
 from app.settings import Settings
+from app.ui.runs import visitor_of
 from app.web.gate import (
     MAX_JSON,
     MAX_UPLOAD,
@@ -65,7 +69,14 @@ def test_a_call_passes(url):
 
 @pytest.mark.parametrize(
     "path",
-    ["/monitoring", "/monitoring/summary", "/gradio_api/deep_link?session_hash=x", "/gradio_api/proxy=https://a.b/c"],
+    [
+        "/monitoring",
+        "/monitoring/summary",
+        "/gradio_api/deep_link?session_hash=x",
+        "/gradio_api/proxy=https://a.b/c",
+        "/gradio_api/file=https://a.b/c",
+        "/gradio_api/file/HTTP:/a.b/c",
+    ],
 )
 def test_what_the_page_doesnt_use_is_closed(url, path):
     assert httpx.get(url + path).status_code == 404
@@ -98,11 +109,53 @@ def test_a_call_of_too_many_values_is_refused(url, values):
     assert "more than 20,000 values" in said(response)
 
 
-def test_what_is_no_json_is_refused():
-    for body in (b"[" * 100_000, b'{"data": [', b"\xff" * 100):
-        with pytest.raises(Refused, match="isn't valid JSON"):
-            check_values(body)
-    check_values(json.dumps({"data": ["x" * 5_000_000]}).encode())
+@pytest.mark.parametrize("text", ["x" * 5_000_000, '\\"[,{' * 900_000, "\n,[" * 900_000, "\\" * 2_000_000])
+def test_a_long_text_is_one_value_whatever_is_in_it(text):
+    check_values(json.dumps({"data": [text, text]}).encode())
+    with pytest.raises(Refused):
+        check_values(json.dumps({"data": [text, *[0] * 20_000]}).encode())
+
+
+def test_a_body_that_comes_in_drops_isnt_waited_for(monkeypatch):
+    monkeypatch.setattr(app.web.gate, "SLOWEST", 0.05)
+    sent = []
+
+    async def receive():
+        await asyncio.sleep(0.02)
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    async def send(message):
+        sent.append(message)
+
+    async def inner(*_):
+        raise AssertionError("it was let in")
+
+    scope = {"type": "http", "method": "POST", "path": "/gradio_api/call/ask", "headers": [(b"host", b"localhost")]}
+    gate = Gate(inner, Settings(None, 4, 64), Presence(), None, None)
+    asyncio.run(gate(scope, receive, send))
+    assert sent[0]["status"] == 408
+    assert gate._being_read == 0
+    monkeypatch.setattr(app.web.gate, "MOST_READ", 1)
+    asyncio.run(gate(scope, receive, send))
+    assert sent[2]["status"] == 503
+    assert not gate._connections
+
+
+@pytest.mark.parametrize("headers", [{"host": "["}, {"origin": "http://["}, {"host": "é"}])
+def test_headers_that_are_no_addresses_are_refused(url, headers):
+    encoded = {name: value.encode("latin-1") for name, value in headers.items()}
+    assert httpx.post(f"{url}/gradio_api/call/ask", json={"data": []}, headers=encoded).status_code in (400, 421)
+
+
+def test_a_sessions_name_is_short(url):
+    assert httpx.get(f"{url}/gradio_api/heartbeat/{'x' * 200}").status_code == 400
+
+
+def test_nobody_is_one_of_their_address():
+    request = SimpleNamespace(session_hash=None, client=SimpleNamespace(host="2001:db8:1:2:3:4:5:6"))
+    one, other = visitor_of(request), visitor_of(request)
+    assert one.session != other.session
+    assert one.address == other.address == "2001:db8:1:2::/64"
 
 
 @pytest.mark.parametrize(
@@ -274,8 +327,11 @@ def test_the_oldest_go_where_there_is_too_much(tmp_path):
     files = [written(folder, str(number), age=10 - number, size=40) for number in range(4)]
     folder.sweep()
     assert [file.exists() for file in files] == [False, False, True, True]
+    folder.check_room(50)
+    assert [file.exists() for file in files] == [False, False, False, True]
     with pytest.raises(Refused, match="no room for uploads"):
-        folder.check_room(50)
+        folder.check_room(10**18)
+    shutil.rmtree(folder.path)
     folder.check_room(20)
 
 

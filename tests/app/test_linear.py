@@ -58,6 +58,15 @@ def test_twice_as_long_takes_no_more_than_twice_the_time(reader, piece):
     assert many < 60 * max(few, 0.002)
 
 
+@pytest.mark.parametrize(("first", "rest"), [("-->", "<!--x>"), ("--!>", "<!--x>"), (">", "<a b='"), ("<pre>", " \n")])
+def test_nor_where_something_else_comes_first(first, rest):
+    def work(text: str) -> object:
+        return tidied(read_html(("x" * 4 * len(text) + first + text).encode()))
+
+    few, many = (seconds(work, rest * (size // len(rest))) for size in (SMALL, 16 * SMALL))
+    assert many < 60 * max(few, 0.002)
+
+
 def test_what_is_measured_would_show():
     def square(text: str) -> Found:
         return Found([Part("x", "".join(text[:place] and "x" for place in range(len(text))))], [])

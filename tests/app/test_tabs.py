@@ -101,6 +101,9 @@ def test_what_the_server_has_forgotten_isnt_run_under_the_pages_label(page):
         page.ask.answer(False, *given, first, page.label, VISITOR),
         page.needle.run_one(*grid, 600, 0.5, "", "", "", first, page.label, VISITOR),
         page.needle.run_grid(GridResults(), *grid, "600", "0.5", 1, "", first, page.label, VISITOR),
+        [page.mapping.publish(first, page.label)],
+        [page.mapping.leave(first, page.label)],
+        [page.calibration.use_it(None, first, page.label)],
     ):
         (shown,) = ran
         assert "has forgotten what was chosen in it. Nothing was run" in next(iter(shown.values()))
@@ -221,12 +224,12 @@ def test_a_preset_is_opened_used_and_left_again(page, tmp_path):
     lampe.calibration.write_preset(made(), path)
     shown = tab.open_file(str(path))
     assert shown[tab.use].visible
-    used = tab.use_it(shown[tab.opened], page.chosen)
+    used = tab.use_it(shown[tab.opened], page.chosen, page.label)
     assert "for a window of" in used[tab.message] or used[page.state.chosen].config.basis == "family"
-    published = mapping.publish(page.chosen)
+    published = mapping.publish(page.chosen, page.label)
     assert published[page.state.chosen].config != page.chosen.config
     assert published[mapping.back].visible
-    assert mapping.leave(published[page.state.chosen])[page.state.chosen].config is None
+    assert mapping.leave(published[page.state.chosen], published[page.state.label])[page.state.chosen].config is None
     path.write_text("{}", encoding="utf-8")
     assert list(tab.open_file(str(path))) == [tab.message]
 

@@ -141,6 +141,42 @@ def test_work_of_another_kind_waits_for_what_has_begun_and_then_goes_first(clock
             assert late.wait(0)
 
 
+def test_others_go_on_where_what_has_begun_takes_long(clock):
+    """One who wants another model doesn't hold up all who want this one."""
+    line = WaitingLine()
+    with line.join(ANN, "small") as first, line.join(BOB, "large") as other, line.join(EVE, "small") as late:
+        first.seconds = lambda: 600.0
+        assert first.wait(0)
+        assert not first.blocks
+        assert not other.wait(0)
+        assert first.blocks
+        clock(1)
+        for ticket in (other, late):
+            ticket.wait(0)
+        first.give_back()
+        assert not other.wait(0)
+        assert late.wait(0)
+        late.give_back(rest=True)
+        first.seconds = lambda: 10.0
+        clock(0.1)
+        assert not other.wait(0)
+        assert not late.wait(0), "it ends soon"
+
+
+def test_a_turn_that_runs_out_is_the_next_ones():
+    """Also where nobody says a word."""
+    line = WaitingLine()
+    with line.join(ANN) as gone, line.join(BOB) as here:
+        assert not here.wait(0) or here.give_back() is None
+        with line.join(EVE) as first:
+            assert first.wait(1)
+            gone.wait(0)
+            first.give_back()
+        started = time.monotonic()
+        assert here.wait(30)
+        assert time.monotonic() - started < 5
+
+
 def test_a_share_is_bounded_and_told():
     line = WaitingLine()
     tickets = [line.join(ANN) for _ in range(MOST_OF_ONE)]

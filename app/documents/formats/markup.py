@@ -43,6 +43,11 @@ def decode_html(data: bytes) -> tuple[str, list[str]]:
     return decoded(data, declared[1].decode("ascii") if declared else "")
 
 
+def _last_end(source: str) -> int:
+    """Where the last comment ends."""
+    return max(source.rfind(end) for end in ("-->", "--!>"))
+
+
 class Page(HTMLParser):
     """A page's paragraphs.
 
@@ -74,8 +79,9 @@ class Page(HTMLParser):
         self._level = 0
         # What is opened and never closed would be looked for to the end of the page, again and again.
         tags = source.rfind(">") + 1
-        self._comments = max(source.rfind(end) for end in ("-->", "--!>"))
+        self._comments = _last_end(source)
         self.feed(source[:tags])
+        self._comments = _last_end(self.rawdata)  # what is left of it
         self.close()
         self.handle_data(unescape(source[tags:]))
         self._end_block()
