@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,18 +35,17 @@ def saves(
         Where the visitor waits while others' files are made.
     """
 
-    def save(request: gr.Request, *values: Any) -> Iterator[Any]:
+    def save(request: gr.Request, *values: Any) -> tuple[Any, Any]:
         try:
             with desk.turn(visitor_of(request)):
                 name, text = make(*values)
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / name
-                path.write_text(text, encoding="utf-8")
-                yield str(path), gr.skip()  # gradio takes a copy, which goes with the other temporary files
+            path = Path(tempfile.mkdtemp()) / name  # it goes with the other temporary files
+            path.write_text(text, encoding="utf-8")
+            return str(path), gr.skip()
         except LampeError as error:
-            yield None, sentence(str(error))
+            return None, sentence(str(error))
         except OSError:
-            yield None, sentence("This server has no room for the file just now: try again in a few minutes.")
+            return None, sentence("This server has no room for the file just now: try again in a few minutes.")
 
     made = button.click(save, inputs, [file, message], **INTERNAL)
     made.then(js=f"() => setTimeout(() => document.querySelector('#{file.elem_id}')?.click(), 300)", **INTERNAL)

@@ -238,7 +238,7 @@ def test_measured_shares_are_drawn_as_they_are():
         (" the", "<b>"),
         (1, 2),
         Request("", ""),
-        Prompt([1], (0, 1), 0),
+        Prompt([1], 1, (0, 1), 0),
         layers,
         shares.half(),
     )
