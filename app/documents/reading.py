@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -25,17 +24,13 @@ class Files:
     def __init__(self) -> None:
         self._line = WaitingLine(_PLACES)
 
-    def read(
-        self, path: str, visitor: Visitor | None = None, stop: threading.Event | None = None
-    ) -> Iterator[Update | Document]:
+    def read(self, path: str, visitor: Visitor | None = None) -> Iterator[Update | Document]:
         """The text of an uploaded file, read in a process of its own; the file is deleted.
 
         Parameters
         ----------
         path : str
         visitor : Visitor, optional
-        stop : threading.Event, optional
-            Ends the waiting, without a document.
 
         Yields
         ------
@@ -53,8 +48,6 @@ class Files:
                     with suppress(OSError):
                         os.utime(path)  # it isn't forgotten
                     yield Update(f"Waiting to read the file: {len(ticket.ahead)} before you")
-                    if stop and stop.is_set():
-                        return
                 yield Update("Reading the file")
                 document = read_document(path)
             yield document

@@ -92,7 +92,7 @@ class Computing:
     def slices(
         self, work: Callable[[Tell], Iterator[Any]], stop: threading.Event,
         turn: Callable[[], Generator[Any, None, bool]],
-        ended: Callable[[Any], None],
+        ended: Callable[[], None],
     ) -> Generator[Any, None, None]:  # fmt: skip
         """Have the steps of ``work(tell)`` made there, each in a turn of its own; yields what they tell and give.
 
@@ -104,7 +104,7 @@ class Computing:
         turn : callable
             Waits before each step, and yields what there is to say of that; what it returns, if true, ends the work.
         ended : callable
-            Called after each step with what it gave, None at the end.
+            Called after each step.
         """
         telling: list[Tell] = []  # the present step's
         steps = work(lambda event: telling[0](event))
@@ -116,7 +116,7 @@ class Computing:
 
         with closing(steps):  # type: ignore[type-var]
             while not (yield from turn()):
-                yield from self.stream(step, stop, ended=lambda: ended(*given or [None]))
+                yield from self.stream(step, stop, ended=ended)
                 if not given:
                     return
                 yield given[0]

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 import lampe
-from app.serving.computing import Tell
 from app.serving.models import Loaded
 from app.serving.reports import Attention, Update
 from lampe.inference.prefill import PromptReader
@@ -131,7 +130,7 @@ def by_token(evidence: Evidence, layers: Sequence[int] | None = None) -> Tensor:
 
 
 def look_back(
-    loaded: Loaded, attention: Attention, reader: PromptReader, stop: threading.Event, tell: Tell
+    loaded: Loaded, attention: Attention, reader: PromptReader, stop: threading.Event
 ) -> Iterator[Update | Evidence]:
     """Run an answer's tokens once more after their prompt, and keep where each looked: never a matrix of all pairs.
 
@@ -146,8 +145,6 @@ def look_back(
         What it doesn't hold of the prompt is read again.
     stop : threading.Event
         Ends it without evidence.
-    tell : callable
-        Not needed: each step says how far it is.
 
     Yields
     ------

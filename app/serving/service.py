@@ -16,8 +16,9 @@ from app.serving.answering import Run, answer
 from app.serving.computing import Computing, Tell
 from app.serving.document_cache import LAMPE, DocumentCache
 from app.serving.evidence import Evidence, look_back
-from app.serving.models import Loaded, Models, out_of_memory
+from app.serving.models import Loaded, Models
 from app.serving.presence import Presence
+from app.serving.prompt_memory import bytes_for, enough_memory
 from app.serving.reports import GETTING_READY, Attention, Needs, Update, telling
 from app.serving.requests import Chosen, Request, Variant, planned_length
 from app.serving.speed import MEASURED, Countdown, Speed, measure
@@ -29,7 +30,7 @@ from lampe import needle
 from lampe.errors import InputError
 from lampe.inference.prefill import PromptReader
 from lampe.methods import LampeConfig, Method, PaperLampe
-from lampe.models.memory import cache_bytes, free_bytes
+from lampe.models.memory import free_bytes
 from lampe.needle import Cell, Haystack, Needles, Result
 
 _AT_THE_DESK = 24  # of one visitor: a page draws all its figures when it loads
@@ -132,7 +133,7 @@ class ModelService:
         plan = loaded, config, length
         kept = self.documents.reusable(visitor, LAMPE, plan, ids, config.position_map(length, len(ids)))
         seconds = self._seconds(choice, len(ids), max_new_tokens, kept)
-        return Needs(seconds, _bytes_for(loaded.model, len(ids) + max_new_tokens), kept)
+        return Needs(seconds, bytes_for(loaded.model, len(ids) + max_new_tokens), kept)
 
     def time_for(self, cells: Sequence[Cell], chosen: Chosen | None = None) -> float | None:
         """About how many seconds these tests will take here; None before this machine's speed was measured."""
@@ -220,7 +221,7 @@ class ModelService:
             variant, plan = request.variant, run.plan
             before = self.documents.plan_of(visitor, variant) if request.earlier and len(plan) > 1 else None
             outgrown = before[-1] if before and before[:-1] == plan[:-1] and before[-1] < run.planned else None
-            with _enough_memory(prompt.length), self._reader(loaded, visitor, variant, plan) as reader:
+            with enough_memory(prompt.length), self._reader(loaded, visitor, variant, plan) as reader:
                 yield from self._in_turns(ticket, partial(answer, run, reader, stop, outgrown), stop)
 
     def evidence(
@@ -258,8 +259,8 @@ class ModelService:
             loaded = yield from self._ready(ticket, choice, stop, tokens)
             if loaded is None:
                 return
-            with _enough_memory(length), self._reader(loaded, visitor, variant, plan(loaded)) as reader:
-                yield from self._in_turns(ticket, partial(look_back, loaded, attention, reader, stop), stop)
+            with enough_memory(length), self._reader(loaded, visitor, variant, plan(loaded)) as reader:
+                yield from self._in_turns(ticket, lambda _: look_back(loaded, attention, reader, stop), stop)
 
     def needles(
         self,
@@ -318,7 +319,7 @@ class ModelService:
                 del loaded  # nothing here may hold it while others have another one loaded
                 going = self._in_turns(ticket, lambda _, steps=steps: steps(), stop)  # type: ignore[misc]
                 del steps
-                with _enough_memory(longest), closing(going) as events:
+                with enough_memory(longest), closing(going) as events:
                     for event in events:
                         if isinstance(event, Result):
                             left.remove(event.cell)
@@ -362,7 +363,7 @@ class ModelService:
                 if not (yield from self._turn(ticket, stop)):
                     return None
                 yield Update("Measuring this machine's speed")
-                with _enough_memory(MEASURED):
+                with enough_memory(MEASURED):
                     timing = partial(_measured, loaded.model, stop)
                     speed = yield from self._computing.stream(timing, stop, ended=ticket.give_back)
                 if speed is None:
@@ -407,10 +408,7 @@ class ModelService:
         return True
 
     def _in_turns(
-        self,
-        ticket: Ticket,
-        work: Callable[[Tell], Iterator[Any]],
-        stop: threading.Event,
+        self, ticket: Ticket, work: Callable[[Tell], Iterator[Any]], stop: threading.Event
     ) -> Generator[Any, None, None]:
         """The steps of some work in the model's thread, each in its visitor's turn; what they tell and give.
 
@@ -426,7 +424,6 @@ class ModelService:
         InputError
             If it isn't done with the deployment's own model, has had long, and others wait for that one.
         """
-
         last: Update | None = None
 
         def turn() -> Generator[Update, None, bool]:
@@ -439,7 +436,7 @@ class ModelService:
             return not (yield from self._turn(ticket, stop, last))
 
         begun = time.monotonic()
-        with closing(self._computing.slices(work, stop, turn, lambda _: ticket.give_back())) as events:
+        with closing(self._computing.slices(work, stop, turn, ticket.give_back)) as events:
             for event in events:
                 if isinstance(event, Update):
                     last = event
@@ -480,7 +477,7 @@ class ModelService:
         InputError
             If there wouldn't be enough without the others either.
         """
-        needed = _bytes_for(model, tokens)
+        needed = bytes_for(model, tokens)
         if not needed:
             return True
         with self._setting_aside:
@@ -493,32 +490,10 @@ class ModelService:
         if not enough and not others:
             raise InputError(
                 f"{tokens:,} tokens take about {needed / 1e6:,.0f} MB of memory here, and {free / 1e6:,.0f} MB are "
-                f"free: at most {free // _bytes_for(model, 1):,} tokens fit now. Nothing was run: take a shorter text."
+                f"free: at most {free // bytes_for(model, 1):,} tokens fit now. Nothing was run: take a shorter text."
             )
         return enough
 
 
 def _measured(model: Any, stop: threading.Event, tell: Tell) -> Speed | None:
     return measure(model, stop=stop.is_set)
-
-
-@contextmanager
-def _enough_memory(tokens: int) -> Iterator[None]:
-    """Turns running out of memory into a sentence."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if out_of_memory(error):
-            raise InputError(
-                f"There isn't enough memory for a prompt of {tokens:,} tokens on this machine. The model is still "
-                "loaded: try a shorter text, or close other programs."
-            ) from error
-        raise
-
-
-def _bytes_for(model: Any, tokens: int) -> int:
-    """Memory that reading and writing so many tokens takes.
-
-    A cache that grows is copied, a layer at a time, and chunks take some: twice the cache is what is asked for.
-    """
-    return 2 * cache_bytes(model.config, tokens, model.dtype.itemsize)

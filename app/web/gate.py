@@ -100,6 +100,8 @@ class Gate:
         self._connections[address] += 1
         self._at_once[at_once] += 1
         try:
+            if self._at_once[at_once] > MOST_AT_ONCE_OF_AN_ADDRESS and at_once is not None:
+                raise Refused(429, "Too much is being sent from your address at once: try again in a moment.")
             receive = await self._let_in(scope, receive, address)
             with ExitStack() as listening:
                 if session := self._session_listened_for(scope):
@@ -123,8 +125,6 @@ class Gate:
             raise Refused(404, "This page has no such address.")
         if self._connections[address] > MOST_CONNECTIONS_OF_AN_ADDRESS:
             raise Refused(429, "There are too many connections from your address: close some, and try again.")
-        if self._at_once[address] > MOST_AT_ONCE_OF_AN_ADDRESS:
-            raise Refused(429, "Too much is being sent from your address at once: try again in a moment.")
         if scope["method"] in ("GET", "HEAD", "OPTIONS"):
             return receive
         check_origin(headers, self._settings.allowed_origins)

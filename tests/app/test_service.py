@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import threading
-import time
 from dataclasses import replace
 
 import pytest
@@ -16,8 +15,7 @@ import lampe
 from app.ask.examples import EXAMPLES
 from app.ask.views import done
 from app.serving.answering import DECODED
-from app.serving.computing import Computing, returned
-from app.serving.reports import Update
+from app.serving.computing import returned
 from app.serving.requests import MAX_TURNS, Chosen, Request, Sampling, Variant, planned_length
 from app.serving.service import ModelService
 from app.serving.speed import Speed
@@ -110,36 +108,6 @@ def test_the_answer_is_that_of_one_plain_generate(service):
         made = model.generate(ids, max_new_tokens=16, do_sample=False)
         assert patched.position_map.mapping_length == update.report.mapping_length
     assert tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True).strip() == update.answer
-
-
-def test_waiting_repeats_what_was_last_reported_and_nothing_more():
-    def work(tell):
-        tell(Update("Converting", 1, 3, "steps"))
-        time.sleep(1.3)
-
-    updates = list(Computing("test").stream(work, threading.Event(), Update("Getting ready")))
-    assert len(updates) >= 3
-    assert set(updates) == {Update("Converting", 1, 3, "steps")}
-
-
-def test_a_stop_ends_the_waiting_for_work_that_doesnt_look_at_it():
-    stop, ended = threading.Event(), threading.Event()
-    waiting = Computing("test").stream(lambda tell: ended.wait(60), stop, Update("Getting ready"))
-    assert next(waiting).stage == "Getting ready"
-    stop.set()
-    assert list(waiting) == []
-    ended.set()
-
-
-def test_what_fails_in_the_models_thread_is_raised_where_it_was_asked_for():
-    def work(tell):
-        tell(1)
-        raise KeyError("x")
-
-    events = Computing("test").stream(work, threading.Event())
-    assert next(events) == 1
-    with pytest.raises(KeyError):
-        next(events)
 
 
 def test_one_thread_does_all_the_computing(service):

@@ -53,8 +53,9 @@ def _read(data: bytes) -> Found:
                 f"Reading this PDF takes too long: {number - 1:,} of its {count:,} pages in {_LONGEST:.0f} seconds. "
                 "Upload a part of it."
             )
-        text, drawn = "", _drawn(page)
+        text = ""
         try:
+            drawn = _drawn(page)
             text = known[drawn] if drawn in known else page.extract_text().strip()
             if drawn:
                 known[drawn] = text
