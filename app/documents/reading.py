@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from app.documents.apart import parse_apart
 from app.documents.document import Document
 from app.documents.kinds import check_content, kind_of
-from app.documents.sandbox.apart import parse_apart
 from app.serving.reports import Update
 from app.serving.visitors import Visitor
 from app.serving.waiting_line import WaitingLine

@@ -14,6 +14,7 @@ import transformers
 
 import lampe
 from app.serving.requests import Chosen
+from app.serving.templates import fill_in_apart
 from app.settings import ModelChoice, Settings
 from lampe import LoadError, UnsupportedModelError
 from lampe.errors import InputError
@@ -118,6 +119,8 @@ class Models:
         with self._fetching[choice.model_id in self.settings.offered]:  # one that is slow to come holds up no other
             if choice.model_id not in self._tokenizers:
                 made = load_tokenizer(choice.model_id, progress=progress, anonymous=self._named(choice))
+                if self._named(choice):
+                    fill_in_apart(made)
                 _keep(self._tokenizers, choice.model_id, made)
             return self._tokenizers[choice.model_id]
 
@@ -234,6 +237,8 @@ class Models:
         try:
             told(Progress("Getting the model ready", 0, 0, ""))
             model, tokenizer = load(choice.model_id, bits=choice.bits, progress=told, anonymous=self._named(choice))
+            if self._named(choice):
+                fill_in_apart(tokenizer)
             lampe.patch(model).remove()  # refuse now, not after a long document was read
             told(Progress("Changing the model", 0, 0, ""))
         except LoadError as error:

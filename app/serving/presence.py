@@ -12,10 +12,15 @@ _REMEMBERED = 10_000  # of those who have left; a session costs nothing to make 
 
 
 class Presence:
-    """The sessions that somebody listens for: an open page, or a program that awaits its answer."""
+    """The sessions that somebody listens for: an open page, or a program that awaits its answer.
+
+    A page or client that shows it is open (its heartbeat) has left when that ends, though a connection of its may
+    linger; whoever shows nothing has left when none is listened on any more.
+    """
 
     def __init__(self) -> None:
         self._streams: Counter[str] = Counter()
+        self._hearts: Counter[str] = Counter()  # those of the streams that say that a page or client is open
         self._last: dict[str, float] = {}  # when those who have left did
         self._first: dict[str, float] = {}  # when those who never listened yet were first asked for
         self._leaving: list[Callable[[str], None]] = []
@@ -26,10 +31,11 @@ class Presence:
         self._leaving.append(told)
 
     @contextmanager
-    def here(self, session: str) -> Iterator[None]:
+    def here(self, session: str, heartbeat: bool = False) -> Iterator[None]:
         """Somebody listens for a session, for as long as the context lasts."""
         with self._lock:
             self._streams[session] += 1
+            self._hearts[session] += heartbeat
             self._last.pop(session, None)
             self._first.pop(session, None)
         try:
@@ -37,9 +43,12 @@ class Presence:
         finally:
             with self._lock:
                 self._streams[session] -= 1
-                gone = not self._streams[session]
+                self._hearts[session] -= heartbeat
+                gone = not self._streams[session] or (heartbeat and not self._hearts[session])
+                for streams in (self._streams, self._hearts):
+                    if not streams[session]:
+                        del streams[session]
                 if gone:
-                    del self._streams[session]
                     self._last[session] = time.monotonic()
                     while len(self._last) > _REMEMBERED:
                         del self._last[next(iter(self._last))]
@@ -55,7 +64,7 @@ class Presence:
     def gone(self, session: str) -> bool:
         """Whether they have left, and have asked nothing since: what begins for them now needn't be done."""
         with self._lock:
-            return session in self._last and session not in self._streams
+            return session in self._last
 
     def left(self, session: str) -> None:
         """They have left."""

@@ -104,8 +104,8 @@ class Gate:
                 raise Refused(429, "Too much is being sent from your address at once: try again in a moment.")
             receive = await self._let_in(scope, receive, address)
             with ExitStack() as listening:
-                if session := self._session_listened_for(scope):
-                    listening.enter_context(self._presence.here(session))
+                if listened := self._session_listened_for(scope):
+                    listening.enter_context(self._presence.here(*listened))
                 await self._app(scope, receive, sending)
         except Refused as refused:
             if begun:
@@ -173,16 +173,16 @@ class Gate:
         if of_session >= MOST_EVENTS_OF_ONE or of_address >= MOST_EVENTS_OF_AN_ADDRESS:
             raise Refused(429, "Too much of yours is under way here: wait until some of it has ended.")
 
-    def _session_listened_for(self, scope: Message) -> str:
-        """The session of a stream of events, if this asks for one."""
+    def _session_listened_for(self, scope: Message) -> tuple[str, bool] | None:
+        """The session of a stream, if this asks for one, and whether it is a heartbeat."""
         found = _STREAMS.match(scope["path"]) if scope["method"] == "GET" else None
         if not found:
-            return ""
+            return None
         given = parse_qs(scope["query_string"].decode("latin-1")).get("session_hash", [""])[0]
         session = found[1] or (self._sessions.of_event(found[2]) if found[2] else given)
         if len(session) > LONGEST_SESSION:
             raise Refused(400, f"A session's name has at most {LONGEST_SESSION} characters.")
-        return session
+        return (session, bool(found[1])) if session else None
 
 
 def check_host(headers: MutableMapping[str, str], server: Any, allowed: tuple[str, ...]) -> None:

@@ -10,6 +10,10 @@ from contextlib import nullcontext
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from jinja2 import TemplateError
+
+from lampe.errors import InputError, first_line
+
 PART = 65_536
 """Characters that are tokenized at once: some hundredths of a second."""
 
@@ -59,6 +63,11 @@ def around(
         The prefix begins the model's turn.
     earlier : sequence of (question, answer)
         The turns before this one; the document stands in the first.
+
+    Raises
+    ------
+    InputError
+        If the model's chat template fails, or leaves one of them out.
     """
     texts = [*(text for turn in earlier for text in turn), question]
     contents = [_marked(number) for number in range(len(texts))]
@@ -68,10 +77,22 @@ def around(
     if tokenizer.chat_template:
         roles = itertools.cycle(("user", "assistant"))
         messages = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=False)]
-        rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        try:
+            rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        except InputError:
+            raise
+        except (TemplateError, ValueError) as error:
+            raise InputError(
+                f"This model's chat template fails ({first_line(error)}). Choose another model."
+            ) from error
     else:
         joined = "\n".join(contents)
         rendered = f"{tokenizer.bos_token or ''}{joined}\n"
+    marks = [_DOCUMENT, *map(_marked, range(len(texts)))]
+    if any(rendered.count(mark) != 1 for mark in marks):
+        raise InputError(
+            "This model's chat template doesn't pass on a document and a question as they are. Choose another model."
+        )
     before, rest = rendered.split(_DOCUMENT)
     after: list[int] = []
     for number, text in enumerate(texts):

@@ -284,6 +284,18 @@ def test_leaving_is_told_once_for_all_that_a_session_listens_to():
     assert presence.gone("ann")
     presence.asks("ann")
     assert not presence.gone("ann"), "they have come back"
+    left.clear()
+    with presence.here("cat", heartbeat=False), presence.here("cat", heartbeat=True):
+        with presence.here("cat", heartbeat=True):
+            pass
+        assert left == []
+    with presence.here("dan"):
+        with presence.here("dan", heartbeat=True):
+            assert left == ["cat", "cat"]
+        assert left[-1] == "dan", "a connection that lingers is nobody who listens"
+        assert presence.gone("dan")
+        with presence.here("dan"):
+            assert not presence.gone("dan")
     with presence.here("bob"):
         pass
     presence.away("eve")

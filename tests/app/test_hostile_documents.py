@@ -20,13 +20,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pypdf.errors import DependencyError
 
+from app.documents import apart, worker
+from app.documents.apart import parse_apart
 from app.documents.document import Found, Part, text_of, tidied
 from app.documents.formats import archive, pdf
 from app.documents.formats.epub import read_epub
 from app.documents.kinds import KINDS, MAX_BYTES, check_content, kind_of
 from app.documents.reading import Files, read_document
-from app.documents.sandbox import apart, worker
-from app.documents.sandbox.apart import parse_apart
 from app.limits import MAX_CHARACTERS, MAX_MEMBERS, MAX_PAGES
 from app.serving.visitors import Visitor
 from lampe.errors import InputError
@@ -304,7 +304,7 @@ def read(data):
     {code}
 import sys
 sys.argv[1:] = ["__main__:read"]
-import app.documents.sandbox.__main__
+import app.documents.__main__
 """
     monkeypatch.setattr(apart, "command", lambda reader: [sys.executable, "-c", script])
 

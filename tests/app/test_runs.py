@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import wait
 from types import SimpleNamespace
 
 import pytest
@@ -74,6 +75,7 @@ def test_a_caller_who_leaves_frees_the_model(server):
     leaving.close()
     # Each of the others takes minutes.
     assert "Heron" in staying.submit(*short, api_name="/ask").result(timeout=60)[0]
+    assert not wait(jobs, timeout=60).not_done
     staying.session_hash = leaving.session_hash
     assert staying.predict(*long, api_name="/ask")[1]["kept"] == 0, "nothing of theirs has stayed"
     staying.close()

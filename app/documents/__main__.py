@@ -8,6 +8,6 @@ lampe = ModuleType("lampe")
 lampe.__path__ = ["lampe"]  # in the folder that the process starts in
 sys.modules["lampe"] = lampe
 
-from app.documents.sandbox.worker import main  # noqa: E402
+from app.documents.worker import main  # noqa: E402
 
 main(sys.argv[1])

@@ -1,1 +1,0 @@
-"""Where parsers run: a process apart from the app's."""
