@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 from pathlib import Path
 
 import gradio as gr
+from packaging.requirements import Requirement
 
 from app.ask.page import AskTab
 from app.serving.requests import Chosen
@@ -29,6 +31,19 @@ def test_the_readme_names_the_gradio_that_is_required():
     assert f"gradio=={facts['sdk_version']}" in (ROOT / "requirements.txt").read_text(encoding="utf-8").split()
     assert facts["sdk_version"] == gr.__version__
     assert facts["app_file"] == "app.py"
+
+
+def test_the_lock_pins_what_the_requirements_allow_by_hash():
+    """The lock names the command that writes it anew."""
+    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").replace("\\\n", "").splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    assert all(re.search(r" --hash=sha256:[0-9a-f]{64}( |$)", pin) for pin in pins)
+    pinned = [Requirement(pin.split("--hash")[0]) for pin in pins]
+    here = {pin.name: str(pin.specifier) for pin in pinned if pin.marker is None or pin.marker.evaluate()}
+    asked = [line for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines() if line[:1] != "#"]
+    for one in map(Requirement, asked):
+        assert here[one.name].startswith("=="), one
+        assert one.specifier.contains(here[one.name].removeprefix("==")), one
 
 
 def test_a_model_that_cant_be_had_doesnt_stop_the_page():
