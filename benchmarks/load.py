@@ -1,10 +1,13 @@
-"""The page under load: ten visitors at once, again and again, each with a document and a secret of their own.
+"""The page under load: twenty visitors at once, each with a secret of their own, and one of them takes it down.
 
-    python -m benchmarks.load [--quick] [--fresh]
+    python -m benchmarks.load [--quick] [--minutes 60]
 
-Starts `app.py`, and calls /ask as a program would. Prints a line for each round of ten: the longest wait, how many got
-their own secret, how many somebody else's, how many nothing, and the server's memory; then its memory after the first
-ten and at the end of 200 asks. The rows are kept in load.jsonl beside this file. About ten minutes on two cores.
+Starts `app.py`, and calls it as programs would, each from an address of its own. Rounds take turns: a quiet one, in
+which sixteen visitors ask, two of them about a file and one after three page loads; and one in which four more are
+there: one stops a long question, two leave in the middle of one, and one does something of `benchmarks.attacks`; one
+of the sixteen sends nonsense first. Prints a line for each round: who got their own secret, who somebody else's, who
+nothing, whose call was lost, how long they waited, and the server's memory. At the end: how much longer they waited in
+the attacked rounds, and how the memory grew. The rows are kept in load.jsonl beside this file.
 """
 
 from __future__ import annotations
@@ -14,26 +17,160 @@ import random
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import psutil
-from gradio_client import Client
+from gradio_client import Client, handle_file
 
 from app.ask.examples import EXAMPLES
+from benchmarks.attacks import ATTACKS, attack
 from benchmarks.measure import Rows, arguments
 
-VISITORS, ROUNDS = 10, 20
 QUESTION = "What is the secret number of the boat?"
-NOTICED = 20  # seconds after which the server has noticed that visitors left
+NOTICED = 40  # seconds after which the server has noticed that visitors left
+NONSENSE: tuple[tuple[str, tuple[Any, ...]], ...] = (
+    ("/ask", ("", "", "no such method")), ("/ask", ("A text.", "Why?", "lampe", -5)), ("/cut", ([], "?")),
+    ("/needle", (-1,)), ("/needle_grid", ([], [], "many")), ("/position_map", (10**12,)),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Came:
+    """What came of a visit: "own", "others", "none" or "lost", and the seconds that its question took."""
+
+    kind: str
+    seconds: float
 
 
 def main() -> None:
-    given = arguments(__doc__).parse_args()
-    visitors, rounds = (2, 2) if given.quick else (VISITORS, ROUNDS)
+    parser = arguments(__doc__)
+    parser.add_argument("--minutes", type=float, default=60, help="(default: 60)")
+    given = parser.parse_args()
+    asking = 2 if given.quick else 16
     rows = Rows(None if given.quick else "load", fresh=True)  # half a run says nothing about the memory at its end
+    with _server() as (url, server):
+        _round(url, -1, 1, attacked=False)  # the model is loaded
+        until = time.monotonic() + 60 * given.minutes
+        number = 0
+        while number < 2 or (time.monotonic() < until and not given.quick):
+            row = _round(url, number, asking, attacked=number % 2 == 1)
+            time.sleep(1 if given.quick else NOTICED)
+            rows.add(**row, megabytes=round(_memory(server.pid) / 1e6))
+            number += 1
+        print(told(rows.rows))
+
+
+def told(rows: list[dict[str, Any]]) -> str:
+    """What the rounds come to."""
+    quiet, attacked = ([row for row in rows if bool(row["attack"]) == one] for one in (False, True))
+    own, others, none, lost = (sum(row[kind] for row in rows) for kind in ("own", "others", "none", "lost"))
+    waited = [median(row["median"] for row in some) for some in (quiet, attacked)]
+    longest = [median(row["longest"] for row in some) for some in (quiet, attacked)]
+    first, last = rows[1]["megabytes"], rows[-1]["megabytes"]
+    return (
+        f"{own + others + none + lost} questions: {own} got their own secret, {others} somebody else's, {none} none, "
+        f"{lost} were lost. In the middle a question took {waited[0]:.0f} s in a quiet round and {waited[1]:.0f} s in "
+        f"an attacked one ({waited[1] / waited[0]:.2f} times), the longest {longest[0]:.0f} and {longest[1]:.0f} s "
+        f"({longest[1] / longest[0]:.2f} times). The server took {first:,} MB after two rounds and {last:,} MB after "
+        f"{len(rows)} ({last / first - 1:+.1%})."
+    )
+
+
+def _round(url: str, number: int, asking: int, attacked: bool) -> dict[str, Any]:
+    """Visitors who come at once; in an attacked round, four more who do harm."""
+    draw = random.Random(number)
+    secrets = [str(draw.randrange(10**6, 10**7)) for _ in range(asking)]
+
+    def visit(place: int) -> Came:
+        secret = secrets[place]
+        # Some 600 tokens that nobody else has: another part of the text for each visitor and round.
+        start = 997 * (number * asking + place) % 40_000
+        text = f"{EXAMPLES[1].text[start : start + 2400]}\n\nThe secret number of the boat is {secret}."
+        headers = _address(number, place)
+        if place == 0:
+            for _ in range(3):  # who reloads the page
+                Client(url, verbose=False, headers=headers).close()
+        client = Client(url, verbose=False, headers=headers)
+        started = time.perf_counter()
+        try:
+            if place == 1 and attacked:
+                _nonsense(client)
+            if place in (2, 3):
+                text = _uploaded(client, text)
+            answer, _ = client.predict(text, QUESTION, "lampe", 24, api_name="/ask")
+        except Exception as error:  # a lost request is a result
+            print(error, flush=True)
+            return Came("lost", time.perf_counter() - started)
+        finally:
+            client.close()
+        told = {one for one in secrets if one in answer}
+        kind = "others" if told - {secret} else "own" if told else "none"
+        return Came(kind, time.perf_counter() - started)
+
+    def harm(place: int) -> None:
+        headers = _address(number, asking + place)
+        if place == 0:
+            attack(url, headers, number // 2)
+            return
+        client = Client(url, verbose=False, headers=headers)
+        job = client.submit(f"{number} {EXAMPLES[1].text}", QUESTION, api_name="/ask")
+        time.sleep(5)
+        if place == 1:
+            job.cancel()  # who stops; the others leave
+        client.close()
+
+    with ThreadPoolExecutor(asking + 4) as pool:
+        done = [pool.submit(harm, place) for place in range(4 * attacked)]
+        time.sleep(2 * attacked)
+        came = list(pool.map(visit, range(asking)))
+        for one in done:
+            with suppress(Exception):  # who does harm may be refused
+                one.result()
+    counts = {kind: sum(one.kind == kind for one in came) for kind in ("own", "others", "none", "lost")}
+    waits = [one.seconds for one in came]
+    named = ATTACKS[number // 2 % len(ATTACKS)].__name__ if attacked else ""
+    return {
+        "round": number, "attack": named, "asking": asking, **counts,
+        "median": round(median(waits), 1), "longest": round(max(waits), 1),
+    }  # fmt: skip
+
+
+def _address(number: int, place: int) -> dict[str, str]:
+    """Each visitor calls from another address, as the page's own machine says; it is believed as a proxy is."""
+    return {"X-Forwarded-For": f"10.{number % 250 + 1}.{place}.1"}
+
+
+def _nonsense(client: Client) -> None:
+    for endpoint, arguments_ in NONSENSE:
+        try:
+            client.predict(*arguments_, api_name=endpoint)
+        except Exception as error:
+            if "Traceback" in str(error):
+                raise
+        else:
+            raise AssertionError(f"{endpoint} took nonsense: {arguments_}")
+
+
+def _uploaded(client: Client, text: str) -> str:
+    """The text as the page reads it from a file."""
+    with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        document = client.predict(handle_file(file.name), api_name="/document")
+    return "\n\n".join(part["text"] for part in document["parts"])
+
+
+@contextmanager
+def _server() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """`app.py` on a free port, for as long as the context lasts."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -43,49 +180,10 @@ def main() -> None:
     try:
         url = f"http://127.0.0.1:{port}"
         _wait(url, server)
-        for number in range(rounds):
-            row = _round(url, number, visitors)
-            if number in (0, rounds - 1) and not given.quick:
-                time.sleep(NOTICED)
-            rows.add(**row, megabytes=round(_memory(server.pid) / 1e6))
-        first, last = rows.rows[0]["megabytes"], rows.rows[-1]["megabytes"]
-        own, others, lost = (sum(row[kind] for row in rows.rows) for kind in ("own", "others", "lost"))
-        print(
-            f"{rounds * visitors} asks: {first:,} MB after the first {visitors}, {last:,} MB at the end "
-            f"({last / first - 1:+.1%}). {own} got their own secret, {others} somebody else's, {lost} were lost."
-        )
+        yield url, server
     finally:
         server.terminate()
         server.wait(30)
-
-
-def _round(url: str, number: int, visitors: int) -> dict[str, Any]:
-    """Visitors who come, ask at once and leave."""
-    draw = random.Random(number)
-    secrets = [str(draw.randrange(10**6, 10**7)) for _ in range(visitors)]
-
-    def visit(place: int) -> tuple[str, float]:
-        secret = secrets[place]
-        # Some 600 tokens that nobody else has: another part of the text for each visitor and round.
-        start = 997 * (number * visitors + place) % 40_000
-        text = f"{EXAMPLES[1].text[start : start + 2400]}\n\nThe secret number of the boat is {secret}."
-        client = Client(url, verbose=False)
-        started = time.perf_counter()
-        try:
-            answer, _ = client.predict(text, QUESTION, "lampe", 24, api_name="/ask")
-        except Exception as error:  # a lost request is a result
-            print(error, flush=True)
-            return "lost", time.perf_counter() - started
-        finally:
-            client.close()
-        told = {one for one in secrets if one in answer}
-        return ("others" if told - {secret} else "own" if told else "none"), time.perf_counter() - started
-
-    with ThreadPoolExecutor(visitors) as pool:
-        came = list(pool.map(visit, range(visitors)))
-    kinds = [kind for kind, _ in came]
-    counts = {kind: kinds.count(kind) for kind in ("own", "others", "none", "lost")}
-    return {"round": number, "visitors": visitors, **counts, "longest": round(max(took for _, took in came), 1)}
 
 
 def _wait(url: str, server: subprocess.Popen[bytes]) -> None:

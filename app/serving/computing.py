@@ -31,12 +31,16 @@ class Computing:
 
     def __init__(self, name: str) -> None:
         self._work: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
-        threading.Thread(target=self._run, name=name, daemon=True).start()
+        self._name, self._starting = name, threading.Lock()
+        self.thread = self._thread()
 
     def start(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
         """Have a function called there, after what was started before."""
         future: Future[Any] = Future()
         self._work.put((future, partial(function, *args)))
+        with self._starting:
+            if not self.thread.is_alive():  # whatever has ended it
+                self.thread = self._thread()
         return future
 
     def __call__(self, function: Callable[..., Any], *args: Any) -> Any:
@@ -120,6 +124,11 @@ class Computing:
                 if not given:
                     return
                 yield given[0]
+
+    def _thread(self) -> threading.Thread:
+        thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        thread.start()
+        return thread
 
     def _run(self) -> None:
         while True:
