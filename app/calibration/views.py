@@ -82,13 +82,13 @@ def provenance(preset: CalibratedPreset) -> str:
     if how.objective != "needle":
         each.append(f"windows of text: {how.windows}")
     if how.objective != "perplexity":
-        each.append(f"needles: {how.needles}, seed {how.seed}")
+        each.append(f"needles in each: {how.needles}, seed {how.seed}")
     facts = [
         ("Model", f"{source.model} in {source.bits} bits, weights {source.weights}"),
         ("Window, Head, Tail", f"{config.window:,}, {config.head:,} and {config.tail:,} tokens"),
         ("Text", source.text),
         ("Cost", objective),
-        ("Measured for each point", ", ".join(each)),
+        ("Read for each point", ", ".join(each)),
         ("Mapping lengths", f"{how.steps} from an eighth of the window to all of it, {how.refine} × refined"),
         ("Made", f"{made.date} on {made.machine}"),
         ("With", f"Python {made.python}, torch {made.torch}, transformers {made.transformers}, lampe {made.lampe}"),

@@ -9,7 +9,7 @@ from lampe.calibration.calibrating import SweepCallback, calibrate, keep_measuri
 from lampe.calibration.comparing import Trial, TrialRow, read_trials, run_trials, trials, tuned, write_trial
 from lampe.calibration.fit import Best, Costs, Priced
 from lampe.calibration.measure import Row, evaluate
-from lampe.calibration.paired import Difference, compare, differences
+from lampe.calibration.paired import Difference, compare, differences, spans
 from lampe.calibration.points import (
     OBJECTIVES,
     CalibrationError,
@@ -66,6 +66,7 @@ __all__ = [
     "report",
     "run_trials",
     "source_of",
+    "spans",
     "table",
     "trials",
     "tuned",

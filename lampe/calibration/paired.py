@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +10,10 @@ import numpy as np
 from lampe.calibration.comparing import TrialRow
 from lampe.calibration.measure import Row
 from lampe.calibration.points import SweepPoint
+from lampe.methods import LampeConfig
 
 _RESAMPLES = 10_000
+_WHAT = ("found", "log_likelihood", "loss")
 
 
 @dataclass(frozen=True)
@@ -82,16 +84,49 @@ def differences(rows: Iterable[Row]) -> str:
             if point == first:
                 continue
             named = f"{length:>8,}  {point.mapping_length:>7,}  {point.head:>6,}  {point.tail:>6,}"
-            cells = [_difference(ours, at[first], what) for what in ("found", "log_likelihood", "loss")]
-            lines.append(
-                f"{named}  {point.attention_scale:>6.3g}  {'  '.join(f'{cell:<24}' for cell in cells)}".rstrip()
-            )
+            cells = _heads(*(_difference(ours, at[first], what) for what in _WHAT))
+            lines.append(f"{named}  {point.attention_scale:>6.3g}  {cells}")
     if not lines:
         return ""
     head = f"{'tokens':>8}  {'m':>7}  {'Head':>6}  {'Tail':>6}  {'scale':>6}  "
-    return "\n".join(
-        [head + "  ".join(f"{f'{what}, more':<24}" for what in ("found", "log-lik.", "loss")).rstrip(), *lines]
-    )
+    return "\n".join([head + _heads("found, more", "log-lik., more", "loss, more"), *lines])
+
+
+def spans(rows: Iterable[Row], config: LampeConfig) -> str:
+    """Each mapping length of a sweep against the one that `config` takes, over all lengths within the window and over
+    all beyond it, as a table of text.
+    """
+    rows = list(rows)
+
+    def used(row: Row) -> bool:
+        return row.mapping_length == config.position_map(row.length).mapping_length
+
+    lines = []
+    for name, some in (
+        ("within", [row for row in rows if row.length <= config.window]),
+        ("beyond", [row for row in rows if row.length > config.window]),
+    ):
+        ours = [row for row in some if used(row)]
+        for m in sorted({row.mapping_length for row in some if row.mapping_length <= config.window}):
+            theirs = [row for row in some if row.mapping_length == m and not used(row)]
+            if theirs:
+                lines.append((name, f"{m:,}", theirs, ours))
+        plain = [row for row in some if row.mapping_length == row.length and not used(row)]
+        if name == "beyond" and plain:
+            lines.append((name, "not mapped", plain, ours))
+    if not lines:
+        return ""
+    head = f"{'window':>8}  {'m':>10}  {'needles':>7}  " + _heads("found, more", "log-lik., more", "loss, more")
+    return "\n".join([head, *(_span(*line) for line in lines)])
+
+
+def _span(name: str, m: str, theirs: Sequence[Row], ours: Sequence[Row]) -> str:
+    pairs = sum(row.asked is not None for row in theirs)
+    return f"{name:>8}  {m:>10}  {pairs:>7}  " + _heads(*(_difference(theirs, ours, what) for what in _WHAT))
+
+
+def _heads(*cells: str) -> str:
+    return "  ".join(f"{cell:<24}" for cell in cells).rstrip()
 
 
 def _difference(ours: Iterable[Row], theirs: Iterable[Row], what: str) -> str:

@@ -181,7 +181,8 @@ def make_preset(sweep: Sweep, rows: Iterable[Row], source: Source) -> Calibrated
             else "the fit is no success: the curve is no better, and the constant is used."
         )
     )
-    if curve.slope < 0:
+    # One that is flat as far as was measured has a slope, too.
+    if curve.slope < 0 and round(curve(sweep.lengths[-1])) < round(curve(sweep.lengths[0])):
         # Where it has come down to Head + Tail it maps nothing, and positions are plain RoPE's.
         end = (-math.log(max(curve.maximum / least - 1, 1e-9)) - curve.intercept) / curve.slope
         why += (

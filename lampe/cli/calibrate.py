@@ -22,6 +22,7 @@ from lampe.calibration import (
     make_preset,
     report,
     source_of,
+    spans,
     table,
     write_preset,
 )
@@ -106,5 +107,7 @@ def run(given: argparse.Namespace) -> int:
     if not given.sweep_over:
         preset = make_preset(sweep, rows, source)
         write_preset(preset, given.out)
+        print("\nLess the mapping length that is used, on the same texts of all lengths together:")
+        print(spans(sweep.own(rows), preset.config))
         print(f"\n{report(preset)}\nWritten to {given.out}.")
     return 0

@@ -9,6 +9,9 @@ from collections.abc import Mapping, Sequence
 
 import pypdf
 
+from app.documents.document import Found
+from app.limits import MAX_PAGES
+
 WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
 _RELATIONSHIPS = "http://schemas.openxmlformats.org/package/2006/relationships"
 _OFFICE_DOCUMENT = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/officeDocument"
@@ -166,3 +169,20 @@ def epub_members(
 
 def epub(*arguments, **options) -> bytes:
     return zipped(epub_members(*arguments, **options))
+
+
+# What is read
+
+
+def holds(found: Found | None) -> None:
+    """Hold what was read of any file against what the page rests on; None was refused."""
+    if found is None:
+        return
+    assert 0 < len(found.parts) <= MAX_PAGES + 2
+    text = "".join(part.text for part in found.parts)
+    assert text.strip()
+    assert not any(ord(character) < 32 and character not in "\t\n" for character in text)
+    for part in found.parts:
+        assert (part.label + part.text).encode()
+        assert part.label
+    assert all(isinstance(note, str) and note.endswith(".") for note in found.notes)

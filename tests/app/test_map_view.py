@@ -72,7 +72,7 @@ def test_a_links_wrong_value_gives_the_default_and_a_sentence():
     assert view == MapSettings("llama3")
     assert len(problems) == 3
     assert "'much' is not a number" in problems[0]
-    view, problems = MapSettings.from_link({"head": "7000"})
+    view, problems = MapSettings.from_link({"head": "8100"})
     assert view == MapSettings()
     assert "don't go together" in problems[0]
     assert MapSettings.from_link({"length": "1e9"})[0] == MapSettings()
@@ -95,7 +95,7 @@ def test_a_links_wrong_value_gives_the_default_and_a_sentence():
         ({"tail": "x"}, "not a number"),
         ({"scale": 0}, "above 0"),
         ({"scale": float("nan")}, "above 0"),
-        ({"length": 7000, "head": 6500}, "less than the mapping length"),
+        ({"length": 8500, "head": 8000}, "less than the mapping length"),
         ({"big": "banana"}, "Presentation size"),
         ({"model": "gpt-5"}, "must be one of"),
         ({"kind": None}, "must be one of"),

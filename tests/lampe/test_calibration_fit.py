@@ -25,6 +25,7 @@ from lampe.calibration import (
     make_preset,
     read_preset,
     report,
+    spans,
 )  # fmt: skip
 from lampe.calibration.fit import best_constant, best_of, fit_curve, mean_cost, price, residual, weights_of
 from lampe.calibration.points import evaluations
@@ -370,6 +371,26 @@ def test_a_sweeps_points_are_told_against_the_unmapped_one():
     assert str(compare(mapped, plain, "found")) in line
     assert line.endswith("–"), "no loss was measured"
     assert differences(mapped) == "", "a single point"
+
+
+def test_a_sweep_is_told_against_what_is_used_within_the_window_and_beyond():
+    """Within it the whole window as a mapping length means unmapped; of lengths and windows only common ones count."""
+    whole = replace(BASE, mapping=WINDOW)
+    shapes = [(length, m) for length in (4096, 6144, 16384) for m in (2048, WINDOW, 16384) if m <= max(length, 2048)]
+    shapes += [(4096, 4096), (6144, 6144)]
+    rows = [
+        replace(row, mapping_length=m, found=row.asked < (5 if m == min(length, WINDOW) else 3))
+        for length, m in shapes
+        for row in needle_rows(lambda w, a: True, length=length)
+    ]
+    head, *lines = spans(rows, whole).split("\n")
+    assert head.split()[:3] == ["window", "m", "needles"]
+    names = [line[:20].split(maxsplit=1) for line in lines]
+    assert names == [["within", "2,048"], ["beyond", "2,048"], ["beyond", "not mapped"]]
+    ours, theirs = ([row for row in rows if row.length == 16384 and row.mapping_length == m] for m in (WINDOW, 2048))
+    assert str(compare(theirs, ours, "found")) in lines[1]
+    assert [line[20:].split()[0] for line in lines] == ["64", "32", "32"], "needles"
+    assert spans([row for row in rows if row.mapping_length == WINDOW], whole) == ""
 
 
 def test_each_length_keeps_its_share_of_a_difference():
