@@ -7,20 +7,20 @@ visitors makes. Pages of other sites can't use the app in a visitor's name.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import ExitStack
 from typing import Any
-from urllib.parse import SplitResult, parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from app.documents.kinds import MAX_BYTES
 from app.limits import MAX_CHARACTERS
 from app.serving.presence import Presence
 from app.serving.visitors import place_of
 from app.settings import Settings
+from app.web.checks import MAX_VALUES, check_host, check_origin, check_values
 from app.web.refused import Refused
 from app.web.sessions import Sessions
 from app.web.temporary import TemporaryFolder
@@ -32,8 +32,6 @@ Send = Callable[[Message], Awaitable[None]]
 MAX_JSON = 4 * MAX_CHARACTERS + 2_000_000
 """Bytes of a call: a text of the greatest length in any script, and what goes with it."""
 MAX_UPLOAD = MAX_BYTES + 1_000_000
-MAX_VALUES = 20_000
-"""Strings, numbers and lists in one call."""
 MOST_EVENTS_OF_ONE = 24
 """Events of one session that wait or run: a page makes a dozen when it loads."""
 MOST_EVENTS_OF_AN_ADDRESS = 240
@@ -47,7 +45,6 @@ SLOWEST = 60.0
 LONGEST_SESSION = 100
 
 _SMALL = 2 * MAX_VALUES  # bytes that hold no more values than may be
-_TEXTS = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _ENDS = 4096  # bytes at either end of a call, where its session stands
 _STREAMS = re.compile(r"/gradio_api/(?:heartbeat/([^/]+)/?$|queue/data$|call/(?:v2/)?[^/]+/([^/]+)$)")
 _ASKING = re.compile(r"/gradio_api/(?:queue/join|call/)")
@@ -58,7 +55,6 @@ _CLOSED = re.compile(
     r"/monitoring|/gradio_api/(?:monitoring|deep_link|proxy=|file[=/]+https?:|process_recording|vibe-|undo-vibe|dev/)",
     re.IGNORECASE,
 )
-_LOCAL = ("localhost", "127.0.0.1", "::1", "0.0.0.0")
 
 
 class Gate:
@@ -183,75 +179,6 @@ class Gate:
         if len(session) > LONGEST_SESSION:
             raise Refused(400, f"A session's name has at most {LONGEST_SESSION} characters.")
         return (session, bool(found[1])) if session else None
-
-
-def check_host(headers: MutableMapping[str, str], server: Any, allowed: tuple[str, ...]) -> None:
-    """Refuse a name that isn't this server's: a page elsewhere may have had its own name lead here.
-
-    Parameters
-    ----------
-    headers : mapping
-        With names in lower case.
-    server : (str, int) or None
-        The address that the connection came in at. At a loopback address only this machine's names are right, unless
-        others are allowed.
-    allowed : tuple of str
-        Names; "*" is any.
-
-    Raises
-    ------
-    Refused
-    """
-    name = _split(f"//{headers.get('host', '')}").hostname or ""
-    local = bool(server) and (server[0].startswith("127.") or server[0] == "::1")
-    if "*" in allowed or name in allowed or ((name in _LOCAL or not allowed) and (not local or name in _LOCAL)):
-        return
-    raise Refused(
-        421, f"This app doesn't answer to the name {name[:100]!r}: whoever runs it can add it to ALLOWED_HOSTS."
-    )
-
-
-def check_origin(headers: MutableMapping[str, str], allowed: tuple[str, ...]) -> None:
-    """Refuse what another site's page sends; programs name no origin.
-
-    Raises
-    ------
-    Refused
-    """
-    origin = headers.get("origin")
-    if origin is None:
-        if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
-            raise Refused(403, "Another site's page may not use this app.")
-        return
-    if origin in allowed or _split(origin).netloc == headers.get("host", ""):
-        return
-    raise Refused(
-        403, f"Pages of {origin[:100]!r} may not use this app: whoever runs it can add them to ALLOWED_ORIGINS."
-    )
-
-
-def check_values(body: bytes) -> None:
-    """Refuse a call of more values than the page ever sends, before it is decoded: a list of empty lists takes thirty
-    times its own size then.
-
-    Raises
-    ------
-    Refused
-    """
-    count = end = 0
-    for text in itertools.chain(_TEXTS.finditer(body), [None]):
-        start = text.start() if text else len(body)
-        count += sum(body.count(sign, end, start) for sign in (b",", b"[", b"{"))
-        if count > MAX_VALUES:
-            raise Refused(413, f"This call has more than {MAX_VALUES:,} values, the limit here.")
-        end = text.end() if text else start
-
-
-def _split(address: str) -> SplitResult:
-    try:
-        return urlsplit(address)
-    except ValueError:
-        raise Refused(400, f"{address[:100]!r} is no address.") from None
 
 
 def _too_large(most: int) -> Refused:

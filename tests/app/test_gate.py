@@ -19,15 +19,12 @@ from app.page import build
 from app.serving.presence import Presence
 from app.settings import Settings
 from app.ui.runs import visitor_of
+from app.web.checks import MAX_VALUES, check_host, check_origin, check_values
 from app.web.gate import (
     MAX_JSON,
     MAX_UPLOAD,
-    MAX_VALUES,
     MOST_EVENTS_OF_ONE,
     Gate,
-    check_host,
-    check_origin,
-    check_values,
 )
 from app.web.refused import Refused
 from app.web.sessions import Sessions

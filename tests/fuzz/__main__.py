@@ -5,15 +5,17 @@
 Each target starts from its corpus in tests/fuzz/corpus, and ends at the first input that fails: an error that is no
 sentence for a visitor, text that isn't clean, or a second for one input of at most 20,000 bytes. The input is then
 written here as crash-… or timeout-…. With `--keep`, inputs that reach new code are kept in the corpus, the smallest
-ones that do.
+ones that do. As many targets run at once as there are processors.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.fuzz.targets import TARGETS
@@ -30,7 +32,10 @@ def main() -> int:
     given = parser.parse_args()
     if unknown := set(given.targets) - TARGETS.keys():
         parser.error(f"there is no target {sorted(unknown)[0]!r}")
-    failed = [name for name in given.targets or TARGETS if not fuzzed(name, given.seconds, given.keep)]
+    names = given.targets or list(TARGETS)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        passed = list(pool.map(lambda name: fuzzed(name, given.seconds, given.keep), names))
+    failed = [name for name, well in zip(names, passed, strict=True) if not well]
     print("failed: " + ", ".join(failed) if failed else "nothing failed")
     return bool(failed)
 

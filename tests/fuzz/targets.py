@@ -1,77 +1,98 @@
-"""What is fuzzed, each as a function of bytes; run as a module it is one target's process."""
+"""What is fuzzed, each as a function of bytes; run as a module it is one target's process.
+
+Only what reads the bytes is imported there, and instrumented.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pkgutil import resolve_name
+from typing import Any
 
-import atheris
-
-with atheris.instrument_imports(include=["app", "lampe", "pypdf"]):
-    from app.documents import worker
-    from app.documents.document import Found, tidied
-    from app.documents.formats.docx import read_docx
-    from app.documents.formats.epub import read_epub
-    from app.documents.formats.markup import read_html
-    from app.documents.formats.pdf import read_pdf
-    from app.documents.formats.plain import read_markdown, read_plain
-    from app.web.gate import check_values
-    from app.web.refused import Refused
-    from lampe.errors import InputError
-from tests.app import samples
+Target = Callable[[bytes], object]
 
 
-def _read(reader: Callable[[bytes], Found]) -> Callable[[bytes], None]:
-    """A reader whose every failure is a sentence."""
+def _file(reader: str) -> Target:
+    """A file of a kind, whose every failure is a sentence."""
+    read, tidied, error, samples = _the(reader, *_USED)
 
     def target(data: bytes) -> None:
-        with suppress(InputError):
-            samples.holds(tidied(reader(data)))
+        with suppress(error):
+            samples.holds(tidied(read(data)))
 
     return target
 
 
-def _pdf(data: bytes) -> None:
+def _pdf() -> Target:
     """Only pypdf may fail in ways that nobody foresaw: the process that reads files catches that."""
-    with suppress(InputError):
-        samples.holds(worker.parsed(read_pdf, data))
+    read, parsed, error, samples = _the(_FORMATS + "pdf:read_pdf", "app.documents.worker:parsed", *_USED[1:])
+
+    def target(data: bytes) -> None:
+        with suppress(error):
+            samples.holds(parsed(read, data))
+
+    return target
 
 
-def _document(data: bytes) -> None:
+def _document() -> Target:
     """The XML in a Word file."""
-    members = samples.docx_members("") | {"word/document.xml": data}
-    _read(read_docx)(samples.zipped(members))
+    target, (samples,) = _file(_FORMATS + "docx:read_docx"), _the(_USED[-1])
+    return lambda data: target(samples.zipped(samples.docx_members("") | {"word/document.xml": data}))
 
 
-def _chapter(data: bytes) -> None:
-    """A chapter of a book, its contents and its package."""
-    members = samples.epub_members({"a.xhtml": "x"}, nav="x")
+def _book() -> Target:
+    """A book's chapter, its contents and its package, with a zero byte between them."""
+    target, (samples,) = _file(_FORMATS + "epub:read_epub"), _the(_USED[-1])
     names = ("OEBPS/text/a.xhtml", "OEBPS/nav.xhtml", "OEBPS/book.opf")
-    members |= {name: given for name, given in zip(names, data.split(b"\x00", 2), strict=False) if given}
-    _read(read_epub)(samples.zipped(members))
+
+    def members(data: bytes) -> dict[str, Any]:
+        given = zip(names, data.split(b"\x00", 2), strict=False)
+        return samples.epub_members({"a.xhtml": "x"}, nav="x") | {name: part for name, part in given if part}
+
+    return lambda data: target(samples.zipped(members(data)))
 
 
-def _call(data: bytes) -> None:
+def _call() -> Target:
     """A call's body, whose values are counted."""
-    with suppress(Refused):
-        check_values(data)
+    check, refused = _the("app.web.checks:check_values", "app.web.refused:Refused")
+
+    def target(data: bytes) -> None:
+        with suppress(refused):
+            check(data)
+
+    return target
 
 
-TARGETS: dict[str, Callable[[bytes], None]] = {
-    "txt": _read(read_plain),
-    "md": _read(read_markdown),
-    "html": _read(read_html),
+def _the(*names: str) -> list[Any]:
+    return [resolve_name(name) for name in names]
+
+
+_FORMATS = "app.documents.formats."
+_USED = ("app.documents.document:tidied", "lampe.errors:InputError", "tests.app.samples")
+TARGETS: dict[str, Callable[[], Target]] = {
+    "txt": lambda: _file(_FORMATS + "plain:read_plain"),
+    "md": lambda: _file(_FORMATS + "plain:read_markdown"),
+    "html": lambda: _file(_FORMATS + "markup:read_html"),
     "pdf": _pdf,
-    "docx": _read(read_docx),
+    "docx": lambda: _file(_FORMATS + "docx:read_docx"),
     "docx-xml": _document,
-    "epub": _read(read_epub),
-    "epub-xml": _chapter,
+    "epub": lambda: _file(_FORMATS + "epub:read_epub"),
+    "epub-xml": _book,
     "call": _call,
 }
 
 
-if __name__ == "__main__":
+def main() -> None:
+    import atheris
+
     name = sys.argv.pop(1)
-    atheris.Setup(sys.argv, TARGETS[name])
+    with atheris.instrument_imports(include=["app", "lampe.errors", "pypdf"]):
+        target = TARGETS[name]()
+    atheris.Setup(sys.argv, target)
     atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
