@@ -39,14 +39,24 @@ def loss_figure(preset: CalibratedPreset, big: bool = False) -> go.Figure | None
         None where no loss was measured.
     """
     sheet = Sheet(big)
+    mapped: list[float] = []
+    plain: list[float] = []
     hover = "m = %{x:,} positions<br>loss %{customdata:.3f}, %{y:.3f} above the best"
     for length, points, colour in _lines(preset):
         tried = [(one.mapping_length, one.loss) for one in points if one.loss is not None]
         if tried:
             best = min(loss for _, loss in tried)
             x, losses = zip(*tried, strict=True)
-            _line(sheet, length, x, [loss - best for loss in losses], colour, hover, customdata=losses)
-    return _against_mapping(sheet, preset, "Loss above the best (nats)")
+            above = [loss - best for loss in losses]
+            _line(sheet, length, x, above, colour, hover, customdata=losses)
+            mapped += [y for m, y in zip(x, above, strict=True) if m <= preset.config.window]
+            plain += [y for m, y in zip(x, above, strict=True) if m > preset.config.window]
+    # A long input unmapped would press all others to the ground: its line leaves the figure, which says how far.
+    top = max(1.2 * max(mapped, default=0.0), 0.1)
+    if left := [f"{y:+.1f}" for y in plain if y > top]:
+        place = {"xref": "paper", "yref": "paper", "xanchor": "right", "yanchor": "top"}
+        sheet.label(1, 1, f"not mapped ↑<br>{', '.join(left)}", align="right", **place)
+    return _against_mapping(sheet, preset, "Loss above the best (nats)", {"range": [0, top]})
 
 
 def needle_figure(preset: CalibratedPreset, big: bool = False) -> go.Figure | None:

@@ -119,8 +119,8 @@ class CalibrationTab:
                     show_label=False, label="Loss against mapping length", elem_id="plot-calibration-loss"
                 )
                 gr.HTML(
-                    '<p class="caption">Where a line is least, that mapping length reads this input best. The '
-                    "rightmost point of an input within the window is plain RoPE: nothing mapped.</p>"
+                    '<p class="caption">Where a line is least, that mapping length reads this input best. Each '
+                    "one's rightmost point is plain RoPE, nothing mapped: past the window it lies far above.</p>"
                 )
             with gr.Column(min_width=320) as self.of_needles:
                 gr.HTML("<h2>3 · Needles against m</h2>")

@@ -12,7 +12,10 @@ from lampe.methods import LampeConfig
 
 def sentence(preset: CalibratedPreset) -> str:
     """What the preset says, and why."""
-    return f'<p class="sentence"><b>{mapping_formula(preset.config)}.</b> {escape(preset.why)}</p>'
+    config, meant = preset.config, ""
+    if all(config.mapping_length(times * config.window) == config.window for times in (1, 2, 16)):
+        meant = " Nothing is mapped inside the window, and a longer input into all of it."
+    return f'<p class="sentence"><b>{mapping_formula(config)}.</b>{meant} {escape(preset.why)}</p>'
 
 
 def in_use(config: LampeConfig | None, name: str) -> str:

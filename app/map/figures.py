@@ -117,8 +117,9 @@ def distance_figure(position_map: PositionMap, window: int, big: bool = False, n
         sheet.label(farthest * 0.5, (window + top) / 2, "never seen in training")
         if farthest > top:
             sheet.label(top, top, f" plain RoPE goes on to {farthest:,}", xanchor="left", yanchor="top")
+    mapped = position_map.mapping_length if position_map.compresses else None
     if window <= top:
-        sheet.level(window, f"window {window:,}")
+        sheet.level(window, f"window{' and mapping length' * (mapped == window)} {window:,}")
     else:
         # In the lower corner: the curve ends in the upper one.
         sheet.label(1, 0, f"the window ends above, at {window:,} ", xref="paper", xanchor="right", yanchor="bottom")
@@ -131,11 +132,12 @@ def distance_figure(position_map: PositionMap, window: int, big: bool = False, n
         place = "center" if len(drawn) == 1 or 0 < number < len(drawn) - 1 else "left" if number == 0 else "right"
         x = {"left": near, "center": (near + far) / 2, "right": far}[place]
         sheet.label(x, 1, f"<b>{curve.region}</b> {far - near + 1:,}", yref="paper", xanchor=place, yanchor="bottom")
-    if position_map.compresses:
+    if mapped:
         sheet.label(seen * 0.62, seen * 0.62, "plain RoPE ", xanchor="right", yanchor="bottom")
         y = position_map.relative(farthest, farthest * 7 // 10)
         sheet.label(farthest * 0.3, y, "LaMPE", yanchor="bottom", yshift=6)
-        sheet.level(position_map.mapping_length, f"mapping length {position_map.mapping_length:,}")
+        if mapped != window:  # under its line where the window's is just above
+            sheet.level(mapped, f"mapping length {mapped:,}", below=0.93 * window < mapped < window)
     else:
         sheet.label(seen * 0.62, seen * 0.62, "every distance exact ", xanchor="right", yanchor="bottom")
     if needle is not None:
