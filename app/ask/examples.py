@@ -22,6 +22,9 @@ class Example:
         The sentence put into the text, what to ask, and what a right answer contains.
     depth : float
         Where the fact goes, as a share of the text's paragraphs.
+    mapped : bool
+        Whether it is longer than the default model's window: then LaMPE finds the fact, and plain RoPE doesn't. Inside
+        the window the default maps nothing, and both find it.
     """
 
     label: str
@@ -30,6 +33,7 @@ class Example:
     question: str
     answer: str
     depth: float
+    mapped: bool
 
     @property
     def text(self) -> str:
@@ -41,19 +45,21 @@ class Example:
 
 EXAMPLES = (
     Example(
-        "4,000 tokens: a museum at night",
+        "Inside the window: 4,000 tokens",
         "night-museum.txt",
         "The secret number of the old safe is 4739216.",
         "What is the secret number of the old safe?",
         "4739216",
         0.25,
+        mapped=False,
     ),
     Example(
-        "12,000 tokens: a year on an island",
+        "Past the window: 12,000 tokens",
         "island-almanac.txt",
         "The secret number of the red lantern is 8203571.",
         "What is the secret number of the red lantern?",
         "8203571",
         0.3,
+        mapped=True,
     ),
 )

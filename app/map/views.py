@@ -29,7 +29,10 @@ def map_sentence(position_map: PositionMap, config: LampeConfig, plain: bool = F
         elif not plain:
             asked = config.mapping(planned)
             if asked >= planned:
-                text += f" The mapping length of {asked:,} is clamped to the input length."
+                text += (
+                    f" The input has no more tokens than the mapping length of {asked:,} has positions, so LaMPE reads "
+                    "it just as plain RoPE does."
+                )
             else:
                 text += f" The mapping length, {asked:,}, isn't more than Head + Tail ({config.head + config.tail:,})."
     else:

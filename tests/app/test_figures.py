@@ -321,7 +321,10 @@ def test_what_is_said_of_maps_that_compress_nothing():
     assert "mapping length" not in plain.sentence
     curve = {trace.name: trace for trace in draw(MapSettings(kind="plain")).figures["curve"][1].data}["these settings"]
     assert curve.x == curve.y
-    assert "5,649 is clamped" in draw(MapSettings("llama3.1", 4000, 131_072)).sentence
+    assert (
+        "5,649 has positions, so LaMPE reads it just as plain RoPE does"
+        in draw(MapSettings("llama3.1", 4000, 131_072)).sentence
+    )
     custom = MapSettings("custom", 3000, 8192)
     assert "isn't more than Head + Tail (712)" in draw(custom).sentence
     assert "not calibrated" in draw(custom).numbers
