@@ -22,7 +22,7 @@ from app.serving.visitors import place_of
 from app.settings import Settings
 from app.web.checks import MAX_VALUES, check_host, check_origin, check_values
 from app.web.refused import Refused
-from app.web.sessions import Sessions
+from app.web.sessions import BYTES, Sessions
 from app.web.temporary import TemporaryFolder
 
 Message = MutableMapping[str, Any]
@@ -35,6 +35,9 @@ MAX_UPLOAD = MAX_BYTES + 1_000_000
 MOST_EVENTS_OF_ONE = 24
 """Events of one session that wait or run: a page makes a dozen when it loads."""
 MOST_EVENTS_OF_AN_ADDRESS = 240
+MOST_BYTES_OF_AN_ADDRESS = 4 * MAX_JSON
+"""Of the calls that wait or run: four of the longest texts, or as many of others as there may be."""
+MOST_BYTES = 16 * MAX_JSON
 MOST_CONNECTIONS_OF_AN_ADDRESS = 400
 MOST_AT_ONCE_OF_AN_ADDRESS = 40
 """Uploads, and calls that are answered without waiting."""
@@ -136,6 +139,7 @@ class Gate:
             await asyncio.to_thread(check_values, body)
         if _ASKING.match(scope["path"]):
             self._check_share(address, body)
+            scope[BYTES] = len(body)
         return _replayed(body, receive)
 
     async def _read(self, receive: Receive) -> bytes:
@@ -164,10 +168,16 @@ class Gate:
         name = session[1].decode("utf-8", "replace") if session else ""
         if name:
             self._presence.asks(name)
-        of_address = sum(one == address for one, _ in under_way)
-        of_session = sum(one == name for _, one in under_way) if name else 0
-        if of_session >= MOST_EVENTS_OF_ONE or of_address >= MOST_EVENTS_OF_AN_ADDRESS:
+        of_address = [size for one, _, size in under_way if one == address]
+        of_session = sum(one == name for _, one, _ in under_way) if name else 0
+        if (
+            of_session >= MOST_EVENTS_OF_ONE
+            or len(of_address) >= MOST_EVENTS_OF_AN_ADDRESS
+            or sum(of_address) + len(body) > MOST_BYTES_OF_AN_ADDRESS
+        ):
             raise Refused(429, "Too much of yours is under way here: wait until some of it has ended.")
+        if sum(size for _, _, size in under_way) + len(body) > MOST_BYTES:
+            raise Refused(503, "Too much is under way on this server: try again in a moment.")
 
     def _session_listened_for(self, scope: Message) -> tuple[str, bool] | None:
         """The session of a stream, if this asks for one, and whether it is a heartbeat."""

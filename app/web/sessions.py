@@ -22,6 +22,8 @@ KEPT = 1800.0
 KEPT_MOST = 60
 """Sessions that were left and still stay; each takes about half a megabyte."""
 
+BYTES = "bytes of the call"  # where a request's scope says so
+
 _LOOK = 5.0  # seconds between two looks
 
 
@@ -37,10 +39,10 @@ class Sessions:
     def __init__(self, demo: gr.Blocks, presence: Presence) -> None:
         self._demo, self._presence = demo, presence
 
-    def under_way(self) -> list[tuple[str, str]]:
-        """Address and session of each event that waits or runs."""
+    def under_way(self) -> list[tuple[str, str, int]]:
+        """Address and session of each event that waits or runs, and the bytes of its call."""
         events = list(self._queue.event_ids_to_events.values())
-        return [(address_of(event.request), event.session_hash) for event in events]
+        return [(address_of(one.request), one.session_hash, one.request.scope.get(BYTES, 0)) for one in events]
 
     def of_event(self, event_id: str) -> str:
         """The session of an event; gradio gives one that named none the event's own id."""

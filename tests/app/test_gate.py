@@ -217,7 +217,7 @@ def test_another_sites_upload_is_refused(url):
 
 def test_one_session_has_a_share_of_the_queue(url, monkeypatch):
     def busy(session):
-        return [("127.0.0.1", session)] * MOST_EVENTS_OF_ONE
+        return [("127.0.0.1", session, 100)] * MOST_EVENTS_OF_ONE
 
     monkeypatch.setattr(Sessions, "under_way", lambda _: busy("mine"))
     response = call(url, "cut", ["x"], session_hash="mine")
@@ -225,6 +225,21 @@ def test_one_session_has_a_share_of_the_queue(url, monkeypatch):
     assert "wait until some of it has ended" in said(response)
     monkeypatch.setattr(Sessions, "under_way", lambda _: busy("yours"))
     assert call(url, "position_map", [4000], session_hash="mine").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("address", "size", "status"), [("127.0.0.1", 4, 429), ("10.0.0.1", 16, 503), ("10.0.0.1", 4, 200)]
+)
+def test_the_texts_that_wait_have_a_bound_together(url, monkeypatch, address, size, status):
+    monkeypatch.setattr(Sessions, "under_way", lambda _: [(address, "one", size * MAX_JSON)])
+    assert call(url, "position_map", [4000], session_hash="mine").status_code == status
+
+
+def test_a_call_that_waits_counts_with_its_bytes(url, lab):
+    event = call(url, "cut", ["A text. " * 100_000, "Why?"]).json()["event_id"]
+    sizes = [size for *_, size in Sessions(lab.demo, None).under_way()]
+    assert any(size > 800_000 for size in sizes)
+    ended(url, "cut", event)
 
 
 def test_nothing_that_was_sent_is_in_the_log(url, capfd):
