@@ -255,12 +255,19 @@ def test_results_that_nobody_fetches_go_and_so_does_the_run(url, lab, monkeypatc
     monkeypatch.setattr(app.web.sessions, "UNREAD", 0.5)
     text = "The tide turns. " * 700
     session = call(url, "needle_grid", [[3000], [0.1, 0.5, 0.9], 20, 0, "single", ["rope"], text]).json()["event_id"]
-    queue = lab.demo._queue
+    queue, running, left = lab.demo._queue, [], Presence.left
+
+    def leaves(presence, who):
+        running.append(who == session and session in queue.event_ids_to_events)
+        left(presence, who)
+
+    monkeypatch.setattr(Presence, "left", leaves)
     ends = time.monotonic() + 60
     while session in queue.event_ids_to_events or session in queue.pending_messages_per_session:
         assert time.monotonic() < ends
         time.sleep(0.2)
     assert session not in queue.pending_event_ids_session
+    assert any(running), "it was ended, and didn't come to its end"
 
 
 def test_what_a_session_holds_stays_for_a_while_after_it_was_left(lab, url, monkeypatch):
@@ -391,22 +398,28 @@ def test_an_upload_is_gone_once_it_was_read(url, lab):
 
 def test_an_upload_that_breaks_off_leaves_nothing_for_long(url):
     root = TemporaryFolder().path
+    before, begun = set(root.rglob("*")), []
 
     def broken():
-        yield b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.txt"\r\n\r\n' + SECRET.encode()
+        yield b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.txt"\r\n\r\n'
+        for _ in range(100):
+            yield SECRET.encode() * 1000
+            time.sleep(0.05)
+            begun[:] = [file for file in root.rglob("*") if file.is_file() and file not in before]
+            if begun:
+                break
         raise ConnectionError("gone")
 
-    before = {file for file in root.rglob("*") if file.is_file()}
     with pytest.raises(ConnectionError):
         httpx.post(
             f"{url}/gradio_api/upload", content=broken(), headers={"content-type": "multipart/form-data; boundary=x"}
         )
+    assert begun, "it was being written"
     time.sleep(1)
-    left = [file for file in root.rglob("*") if file.is_file() and file not in before]
-    for file in left:
+    for file in filter(Path.exists, begun):
         os.utime(file, (time.time() - AGE - 1,) * 2)
     TemporaryFolder()  # as the app does each minute
-    assert not any(file.exists() for file in left)
+    assert not any(file.exists() for file in begun)
 
 
 def test_requests_that_are_no_http_pass_as_they_are():
