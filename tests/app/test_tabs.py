@@ -197,7 +197,7 @@ def test_each_scene_of_the_map_is_drawn(page, scene):
 def test_settings_that_allow_no_map_are_a_sentence_and_change_nothing_else(page):
     names = list(page.map.controls)
     values = dict(zip(names, page.controls, strict=True))
-    shown = page.map.redraw(VISITOR, *(values | {"head": 7000}).values())
+    shown = page.map.redraw(VISITOR, *(values | {"head": 8100}).values())
     assert list(shown) == [page.map.message]
     assert "must be less than the mapping length" in shown[page.map.message]
 
