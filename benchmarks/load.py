@@ -1,4 +1,4 @@
-"""The page under load: twenty visitors at once, each with a secret of their own, and one of them takes it down.
+"""The page under load: twenty visitors at once, sixteen of them with a secret of their own, and one who attacks.
 
     python -m benchmarks.load [--quick] [--minutes 60]
 

@@ -18,7 +18,7 @@ from lampe.errors import InputError
 _SECONDS = 30.0  # for one conversation, with the process's start
 _COMPUTING = 5.0  # seconds of it, once it has started
 _MEMORY = 200_000_000  # bytes, beside the interpreter
-_LONGEST = 1_000_000  # bytes of a template, and of what comes of it
+_LONGEST = 200_000  # characters of a template, and bytes of what comes of it
 
 
 def fill_in_apart(tokenizer: Any) -> Any:
@@ -42,7 +42,7 @@ def fill_in_apart(tokenizer: Any) -> Any:
     return tokenizer
 
 
-@lru_cache(256)
+@lru_cache(64)  # 26 MB at most
 def filled_in(given: str) -> dict[str, str]:
     """What comes of a template: "rendered", or the sentence why it is "refused", which isn't tried again either."""
     with suppress(TimeoutError, ValueError):  # it was ended, or has written nothing
@@ -50,7 +50,7 @@ def filled_in(given: str) -> dict[str, str]:
             return json.loads(run_apart(module("app.serving.templates"), given.encode(), _SECONDS, _LONGEST))
     return {
         "refused": f"This model's chat template is damaged, or takes more than {_COMPUTING:.0f} seconds, "
-        f"{_MEMORY / 1e6:.0f} MB of memory or {_LONGEST / 1e6:.0f} MB of text. Choose another model."
+        f"{_MEMORY / 1e6:.0f} MB of memory or {_LONGEST / 1e3:.0f} kB of text. Choose another model."
     }
 
 

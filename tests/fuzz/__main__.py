@@ -3,7 +3,7 @@
     python -m tests.fuzz [TARGET ...] [--seconds 600] [--keep]
 
 Each target starts from its corpus in tests/fuzz/corpus, and ends at the first input that fails: an error that is no
-sentence for a visitor, text that isn't clean, or a second for one input of at most 20,000 bytes. The input is then
+sentence for a visitor, text that isn't clean, or ten seconds for one input, of at most 20,000 bytes. The input is then
 written here as crash-… or timeout-…. With `--keep`, inputs that reach new code are kept in the corpus, the smallest
 ones that do. As many targets run at once as there are processors.
 """
