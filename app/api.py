@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 import gradio as gr
+import msgspec
 
 import lampe
 from app.documents.document import Part
@@ -39,7 +40,7 @@ def build_api(service: ModelService) -> None:
         named = own.model_id if model is None else names.get(model, model)
         return Chosen(ModelChoice(named, own.bits if bits is None else whole_number("bits", bits)))
 
-    def api_ask(
+    def ask(
         text: str,
         question: str,
         method: str = "lampe",
@@ -56,15 +57,25 @@ def build_api(service: ModelService) -> None:
     ) -> tuple[str, dict]:
         """Answer a question about a text with the model patched by a method, or unpatched.
 
-        text: the document; question: what to ask about it; method: one of the keys that /methods lists, "rope" for the
-        model unpatched; cut: whether to read only the text's beginning, as much as the window holds; max_new_tokens: 1
-        to 512; temperature, top_p, seed: 0 is greedy; earlier: the turns before, each a question and its answer;
-        passages_looked_at: how many of the passages that the answer looked at most are wanted, which takes its tokens
-        a second run; model, bits: another model that is offered here, 4 or 16. What was read is kept for the same
-        client's next question.
-        Returns what the model wrote after the words that its turn begins with, and the run's figures: input length,
-        window, mapping length, regions with their keys and attention shares, seconds, tokens, and the passages if any
-        were asked for.
+        What was read is kept for the same caller's next question on the same text.
+
+        Args:
+            text: the document
+            question: what to ask about it
+            method: one of the keys that the methods tool lists; "rope" is the model unpatched
+            max_new_tokens: tokens of the answer at most, 1 to 512
+            temperature: 0 is greedy, up to 2
+            top_p: share of probability that is drawn from, above 0 to 1
+            seed: what is drawn with it is drawn again with it
+            earlier: the turns before, each a question and its answer
+            passages_looked_at: how many of the passages that the answer looked at most are wanted, 0 to 50
+            model: another model that is offered here, or null
+            bits: 4 or 16, or null for this server's own
+            cut: whether to read only the text's beginning, as much as the window holds
+
+        Returns:
+            What the model wrote, and the run's figures: input length, window, mapping length, regions with their keys
+            and attention shares, seconds, tokens, and the passages if any were asked for.
         """
         visitor = visitor_of(request)
         try:
@@ -90,10 +101,14 @@ def build_api(service: ModelService) -> None:
             raise _said(error) from error
         return update.answer, figures
 
-    def api_document(path: str, request: gr.Request) -> dict:
+    def document(path: str, request: gr.Request) -> dict:
         """The text of an uploaded document: TXT, Markdown, HTML, PDF, DOCX or EPUB.
 
-        Returns its name, its kind, its parts (pages or chapters: label and text), and notes on what was found odd.
+        Args:
+            path: the uploaded file
+
+        Returns:
+            Its name, its kind, its parts (pages or chapters: label and text), and notes on what was found odd.
         """
         try:
             (document,) = deque(service.files.read(path, visitor_of(request)), maxlen=1)
@@ -101,17 +116,25 @@ def build_api(service: ModelService) -> None:
         except LampeError as error:
             raise _said(error) from error
 
-    def api_cut(
+    def cut(
         parts: list[str], question: str, keep: str = "beginning", most_tokens: int | None = None,
         first: int = 1, last: int | None = None, model: str | None = None, bits: int | None = None,
         request: gr.Request = None,  # type: ignore[assignment]
     ) -> dict:  # fmt: skip
         """Cut a text that is too long for the limit.
 
-        parts: the text, in one or more parts (pages or chapters); question: what will be asked about it; keep:
-        "beginning", "both ends", or "parts" for those from number first to last; most_tokens: of text and question, by
-        default this server's limit; model, bits: as for /ask, whose tokens are counted.
-        Returns the text that is left, its tokens with the question, and a sentence on what was left out.
+        Args:
+            parts: the text, in one or more parts (pages or chapters)
+            question: what will be asked about it
+            keep: "beginning", "both ends", or "parts" for those from number first to last
+            most_tokens: of text and question; null is this server's limit
+            first: number of the first part that is kept, from 1
+            last: number of the last one; null is the last of all
+            model: another model that is offered here, whose tokens are counted, or null
+            bits: 4 or 16, or null for this server's own
+
+        Returns:
+            The text that is left, its tokens with the question, and a sentence on what was left out.
         """
         try:
             if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts) or not parts:
@@ -125,18 +148,24 @@ def build_api(service: ModelService) -> None:
             raise _said(error) from error
         return {"text": made.text, "tokens": made.tokens, "left_out": made.sentence}
 
-    def api_position_map(
+    def position_map(
         length: int, window: int = 8192, head: int = 512, tail: int = 200, mapping_length: int | None = None,
         planned: int | None = None,
     ) -> dict:  # fmt: skip
         """The LaMPE position map of an input length.
 
-        length, window, head, tail: in tokens; planned: the length that it is planned for, with room for an answer
-        and further questions, or null for its own; mapping_length: in positions, or null for the loaded model's own
-        (where the window is its window) or Llama-3's curve rescaled to the window, which no model was calibrated for.
-        Returns the mapping length and what it rests on ("measured" on this model, on its "family", a published curve
-        "rescaled", or "given"), the regions with their maps, and sampled points
-        (relative distance, mapped position) for the last query.
+        Args:
+            length: input length in tokens
+            window: the model's window in tokens
+            head: tokens whose distances stay exact, next to the query
+            tail: tokens of the text's start whose distances stay exact among themselves
+            mapping_length: in positions; null is the loaded model's own for its window, else Llama-3's curve rescaled
+            planned: tokens that it is planned for, with room for an answer and further questions; null is the length
+
+        Returns:
+            The mapping length and what it rests on ("measured" on this model, on its "family", a published curve
+            "rescaled", or "given"), the regions with their maps, and sampled points (relative distance, mapped
+            position) for the last query.
         """
         try:
             given = {"length": length, "window": window, "head": head, "tail": tail}
@@ -159,13 +188,13 @@ def build_api(service: ModelService) -> None:
         except LampeError as error:
             raise _said(error) from error
         return {
-            **asdict(position_map),
+            **msgspec.to_builtins(position_map),
             "basis": "given" if mapping_length is not None else curve.basis,
             "key_counts": position_map.key_counts(length - 1),
-            "points": [asdict(curve) for curve in curves(position_map)],
+            "points": [msgspec.to_builtins(curve) for curve in curves(position_map)],
         }
 
-    def api_needle(
+    def needle(
         length: int,
         depth: float = 0.5,
         seed: int = 0,
@@ -176,17 +205,23 @@ def build_api(service: ModelService) -> None:
     ) -> dict:
         """Hide a fact in a long text, ask for it, and score the answer.
 
-        length: tokens of the whole prompt; depth: 0 (start) to 1 (end); task: single, numbers, uuid, multi-key,
-        multi-value, multi-query or passkey; method: one of the keys that /methods lists; haystack: a text to hide it
-        in, or null for Python's language reference. Returns the test's figures: the expected values, the answer, the
-        score from 0 to 1, the needle's place, distance, mapped position and region, the attention that fell on it, and
-        seconds.
+        Args:
+            length: tokens of the whole prompt
+            depth: where the fact goes, 0 (start) to 1 (end)
+            seed: of what is hidden
+            task: single, numbers, uuid, multi-key, multi-value, multi-query or passkey
+            method: one of the keys that the methods tool lists
+            haystack: a text to hide it in, or null for Python's language reference
+
+        Returns:
+            The test's figures: the expected values, the answer, the score from 0 to 1, the needle's place, distance,
+            mapped position and region, the attention that fell on it, and seconds.
         """
-        for row in api_needle_grid([length], [depth], 1, seed, task, [method], haystack, request):
+        for row in needle_grid([length], [depth], 1, seed, task, [method], haystack, request):
             return row
         raise _said(InputError("The caller has left."))
 
-    def api_needle_grid(
+    def needle_grid(
         lengths: list[int],
         depths: list[float],
         trials: int = 1,
@@ -196,7 +231,20 @@ def build_api(service: ModelService) -> None:
         haystack: str | None = None,
         request: gr.Request = None,  # type: ignore[assignment]
     ) -> Iterator[dict]:
-        """Run a grid of needle tests and stream a row for each; arguments and rows as in /needle."""
+        """Run a grid of needle tests and stream a row for each: compares methods on the same hidden facts.
+
+        Args:
+            lengths: tokens of whole prompts
+            depths: where the fact goes, 0 (start) to 1 (end)
+            trials: facts for each length and depth
+            seed: of what is hidden
+            task: as for needle
+            methods: keys that the methods tool lists
+            haystack: as for needle
+
+        Returns:
+            Rows as needle gives them.
+        """
         try:
             cells = checked_grid(task, lengths, depths, methods, trials, seed)
             text = HAYSTACKS["reference"]() if haystack is None else given_haystack(haystack)
@@ -207,10 +255,12 @@ def build_api(service: ModelService) -> None:
         except LampeError as error:
             raise _said(error) from error
 
-    def api_methods() -> list[dict]:
-        """The methods that can be compared: key, title, source, settings for this server's model, and reach in tokens.
+    def methods() -> list[dict]:
+        """The methods that can be compared, with their settings for this server's model.
 
-        A setting that is null is chosen for each input length; a reach that is null has no end.
+        Returns:
+            For each its key, title, source, settings, and reach in tokens. A setting that is null is chosen for each
+            input length; a reach that is null has no end.
         """
         try:
             found = [service.method(key) for key in METHODS]
@@ -222,14 +272,14 @@ def build_api(service: ModelService) -> None:
         ]
 
     # A file comes through a component: gradio checks that it is one that was uploaded.
-    document, found = gr.File(visible=False, type="filepath"), gr.JSON(visible=False)
-    document.upload(api_document, document, found, api_name="document", show_progress="hidden")
-    gr.api(api_ask, api_name="ask")
-    gr.api(api_cut, api_name="cut")
-    gr.api(api_position_map, api_name="position_map", queue=False)
-    gr.api(api_methods, api_name="methods")
-    gr.api(api_needle, api_name="needle")
-    gr.api(api_needle_grid, api_name="needle_grid")
+    file, found = gr.File(visible=False, type="filepath"), gr.JSON(visible=False)
+    file.upload(document, file, found, api_name="document", show_progress="hidden")
+    gr.api(ask, api_name="ask")
+    gr.api(cut, api_name="cut")
+    gr.api(position_map, api_name="position_map", queue=False)
+    gr.api(methods, api_name="methods")
+    gr.api(needle, api_name="needle")
+    gr.api(needle_grid, api_name="needle_grid")
 
 
 def _said(error: LampeError) -> gr.Error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -14,29 +15,48 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from app.api import build_api
-from app.ask.page import AskTab
+from app.ask.page import RESTORE, AskTab
 from app.calibration.page import CalibrationTab
 from app.documents.kinds import MAX_BYTES
 from app.map.page import MapTab
 from app.needle.page import NeedleTab
+from app.results.page import ResultsTab
+from app.see.page import SeeTab
 from app.serving.service import ModelService
 from app.settings import Settings
+from app.tour.page import Tour
+from app.ui.events import AT_ONCE, INTERNAL
 from app.ui.figure import COLOURS, UNSEEN
 from app.ui.mapping_row import MappingRow
 from app.ui.model_row import ModelRow
 from app.ui.state import PageState
+from app.web.card import TITLE, Card
 from app.web.gate import Gate
 from app.web.log import keep_values_out
 from app.web.sessions import Sessions
 from app.web.temporary import TemporaryFolder
 
-STYLE = str(files("app") / "assets" / "style.css")
+STYLES = [
+    str(files("app") / "assets" / name) for name in ("style.css", "see/hero.css", "tour/tour.css", "map/live.css")
+]
 THEME = gr.themes.Base(
     primary_hue="blue",
     neutral_hue="slate",
     font=["system-ui", "sans-serif"],
     font_mono=["ui-monospace", "monospace"],
     radius_size="sm",
+).set(
+    # Base's own are too faint for small text on their grounds.
+    body_text_color_subdued="*neutral_600",
+    body_text_color_subdued_dark="*neutral_300",
+    block_info_text_color="*neutral_600",
+    block_info_text_color_dark="*neutral_300",
+    input_placeholder_color="*neutral_600",
+    input_placeholder_color_dark="*neutral_300",
+    button_primary_background_fill="*primary_600",
+    button_primary_background_fill_hover="*primary_700",
+    button_primary_background_fill_dark="*primary_700",
+    button_primary_background_fill_hover_dark="*primary_600",
 )
 REGION_COLOURS = " ".join(f"--{role}: {colour};" for role, colour in COLOURS.items())
 _EVENTS = 500
@@ -73,22 +93,53 @@ def build(settings: Settings) -> Page:
     folder = TemporaryFolder()
     folder.take_over()  # before there is any component, which remembers where its files go
     service = ModelService(settings)
-    with gr.Blocks(title="LaMPE Lab", analytics_enabled=False, fill_width=True) as demo:
+    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as demo:
+        Tour()
         state = PageState.of(settings)
         ModelRow(service, state)
         mapping = MappingRow(service.published, state)
         with gr.Tabs(overflow_behavior="wrap") as tabs:  # a menu would hide one on a phone, by chance
-            with gr.Tab("Ask a document", id="ask"):
-                ask = AskTab(service, demo, state)
-            with gr.Tab("Needle test", id="needle"):
-                NeedleTab(service, demo, ask.text, state)
-            with gr.Tab("Position map", id="map"):
-                MapTab(service, demo, tabs, state)
-            with gr.Tab("Calibration", id="calibration"):
+            views = {view: gr.Tab(title, id=view, elem_id=f"view-{view}") for view, title in VIEWS.items()}
+            with views["see"]:
+                see = SeeTab(tabs)
+            with views["ask"]:
+                ask = AskTab(service, state)
+            with views["needle"]:
+                needle = NeedleTab(service, demo, ask.text, state)
+            with views["map"]:
+                mapped = MapTab(service, demo, tabs, views["map"], state)
+            with views["calibration"]:
                 CalibrationTab(service, demo, state, mapping)
+            with views["results"]:
+                ResultsTab(service, views["results"])
+        see.leads_to(needle.kinds, needle.length, needle.depth, needle.methods)
+        demo.load(None, None, tabs, js=_landing(list(mapped.controls)), **AT_ONCE)
+        demo.load(None, None, ask.draft, js=RESTORE, **AT_ONCE)
+        demo.load(lambda: True, None, state.loaded, **INTERNAL)  # without the queue its change isn't told
         build_api(service)
     demo.queue(max_size=_EVENTS, default_concurrency_limit=None, api_open=False)
     return Page(demo, _options(demo, settings, service, folder))
+
+
+VIEWS = {
+    "see": "See",
+    "ask": "Ask a document",
+    "needle": "Needle test",
+    "map": "Position map",
+    "calibration": "Calibration",
+    "results": "Results",
+}
+"""The tabs by the names that addresses have for them: ?view=needle opens that one."""
+
+
+def _landing(settings: list[str]) -> str:
+    """Opens the view that the address names, or the map where it has settings of it. The browser does it: by the time
+    that an answer of the server came, a visitor may have chosen another."""
+    return f"""() => {{
+  const asked = new URLSearchParams(location.search);
+  const view = asked.get("view") ?? ({json.dumps(settings)}.some((name) => asked.has(name)) ? "map" : "");
+  return {{__type__: "update", ...({json.dumps(list(VIEWS))}.includes(view) ? {{selected: view}} : {{}})}};
+}}"""
 
 
 def _options(demo: gr.Blocks, settings: Settings, service: ModelService, folder: TemporaryFolder) -> dict[str, Any]:
@@ -110,14 +161,15 @@ def _options(demo: gr.Blocks, settings: Settings, service: ModelService, folder:
     return {
         "theme": THEME,
         "css": f":root {{ --unseen: {UNSEEN}; {REGION_COLOURS} }}",
-        "css_paths": STYLE,
+        "css_paths": STYLES,
         "max_file_size": MAX_BYTES,
         "max_threads": _THREADS,
+        "mcp_server": settings.mcp,
         "run_history": False,
         "ssr_mode": False,  # Node before the gate would make all visitors callers from this machine
         "enable_monitoring": False,
         "state_session_capacity": 2000,  # they are cleared away by age before
         "show_error": True,
-        "footer_links": ["api", "settings"],
-        "app_kwargs": {"middleware": [gate], "lifespan": clearing},
+        "footer_links": ["api"],
+        "app_kwargs": {"middleware": [gate, Middleware(Card)], "lifespan": clearing},
     }

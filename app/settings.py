@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -61,6 +62,9 @@ class Settings:
         machine's own where it is reached from this machine, and any from elsewhere.
     allowed_origins : tuple of str
         `ALLOWED_ORIGINS`, with commas between them: other sites whose pages may use the app, as https://example.org.
+    mcp : bool
+        `MCP`: whether programs that speak the Model Context Protocol find the endpoints as tools; 1 or 0, by default
+        not. It takes the package `mcp`.
     """
 
     model_id: str | None
@@ -72,6 +76,7 @@ class Settings:
     allow_any_model: bool = False
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
+    mcp: bool = False
 
     @property
     def own(self) -> ModelChoice:
@@ -108,6 +113,11 @@ class Settings:
         anything = environment.get("ALLOW_ANY_MODEL") or "0"
         if anything not in ("0", "1"):
             raise InputError(f"ALLOW_ANY_MODEL is {anything!r}; it must be 1 or 0.")
+        mcp = environment.get("MCP") or "0"
+        if mcp not in ("0", "1"):
+            raise InputError(f"MCP is {mcp!r}; it must be 1 or 0.")
+        if mcp == "1" and importlib.util.find_spec("mcp") is None:
+            raise InputError("MCP is 1, and the package mcp isn't here: pip install 'gradio[mcp]', or leave MCP out.")
         own = environment.get("MODEL_ID") or None
 
         def names(variable: str) -> tuple[str, ...]:
@@ -123,6 +133,7 @@ class Settings:
             anything == "1",
             names("ALLOWED_HOSTS"),
             names("ALLOWED_ORIGINS"),
+            mcp == "1",
         )
 
 

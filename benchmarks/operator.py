@@ -26,7 +26,8 @@ from benchmarks.measure import TIMED, Rows, arguments, paired, seconds
 from benchmarks.prefill import SLOW
 from benchmarks.screenshots import picture
 from benchmarks.three_pass import ThreePass
-from lampe.attention.step import Step, Table, resting_map
+from lampe.attention.step import Step, resting_map
+from lampe.attention.turning import Table
 from lampe.methods.lampe import PRESETS
 from lampe.positions import IndexMap, Role
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks.screenshots [--folder assets/screenshots]
 
-Starts the app, opens a document and cuts it, asks the 12,000-token example for real, looks at its evidence, runs a
-needle test, and photographs the tabs: wide, on a phone, in the dark.
+Starts the app, looks at the ruler, opens a document and cuts it, asks the 12,000-token example for real, looks at its
+evidence, runs a needle test, and photographs the views: wide, on a phone, in the dark.
 Needs requirements-dev.txt and Chromium (named in `CHROMIUM` if it isn't on the path).
 """
 
@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlencode
 
 import plotly.graph_objects as go
 from playwright.sync_api import Page, sync_playwright
@@ -20,6 +23,7 @@ from playwright.sync_api import Page, sync_playwright
 from app.ask.examples import EXAMPLES
 from app.page import build
 from app.settings import Settings
+from app.web.card import SIZE
 from benchmarks.questions import text_of
 
 FLAGS = [
@@ -82,17 +86,105 @@ def shoot(page: Page, folder: Path, pictures: dict[str, int]) -> None:
         page.screenshot(path=folder / f"{name}.png", full_page=True)
 
 
+def see(page: Page, url: str, folder: Path) -> None:
+    """The first screen, with LaMPE chosen and the needle near the text's start."""
+    page.goto(f"{url}?view=see&__theme=light&by=lampe&needle=0.25")
+    page.locator(".hero-sentence:not(:empty)").wait_for()
+    page.set_viewport_size({"width": 1280, "height": 860})
+    page.wait_for_timeout(2000)
+    page.screenshot(path=folder / "see.png")
+    page.set_viewport_size({"width": 1440, "height": 900})
+
+
+def card(page: Page, url: str, file: Path) -> None:
+    """What other pages show of a link to this one: the ruler under LaMPE, as its button saves it."""
+    page.goto(f"{url}?view=see&__theme=light&by=lampe&needle=0.25")
+    page.locator(".hero-sentence:not(:empty)").wait_for()
+    page.wait_for_timeout(2000)
+    drawn = page.evaluate("document.querySelector('#see [data-part=hero]').ruler.drawing()")
+    width, height = SIZE
+    page.set_viewport_size({"width": width, "height": height})
+    page.set_content(f'<body style="margin:0">{drawn}</body>')
+    page.screenshot(path=file, type="jpeg", quality=80)
+
+
+_SCENES = ((4096, "rope"), (12_288, "rope"), (12_288, "lampe"))
+_THREAD = re.compile(r'<path d="([^"]+)" stroke="([^"]+)" stroke-dasharray="[^"]*"/>')
+_NEEDLE = re.compile(r'<path d="([^"]+)" fill="none" stroke="#1c2733" stroke-width="4"/>')
+_LABELS = re.compile(r'<text x="[^"]*" y="(?:48|527|596|618)"[^>]*>.*?</text>')  # title, place, sentence
+_SECONDS = 12
+
+
+def animation(page: Page, url: str, file: Path) -> None:
+    """The ruler as a moving picture: a text that fits, the same stretched, and what LaMPE makes of it."""
+    page.goto(f"{url}?view=see&__theme=light")
+    page.locator(".hero-sentence:not(:empty)").wait_for()
+    frames = []
+    for tokens, by in _SCENES:
+        ruler = "document.querySelector('#see [data-part=hero]').ruler"
+        page.evaluate(f"{ruler}.go({tokens}, 0.25, '{by}')")
+        page.wait_for_timeout(2000)
+        frames.append(page.evaluate(f"{ruler}.drawing()"))
+
+    def moving(name: str, values: Sequence[str]) -> str:
+        """Each scene stands still, and glides into the next; the last one back into the first."""
+        held = ";".join(value for value in values for _ in range(2))
+        times = ";".join(f"{time:.3f}" for n in range(len(values)) for time in (n / 3, n / 3 + 0.2))
+        return (
+            f'<animate attributeName="{name}" dur="{_SECONDS}s" repeatCount="indefinite" '
+            f'values="{held};{values[0]}" keyTimes="{times};1"/>'
+        )
+
+    def thread(several: Sequence[re.Match[str]]) -> str:
+        places, colours = zip(*(one.groups() for one in several), strict=True)
+        return f'<path d="{places[0]}" stroke="{colours[0]}">{moving("d", places)}{moving("stroke", colours)}</path>'
+
+    threads = list(zip(*(_THREAD.finditer(frame) for frame in frames), strict=True))
+    drawn = _THREAD.sub("", frames[0]).replace(
+        'stroke-opacity="0.6">', 'stroke-opacity="0.6">' + "".join(thread(one) for one in threads[::2]), 1
+    )
+    needles = [_NEEDLE.findall(frame)[0] for frame in frames]
+    drawn = _NEEDLE.sub(lambda found: found[0].replace("/>", f">{moving('d', needles)}</path>"), drawn)
+    labels = ""
+    for number, frame in enumerate(frames):
+        on = [str(int(other == number)) for other in range(len(frames))]
+        switched = (
+            f'<animate attributeName="opacity" dur="{_SECONDS}s" repeatCount="indefinite" calcMode="discrete" '
+            f'values="{";".join([*on, on[0]])}" keyTimes="0;0.267;0.6;0.933"/>'
+        )
+        labels += f'<g opacity="{on[0]}">{"".join(_LABELS.findall(frame))}{switched}</g>'
+    file.write_text(_LABELS.sub("", drawn).replace("</svg>", f"{labels}</svg>"), encoding="utf-8")
+
+
+def results(page: Page, url: str, folder: Path) -> None:
+    """The sweep, each mapping length less the one that is used."""
+    query = {"view": "results", "rows": "sweep", "task": "A hidden number", "measure": "log_likelihood"}
+    page.goto(f"{url}?{urlencode({**query, 'less': 'm = 8,192', '__theme': 'light'})}")
+    page.locator("#results-table table").wait_for()
+    page.wait_for_timeout(2000)
+    page.screenshot(path=folder / "results.png")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("assets/screenshots"))
-    folder = parser.parse_args().folder
+    parser.add_argument("--quick", action="store_true", help="only those that no model is needed for")
+    given = parser.parse_args()
+    folder = given.folder
     folder.mkdir(parents=True, exist_ok=True)
     lab = build(Settings.from_environment())
     url = lab.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
         page = browser.new_page(viewport={"width": 1440, "height": 900})
-        page.goto(f"{url}?__theme=light")
+        see(page, url, folder)
+        results(page, url, folder)
+        animation(page, url, folder / "ruler.svg")
+        card(browser.new_page(), url, Path("app/assets/card.jpg"))
+        if given.quick:
+            browser.close()
+            return
+        page.goto(f"{url}?view=ask&__theme=light")
         open_document(page)
         shoot(page, folder, {"document": 1440, "document-phone": 390})
         page.reload()

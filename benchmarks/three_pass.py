@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 import lampe
-from lampe.attention.step import Rotate, Step, Tables
+from lampe.attention.step import RegionLse, Step
+from lampe.attention.turning import Rotate, Tables
 from lampe.patching import cache_plan, forward_pass
 from lampe.positions import IndexMap, PositionMap, Region
 
@@ -47,8 +48,15 @@ class ThreePass(Step):
         return slice(min((a for a, _ in spans), default=0), max((b for _, b in spans), default=0))
 
     def attend(
-        self, query: Tensor, key: Tensor, value: Tensor, rotate: Rotate, scaling: float, softcap: float | None = None
-    ) -> tuple[Tensor, Tensor]:
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        rotate: Rotate,
+        scaling: float,
+        softcap: float | None = None,
+        near: object = None,
+    ) -> tuple[Tensor, RegionLse]:
         groups = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
         outputs, sums = [], []
@@ -69,7 +77,7 @@ class ThreePass(Step):
             sums.append(lse)
         weights = torch.stack(sums).softmax(0)
         merged = sum(weight[..., None] * output for weight, output in zip(weights, outputs, strict=True))
-        return torch.as_tensor(merged).to(query.dtype), torch.stack([lse[:, :, -1] for lse in sums])
+        return torch.as_tensor(merged).to(query.dtype), lambda: torch.stack([lse[:, :, -1] for lse in sums])
 
     @staticmethod
     def _masked(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
@@ -84,10 +92,10 @@ class ThreePass(Step):
 @contextmanager
 def three_pass(model: Any, config: lampe.LampeConfig | None = None) -> Iterator[lampe.Patched]:
     """`lampe.patch` with `ThreePass` for its engine and keys that rest unrotated."""
-    own = vars(forward_pass)["Step"], vars(cache_plan)["resting_map"]
-    vars(forward_pass)["Step"], vars(cache_plan)["resting_map"] = ThreePass, lambda position_map: IndexMap(0)
+    own = vars(forward_pass)["make_step"], vars(cache_plan)["resting_map"]
+    vars(forward_pass)["make_step"], vars(cache_plan)["resting_map"] = ThreePass, lambda position_map: IndexMap(0)
     try:
         with lampe.patch(model, config) as patched:
             yield patched
     finally:
-        vars(forward_pass)["Step"], vars(cache_plan)["resting_map"] = own
+        vars(forward_pass)["make_step"], vars(cache_plan)["resting_map"] = own

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from lampe.cli import calibrate, doctor, methods, needle, tune
+from lampe.cli import calibrate, doctor, evaluate, methods, needle, perplexity, tune
 from lampe.errors import LampeError
 
 
@@ -14,6 +14,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="lampe", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
     needle.add(commands.add_parser("needle", help="hide facts in long texts, ask for them, and score the answers"))
+    evaluate.add(commands.add_parser("evaluate", help="published benchmarks, by lm-evaluation-harness"))
+    perplexity.add(commands.add_parser("perplexity", help="how well texts are read on, by length and method"))
     calibrate.add(commands.add_parser("calibrate", help="find the mapping lengths that suit a model"))
     methods.add(
         commands.add_parser("methods", help="the methods that can be compared, with their settings for a model")

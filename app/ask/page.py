@@ -11,6 +11,7 @@ import gradio as gr
 from app.ask import views
 from app.ask.conversation import MOST_BESIDE, Conversation, Opened, Turn
 from app.ask.examples import EXAMPLES
+from app.ask.saving import report
 from app.documents.cutting import WAYS
 from app.documents.document import Part
 from app.documents.kinds import EXTENSIONS
@@ -20,10 +21,11 @@ from app.map.settings import MapSettings
 from app.map.views import map_sentence
 from app.serving.document_cache import LAMPE
 from app.serving.evidence import Evidence, passages
-from app.serving.reports import Attention, Needs, Update
+from app.serving.reports import Attention, Needs, RunReport, Update
 from app.serving.requests import MAX_NEW_TOKENS, Chosen, Request, Sampling, planned_length
 from app.serving.service import ModelService
-from app.ui.events import AT_ONCE, INTERNAL, LATEST, Shown
+from app.ui.downloads import saves
+from app.ui.events import AT_ONCE, INTERNAL, Shown
 from app.ui.figure import as_plot
 from app.ui.html import message, note, side_by_side, status
 from app.ui.runs import Runs, measuring, visitor_of
@@ -36,6 +38,22 @@ SHOWN_WITHOUT_TEXT = MapSettings().length
 _CHARACTERS_PER_TOKEN = 4.3  # English prose; only until the tokenizer is there
 CUTS = dict(zip(("Its beginning", "Its beginning and its end", "Pages or chapters"), WAYS, strict=True))
 LEFT = " To edit the text, take the whole of it again."
+_TO_THE_ANSWER = """() => document.querySelector("#asked").scrollIntoView({
+  block: "nearest", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth"})"""
+"""What comes is in sight: on a phone it is below the question."""
+_KEEP = """(keep, text, question) => {
+  try {
+    if (keep) localStorage.setItem("lampe-draft", JSON.stringify([text, question]));
+    else localStorage.removeItem("lampe-draft");
+  } catch { /* no room, or not allowed: then it isn't kept */ }
+}"""
+RESTORE = """() => {
+  try {
+    const [text, question] = JSON.parse(localStorage.getItem("lampe-draft"));
+    return [true, text, question];
+  } catch { return [0, 0, 0].map(() => ({__type__: "update"})); }
+}"""
+"""What was kept, in the browser alone; nothing if nothing was."""
 LAYERS = ("All layers", "First third", "Middle third", "Last third")
 
 
@@ -45,8 +63,6 @@ class AskTab:
     Parameters
     ----------
     service : ModelService
-    demo : gr.Blocks
-        The page.
     state : PageState
         Its `lengths` and `attention` are set.
 
@@ -56,34 +72,45 @@ class AskTab:
         The document.
     """
 
-    def __init__(self, service: ModelService, demo: gr.Blocks, state: PageState) -> None:
+    def __init__(self, service: ModelService, state: PageState) -> None:
         self.service, self.state, self.runs = service, state, Runs(service.presence)
         self.opened, self.conversation, self.found = gr.State(None), gr.State(None), gr.State(None)
+        self.ran = gr.State(())  # the last turn's figures
         with gr.Row(elem_classes="columns"):
             with gr.Column(scale=5, min_width=320):
                 self._lay_out_document()
                 self._lay_out_question()
+                self._lay_out_answers()
             with gr.Column(scale=4, min_width=320):
                 self.length = gr.HTML(elem_id="length")
                 self.plot = gr.Plot(show_label=False, label="Position map of this text", elem_id="plot-text")
                 self.plane = gr.Plot(show_label=False, label="Attention regions of this text")
                 self.sentence = gr.HTML(elem_id="sentence")
                 self.timing = gr.Button("How long will it take here?", size="sm", elem_id="ask-time")
-        self._lay_out_answers()
-        self._wire_document(demo)
+        self._wire_document()
         self._wire_questions()
+
+    @property
+    def draft(self) -> list[Any]:
+        """What a browser keeps for its visitor, if they say so: `RESTORE` brings it back."""
+        return [self.keep, self.text, self.question]
 
     # Layout
 
     def _lay_out_document(self) -> None:
         with gr.Row(elem_classes="examples"):
-            self.examples = [gr.Button(example.label, size="sm") for example in EXAMPLES]
+            self.examples = [
+                gr.Button(example.label, size="sm", elem_id=f"example-{number}")
+                for number, example in enumerate(EXAMPLES)
+            ]
             self.file = gr.UploadButton("Open a file", size="sm", file_types=list(EXTENSIONS), type="filepath")
+        # Empty, not nothing: the page's events read it also while another view is open.
         self.text = gr.Textbox(
+            "",
             label="Document",
             placeholder="Paste a long text here, take an example, or open a PDF, Word, EPUB, HTML or text file.",
-            lines=14,
-            max_lines=14,
+            lines=9,
+            max_lines=9,
             elem_id="document",
         )
         self.about = gr.HTML(elem_id="about-document")
@@ -101,12 +128,8 @@ class AskTab:
 
     def _lay_out_question(self) -> None:
         self.question = gr.Textbox(
-            label="Question", placeholder="What do you want to know about it?", elem_id="question"
+            "", label="Question", placeholder="What do you want to know about it?", elem_id="question"
         )
-        with gr.Row(elem_classes="actions"):
-            self.go = gr.Button("Ask", variant="primary", elem_id="ask-button")
-            self.on = gr.Button("Follow up", interactive=False, elem_id="follow-button")
-            self.halt = gr.Button("Stop", variant="stop", elem_id="stop-button")
         self.beside = gr.Dropdown(
             BESIDE,
             value=["rope"],
@@ -115,18 +138,31 @@ class AskTab:
             label=f"Beside LaMPE, on the same prompt (up to {MOST_BESIDE})",
             elem_id="beside",
         )
-        self.cut_too = gr.Checkbox(False, label="And plain RoPE on what fits its window", elem_id="beside-cut")
+        with gr.Row(elem_classes="actions"):
+            self.go = gr.Button("Ask", variant="primary", elem_id="ask-button")
+            self.on = gr.Button("Follow up", interactive=False, elem_id="follow-button")
+            self.halt = gr.Button("Stop", variant="stop", elem_id="stop-button")
         with gr.Accordion("Options", open=False):
+            self.cut_too = gr.Checkbox(False, label="And plain RoPE on what fits its window", elem_id="beside-cut")
             self.budget = gr.Slider(1, MAX_NEW_TOKENS, 48, step=1, label="Longest answer (tokens)", elem_id="budget")
             greedy = "Temperature (0: always the likeliest token)"
             self.temperature = gr.Slider(0, 2, 0, step=0.05, label=greedy, elem_id="temperature")
             self.top_p = gr.Slider(0.05, 1, 1, step=0.05, label="Top-p", elem_id="top-p")
             self.seed = gr.Number(0, label="Seed", elem_id="seed")
+            self.keep = gr.Checkbox(
+                False, label="Keep this draft in my browser, for after a reload", elem_id="keep-draft"
+            )
 
     def _lay_out_answers(self) -> None:
-        self.status = gr.HTML("", elem_id="status")
-        self.answers = gr.HTML(elem_id="answers")
+        with gr.Column(elem_id="asked"):
+            self.status = gr.HTML("", elem_id="status")
+            self.answers = gr.HTML(elem_id="answers")
         self.report = gr.HTML("", elem_id="report")
+        with gr.Column(visible=False) as self.kept:
+            with gr.Row(elem_classes="points"):
+                self.save = gr.Button("Save a report", size="sm", elem_id="save-report")
+                self.with_text = gr.Checkbox(False, label="With the text", elem_id="save-text")
+            self.saved = gr.DownloadButton(visible="hidden", elem_id="report-file")
         with gr.Column(visible=False) as self.looked:
             with gr.Row(elem_classes="points"):
                 self.look = gr.Button("Which passages did LaMPE's answer look at?", size="sm", elem_id="look")
@@ -137,19 +173,20 @@ class AskTab:
 
     # Events
 
-    def _wire_document(self, demo: gr.Blocks) -> None:
+    def _wire_document(self) -> None:
         counted: list[Any] = [self.text, self.question, self.budget, self.state.chosen]
         # The page paints first: another model's config may have to be fetched.
         gr.on(
-            [demo.load, *(part.change for part in counted)],
+            [self.state.loaded.change, *(part.change for part in counted)],
             self.count,
             counted,
             self._counted(),
             trigger_mode="always_last",
             **INTERNAL,
         )
-        over = [self.conversation, self.on, self.opened, self.about, self.left_out, self.uncut]
-        gr.on([self.text.change, self.state.chosen.change], self.new_text, [self.text, self.opened], over, **LATEST)
+        over = [self.conversation, self.on, self.kept, self.opened, self.about, self.left_out, self.uncut]
+        written = [self.text.change, self.state.chosen.change]  # each time, for `count` has the text's `LATEST`
+        gr.on(written, self.new_text, [self.text, self.opened], over, trigger_mode="multiple", **AT_ONCE)
         for button, example in zip(self.examples, EXAMPLES, strict=True):
             button.click(
                 lambda example=example: (gr.Textbox(example.text, interactive=True), example.question),
@@ -173,15 +210,21 @@ class AskTab:
         ]  # fmt: skip
         answered = [
             self.status, self.answers, self.report, self.conversation, self.on, self.state.attention, self.looked,
-            self.evidence, self.layers,
+            self.evidence, self.layers, self.ran, self.kept,
         ]  # fmt: skip
+        for asks in (self.go.click, self.on.click, self.question.submit):
+            asks(None, js=_TO_THE_ANSWER, **AT_ONCE)
         asking = gr.on([self.go.click, self.question.submit], self.answer, [anew, *given], answered, **INTERNAL)
         asking.then(*counted, **INTERNAL)
         self.on.click(self.answer, [further, *given], answered, **INTERNAL).then(*counted, **INTERNAL)
         self.halt.click(self.runs.stop, **AT_ONCE)
+        for part in self.draft:
+            part.change(None, self.draft, None, js=_KEEP, trigger_mode="multiple", **AT_ONCE)
         looking = [self.status, self.found, self.evidence, self.layers]
         self.look.click(self.look_back, self.state.attention, looking, **INTERNAL)
         self.layers.input(self.show_evidence, [self.found, self.layers], self.evidence, **AT_ONCE)
+        kept = [self.conversation, self.ran, self.with_text]
+        saves(self.save, kept, self.in_file, self.saved, self.status, self.service.desk)
         measure = measuring(self.service.measured, self.runs)
         self.timing.click(measure, self.state.chosen, self.status, **INTERNAL).then(*counted, **INTERNAL)
 
@@ -276,7 +319,8 @@ class AskTab:
 
     def new_text(self, text: str, opened: Opened | None) -> Shown:
         """What was said about one text is no conversation about another, and its pages aren't the other's."""
-        over = {self.conversation: None, self.on: gr.Button(interactive=False)}
+        over: Shown = {self.conversation: None, self.on: gr.Button(interactive=False)}
+        over[self.kept] = gr.Column(visible=False)
         if opened and opened.wrote(text):
             return over
         return over | {self.opened: None, self.about: "", self.left_out: "", self.uncut: gr.Button(visible=False)}
@@ -324,12 +368,24 @@ class AskTab:
         exchanges = turn.exchanges
         return self._show(turn) | {
             self.conversation: Conversation(text, chosen, exchanges),
+            self.ran: tuple(turn.reports),
+            self.kept: gr.Column(visible=bool(turn.reports and exchanges)),
             self.on: gr.Button(interactive=bool(exchanges.get(LAMPE))),
             self.state.attention: turn.attention or gr.skip(),
             self.looked: gr.Column(visible=bool(turn.attention)),
             self.evidence: "",
             self.layers: gr.Radio(visible=False),
         }
+
+    def in_file(
+        self, conversation: Conversation | None, ran: tuple[RunReport, ...], with_text: bool
+    ) -> tuple[str, str]:
+        """The report's name and text."""
+        if conversation is None or not ran:
+            raise InputError("There is no answer to save: ask first.")
+        config = self.service.config(conversation.chosen)
+        figures = views.run_report(list(ran))
+        return "lampe-report.html", report(conversation, ran[0], figures, config, bool(with_text))
 
     # Where an answer looked
 

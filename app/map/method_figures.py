@@ -8,16 +8,11 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from app.ui.figure import COLOURS, GREY, UNSEEN, Sheet, faint
+from app.ui.figure import COLOURS, GREY, LINES, UNSEEN, Sheet, faint
 from lampe.methods import Method
 from lampe.positions import Region
 
 _POINTS = 400
-# Lines are told apart by colour and by dash; LaMPE's is the widest.
-_LINES = (
-    ("#0072B2", "solid"), ("#D55E00", "dash"), ("#009E73", "dot"), ("#CC79A7", "dashdot"), ("#56B4E9", "longdash"),
-    ("#8a6d00", "longdashdot"), ("#555555", "dash"),
-)  # fmt: skip
 _CHUNKS = 64  # that are drawn apart; of more, the last ones
 _COLUMNS = 2  # as many as a phone has room for
 
@@ -54,7 +49,7 @@ def curves_figure(methods: Sequence[Method], length: int, big: bool = False) -> 
         drawn = np.unique(np.concatenate([distances, np.array(borders, dtype=np.int64)]))
         positions = position_map.relative(last, last - drawn) / stretch(method, length)
         highest = max(highest, float(positions.max()))
-        colour, dash = _LINES[number % len(_LINES)]
+        colour, dash = LINES[number % len(LINES)]
         hover = "%{x:,} tokens back<br>position %{y:,.1f}"
         sheet.line(method.title, drawn.tolist(), positions.tolist(), colour, 4 if not number else 2.5, dash, hover)
     top = max(highest, window if window <= 2.5 * highest else 0) * 1.05 + 1

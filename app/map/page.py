@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from html import escape
 from typing import Any
@@ -12,24 +14,28 @@ import gradio as gr
 
 import lampe
 from app.map import drawing, figures, method_figures, views
+from app.map.live import live_data, live_panel
 from app.map.more_figures import shares_figure
 from app.map.scenes import SCENES, SENTENCE, Scene
 from app.map.settings import CUSTOM, KINDS, MODELS, MOST_BESIDE, ZOOMS, MapSettings
+from app.map.short_text import MOST_TOKENS, tokens_of
 from app.serving.reports import Attention
 from app.serving.requests import Chosen
 from app.serving.service import ModelService
+from app.serving.visitors import Visitor
 from app.ui.downloads import saves
 from app.ui.events import AT_ONCE, INTERNAL, LATEST, Shown
 from app.ui.figure import as_plot
 from app.ui.html import message, status
 from app.ui.runs import visitor_of
 from app.ui.state import PageState
-from lampe.errors import InputError, LampeError
+from lampe.errors import LampeError
 from lampe.inference.prompt import pieces
 from lampe.methods import METHODS, LampeConfig
 
-_SHORT_TEXT_TOKENS = 400
 _AROUND_A_PAIR = 4096  # tokens across
+_SEEN = "(_, ...given) => [document.querySelector('#view-map-button[aria-selected=true]') !== null, ...given]"
+"""Whether this view is open: the browser knows first."""
 
 
 class MapTab:
@@ -39,14 +45,16 @@ class MapTab:
     ----------
     service : ModelService
         For the tokenizer of the short text, and the loaded model's settings.
-    demo, tabs
-        The page and its tabs: a link opens this one.
+    demo, tabs, tab
+        The page, its tabs, and this one of them: a link opens it.
     state : PageState
         Which the map follows.
     """
 
-    def __init__(self, service: ModelService, demo: gr.Blocks, tabs: gr.Tabs, state: PageState) -> None:
-        self.service, self.tabs, self.state, self.start = service, tabs, state, MapSettings()
+    def __init__(self, service: ModelService, demo: gr.Blocks, tabs: gr.Tabs, tab: gr.Tab, state: PageState) -> None:
+        self.service, self.tabs, self.tab, self.state, self.start = service, tabs, tab, state, MapSettings()
+        self._under_way: set[tuple[Visitor, str]] = set()
+        self._lock = threading.Lock()
         with gr.Row(elem_classes="columns map-page"):
             with gr.Column(scale=2, min_width=300, elem_classes="map-controls"):
                 self._lay_out_controls()
@@ -110,8 +118,11 @@ class MapTab:
             self.save_buttons = {name: gr.Button(name, size="sm") for name in drawing.FILES}
         self.link = gr.HTML(elem_id="map-link")
         self.file = gr.DownloadButton(visible="hidden", elem_id="map-file")
+        self.seen = gr.Checkbox(False, visible="hidden")
+        self.drawn = gr.Textbox("", visible="hidden")  # the settings of the figures that are there
 
     def _lay_out_figures(self) -> None:
+        self.live = live_panel()
         self.sentence = gr.HTML(elem_id="map-sentence")
         gr.HTML("<h2>1 · Relative distance → mapped position</h2>")
         self.distance = _plot("Relative distance to mapped position", "plot-distance")
@@ -142,7 +153,7 @@ class MapTab:
         self.row_table = gr.HTML(elem_id="map-table")
         self.short = gr.Textbox(
             "", label="A short text, token by token", lines=2, max_lines=4, elem_id="map-short",
-            placeholder=f"Paste up to {_SHORT_TEXT_TOKENS} tokens: their number becomes the input length.",
+            placeholder=f"Paste up to {MOST_TOKENS} tokens: their number becomes the input length.",
         )  # fmt: skip
         self.strip = gr.HTML(elem_id="map-strip")
 
@@ -177,14 +188,16 @@ class MapTab:
             self.message, self.sentence, self.distance, self.distance_caption,
             *(part for plane in self.planes for part in plane), self.regions_caption, self.matrix, self.matrix_caption,
             self.curve, self.curve_caption, self.row, self.row_table, self.numbers, self.link, self.window,
-            self.own_curve, self.compared, self.together, self.apart, self.formulas,
+            self.own_curve, self.compared, self.together, self.apart, self.formulas, self.strip,
+            self.drawn, self.live,
         ]  # fmt: skip
-        gr.on([control.change for control in settings], self.redraw, settings, drawn, **LATEST)
+        # Drawn where it is seen: whoever opens another view isn't sent these figures.
+        changed = [control.change for control in settings]
         strip = [self.short, self.state.chosen, *settings]
-        changed = [self.short.change, *(control.change for control in settings)]
-        gr.on(changed, self.show_strip, strip, self.strip, **LATEST)
-        opened = [*self._set, self.look, self.tabs]
-        demo.load(self.from_link, None, opened, **INTERNAL).then(self.redraw, settings, drawn, **AT_ONCE)
+        seen: dict[str, Any] = {"inputs": [self.seen, self.drawn, *strip], "outputs": drawn, "js": _SEEN}
+        gr.on([self.tab.select, *changed], self.redraw, **seen, **LATEST)
+        demo.load(self.from_link, None, [*self._set, self.look], **INTERNAL).then(self.redraw, **seen, **AT_ONCE)
+        self.short.change(self.show_strip, strip, self.strip, **LATEST)
         for button, name in zip(self.zooms, ZOOMS, strict=True):
             button.click(self.zoom(name), settings, [self.across, self.at_query, self.at_key], **AT_ONCE)
         for name, button in self.save_buttons.items():
@@ -193,7 +206,7 @@ class MapTab:
     def _wire_controls(self) -> None:
         # What a scene or a link said doesn't hold any more.
         lengths = [self.length, self.slider, self.planned, self.follow, self.look]
-        self.slider.input(self.slide, self.slider, lengths, **LATEST)
+        self.slider.release(self.slide, self.slider, lengths, **LATEST)
         self.length.input(self.set_length, self.length, lengths, **LATEST)
         self.planned.input(lambda: (False, ""), None, [self.follow, self.look], **LATEST)
         sizes = [self.window, self.head, self.tail, self.mapping, self.own_curve, self.look]
@@ -215,7 +228,7 @@ class MapTab:
         state, shown = self.state, [self.shares, self.shares_table]
         section = [self.measured, self.run_query, *shown]
         state.attention.change(self.new_run, [state.attention, self.big], section, **AT_ONCE)
-        looking = [self.run_query.input, self.big.change]
+        looking = [self.run_query.input, self.big.input]
         gr.on(looking, self.show_attention, [state.attention, self.run_query, self.big], shown, **LATEST)
         pair = [*self._set, self.tabs, state.pair]
         state.pair.change(self.show_pair, [state.pair, self.big], pair, **INTERNAL)
@@ -239,14 +252,36 @@ class MapTab:
 
     # Drawing
 
-    def redraw(self, request: gr.Request, *values: Any) -> Shown:
-        """All figures, captions and numbers; settings that allow no map leave them as they are."""
+    def redraw(self, request: gr.Request, seen: bool, drawn: str, text: str, chosen: Chosen, *values: Any) -> Shown:
+        """All figures, captions and numbers, where this view is open and they aren't those of these settings; settings
+        that allow no map leave them as they are."""
+        if not seen:
+            return {self.message: gr.skip()}
         try:
             settings = self._checked(values)
-            with self.service.desk.turn(visitor_of(request)):
-                return self._redrawn(settings)
+            if repr(settings) == drawn:
+                return {self.message: ""}
+            with self._alone(visitor_of(request), settings) as alone:
+                if not alone:
+                    return {self.message: gr.skip()}
+                shown = self._redrawn(settings)
+            return shown | {self.strip: self.show_strip(text, chosen, *values), self.drawn: repr(settings)}
         except LampeError as error:
             return {self.message: message(str(error))}
+
+    @contextmanager
+    def _alone(self, visitor: Visitor, settings: MapSettings) -> Iterator[bool]:
+        """A visitor's turn to draw; False where the same is being drawn for them: controls change together."""
+        drawing = visitor, repr(settings)
+        with self._lock:
+            alone = drawing not in self._under_way
+            self._under_way.add(drawing)
+        try:
+            with self.service.desk.turn(visitor) if alone else nullcontext():
+                yield alone
+        finally:
+            if alone:
+                self._under_way.discard(drawing)
 
     def _redrawn(self, settings: MapSettings) -> Shown:
         drawn = drawing.draw(settings)
@@ -254,6 +289,7 @@ class MapTab:
         custom = settings.model == CUSTOM
         shown = {
             self.message: "",
+            self.live: gr.HTML(data=live_data(settings)),
             self.sentence: drawn.sentence,
             self.distance: plots["distance"],
             self.distance_caption: drawn.captions["distance"],
@@ -313,8 +349,19 @@ class MapTab:
             settings, problems = MapSettings.from_link(given) if given else (MapSettings.running(own), [])
         except LampeError:
             settings, problems = self.start, []
-        shown = {self.follow: not given, self.look: message(" ".join(problems)) if problems else ""}
-        return self._controls(settings) | shown | ({self.tabs: gr.Tabs(selected="map")} if given else {})
+        # What the page has from its start isn't told again: each would be a change to it. An empty number is: gradio
+        # begins with 0 there.
+        before = self._controls(self.start)
+        told = ((control, value) for control, value in self._controls(settings).items())
+        shown = {control: value for control, value in told if value is None or value != before[control]}
+        if problems:
+            shown[self.look] = message(" ".join(problems))
+        return shown | {self.follow: not given}
+
+    @property
+    def _opened(self) -> Shown:
+        """This view instead of another."""
+        return {self.tabs: gr.Tabs(selected=self.tab.id)}
 
     # Controls that set others
 
@@ -397,20 +444,7 @@ class MapTab:
         return views.token_strip(settings.position_map, settings.row, tokens)
 
     def _tokens(self, chosen: Chosen, text: str) -> list[str]:
-        """A short text's tokens as text."""
-        most, elsewhere = 20 * _SHORT_TEXT_TOKENS, 'Longer ones belong in "Ask a document", and the map follows them.'
-        if len(text) > most:
-            raise InputError(
-                f"This text has {len(text):,} characters; here each token is drawn, so at most {most:,} are read. "
-                f"{elsewhere}"
-            )
-        found = pieces(self.service.texts.tokenizer(chosen), text)
-        if len(found) > _SHORT_TEXT_TOKENS:
-            raise InputError(
-                f"This text has {len(found):,} tokens; here each one is drawn, so the limit is {_SHORT_TEXT_TOKENS}. "
-                f"{elsewhere}"
-            )
-        return found
+        return tokens_of(text, lambda checked: pieces(self.service.texts.tokenizer(chosen), checked))
 
     # What was run
 
@@ -448,7 +482,7 @@ class MapTab:
         config, length, query, key = pair
         across = min(length, _AROUND_A_PAIR)
         settings = replace(MapSettings.running(config), length=length, across=across, at_query=query, at_key=key)
-        shown = {self.follow: False, self.tabs: gr.Tabs(selected="map"), self.state.pair: None}
+        shown = {self.follow: False, **self._opened, self.state.pair: None}
         return self._controls(replace(settings, big=big)) | shown
 
 

@@ -76,7 +76,7 @@ class NeedleTab:
                 self._lay_out_grid()
                 self.file = gr.DownloadButton(visible="hidden", elem_id="needle-file")
         self._wire_one(demo)
-        self._wire_grid(demo)
+        self._wire_grid()
 
     # Layout
 
@@ -167,12 +167,12 @@ class NeedleTab:
         self.kinds.select(self.show_kind, None, [self.of_one, self.of_many], **LATEST)
         self.halt.click(self.runs.stop, **AT_ONCE)
 
-    def _wire_grid(self, demo: gr.Blocks) -> None:
+    def _wire_grid(self) -> None:
         chosen, results = self.state.chosen, self.results
         filled = [self.status, results, self.heat, self.apart, self.points, self.table]
         asked: list[Any] = [chosen, results, self.lengths, self.depths, self.trials, self.methods, self.task, self.seed]
         changed = [part.change for part in asked if part is not results]
-        gr.on([demo.load, *changed], self.tell_time, asked, self.time, **LATEST)
+        gr.on([self.state.loaded.change, *changed], self.tell_time, asked, self.time, **LATEST)
         form = [self.lengths, self.depths, self.trials, self.document]
         given = [results, *self._common, *form, chosen, self.state.label]
         ran = self.many.click(self.run_grid, given, filled, **INTERNAL)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from app.needle.forms import MOST_TESTS
+from app.ui.spreadsheet import plain_cell
 from lampe.errors import InputError
 from lampe.methods import METHODS, Method
 from lampe.needle import Cell, Result, read_rows, row_of
@@ -84,14 +85,9 @@ def as_csv(results: GridResults) -> str:
     lines.writerow([*names, *results.ran_with])
     for result in results.rows:
         values = (getattr(result, name) for name in names)
-        cells = [_plain(" | ".join(value) if isinstance(value, tuple) else value) for value in values]
+        cells = [plain_cell(" | ".join(value) if isinstance(value, tuple) else value) for value in values]
         lines.writerow([*cells, *results.ran_with.values()])
     return text.getvalue()
-
-
-def _plain(value: Any) -> Any:
-    """A cell that no spreadsheet takes for a formula: those that begin as one get an apostrophe before them."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 FILES = {"CSV": ("csv", as_csv), "JSONL": ("jsonl", as_jsonl)}

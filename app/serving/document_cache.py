@@ -140,6 +140,6 @@ def _age(cache: weakref.ref[DocumentCache], dropped: threading.Event) -> None:
 
 
 def cache_size(cache: Any) -> int:
-    """Bytes of a cache's keys and values."""
+    """Bytes that a cache's keys and values hold, with the room that they have for more."""
     layers = [layer for layer in cache.layers if getattr(layer, "keys", None) is not None]
-    return sum(x.numel() * x.element_size() for layer in layers for x in (layer.keys, layer.values))
+    return sum(x.untyped_storage().nbytes() for layer in layers for x in (layer.keys, layer.values))

@@ -28,6 +28,7 @@ def enough_memory(tokens: int) -> Iterator[None]:
 def bytes_for(model: Any, tokens: int) -> int:
     """Memory that reading and writing so many tokens takes.
 
-    A cache that grows is copied, a layer at a time, and chunks take some: twice the cache is what is asked for.
+    A cache that outgrows its room is copied, a layer at a time, and chunks take some: twice the cache is what is asked
+    for.
     """
     return 2 * cache_bytes(model.config, tokens, model.dtype.itemsize)

@@ -17,6 +17,11 @@ COLOURS = {Role.NEAR: "#0072B2", Role.COMPRESSED: "#E69F00", Role.FAR: "#CC79A7"
 DASHES = {Role.NEAR: "solid", Role.COMPRESSED: "dash", Role.FAR: "longdash", Role.END: "dot"}
 UNSEEN = "#D55E00"
 GREY = "#7a7f87"
+LINES = (
+    ("#0072B2", "solid"), ("#D55E00", "dash"), ("#009E73", "dot"), ("#CC79A7", "dashdot"), ("#56B4E9", "longdash"),
+    ("#8a6d00", "longdashdot"), ("#555555", "dash"),
+)  # fmt: skip
+"""Of lines that are told apart by colour and by dash."""
 
 
 class Sheet:

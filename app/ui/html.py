@@ -6,13 +6,11 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Protocol
 
-import torch
-
 from app.settings import ModelChoice
 from lampe.methods import LampeConfig, ScaledSigmoid
+from lampe.models.device import attention_here
 from lampe.positions import Region
 
-DEVICE = "GPU" if torch.cuda.is_available() else "CPU"
 PRECISIONS = {4: "4-bit NF4", 16: "16-bit"}
 
 
@@ -21,8 +19,8 @@ def header(model: ModelChoice) -> str:
     return (
         '<header class="lab"><h1>LaMPE Lab</h1><p>A document longer than the model was trained for, read by the same '
         "model: plain RoPE loses its way, LaMPE maps the distances back into its window.</p>"
-        f'<p class="model"><b>{escape(model.name)}</b> <span>{PRECISIONS[model.bits]}</span> <span>{DEVICE}</span></p>'
-        "</header>"
+        f'<p class="model"><b>{escape(model.name)}</b> <span>{PRECISIONS[model.bits]}</span> '
+        f"<span>{escape(attention_here())}</span></p></header>"
     )
 
 

@@ -31,6 +31,8 @@ class PageState:
         Tokens of the prompt in the tab that was used last, and those that it is planned for: the map follows it.
     attention : gr.State of Attention or None
         Where the last answer's attention went.
+    loaded : gr.State of bool
+        Whether the page is there: what listens to its change is started once, when it is.
     pair : gr.State of (LampeConfig, length, query, key) or None
         A pair of tokens that the map is to show, under these settings.
     """
@@ -41,6 +43,7 @@ class PageState:
     own: ModelChoice
     lengths: gr.State
     attention: gr.State
+    loaded: gr.State
     pair: gr.State
 
     @classmethod
@@ -48,7 +51,16 @@ class PageState:
         """A new visitor's, within the page's `Blocks`."""
         own = settings.own
         label = gr.Textbox("", visible="hidden", elem_id="chosen")
-        return cls(gr.State(own), gr.State(Chosen(own)), label, own, gr.State(None), gr.State(None), gr.State(None))
+        return cls(
+            gr.State(own),
+            gr.State(Chosen(own)),
+            label,
+            own,
+            gr.State(None),
+            gr.State(None),
+            gr.State(False),
+            gr.State(None),
+        )
 
     def choose(self, chosen: Chosen) -> Shown:
         """This is what runs from now on, and the page knows it."""

@@ -8,6 +8,7 @@ of attention that fell in each region (LaMPE, arXiv 2508.02308, section 3.3).
 
 Queries and keys come rotated to one position for each token, the resting map's, and each region rotates them
 further by the difference. The resting map is that of the region with the most keys, so those are used as they
-lie in the cache: a decode step rotates only Head's and Tail's keys, however long the text is. (Where a cache
-outlives its plan, the longer plan's Middle has to be rotated too.)
+lie in the cache. The few others that a single token meets, Head's and Tail's, are kept once more as it wants
+them, and from token to token only the newest is rotated, however long the text is. (Where a cache outlives its
+plan, the longer plan's Middle has to be rotated for each token.)
 """

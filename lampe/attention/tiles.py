@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
+from lampe.attention.backends import Backend
 from lampe.positions import Region
 
 
@@ -16,6 +17,7 @@ class Shape(Enum):
     CAUSAL = "u ≤ t"
     ANTICAUSAL = "u ≥ t"
     BAND = "t ≤ u ≤ t + columns − rows"
+    WINDOW = "t + columns − rows − left ≤ u ≤ t + columns − rows"
 
 
 @dataclass(frozen=True)
@@ -25,22 +27,28 @@ class Tile:
     query: tuple[int, int]
     key: tuple[int, int]
     shape: Shape
+    left: int | None = None  # of a window; None has no end
 
 
-def tiles(region: Region, first: int, stop: int, device_type: str = "cpu") -> Iterator[Tile]:
+def tiles(region: Region, first: int, stop: int, backend: Backend = Backend.CPU) -> Iterator[Tile]:
     """Cut a region into tiles, for the queries ``first … stop − 1`` and all keys up to each of them.
 
     The tiles of all regions of a map together hold each causal pair of those queries exactly once.
     """
     if region.upper is not None and region.upper <= region.lower:
         return
+    windows = backend is Backend.FLASH
     if region.block > 1:
-        yield from _chunk_tiles(region, first, stop)
+        yield from _chunk_tiles(region, first, stop, windows)
+        return
+    if windows:
+        yield from _window(region, first, stop)
         return
     lower, upper, end = region.lower, stop if region.upper is None else region.upper, stop
     row = max(first, lower)
     # As many queries as fill whole blocks of a band are one tile.
-    if region.upper is not None and (rows := band_rows(upper - lower, device_type)):
+    masked = backend in (Backend.CPU, Backend.PLAIN)
+    if region.upper is not None and (rows := band_rows(upper - lower, masked)):
         stop -= max(0, stop - max(row, upper - 1)) // rows * rows
     # Queries that see the text's start in this region: their keys begin at 0 and end `lower` before them.
     if row < min(stop, upper):
@@ -58,13 +66,26 @@ def tiles(region: Region, first: int, stop: int, device_type: str = "cpu") -> It
         yield Tile((stop, end), (stop - upper + 1, end - lower), Shape.BAND)
 
 
-def band_rows(width: int, device_type: str) -> int:
-    """Queries in a block of a band of so many keys for each; 0 where it isn't cut into such blocks."""
-    if device_type != "cpu":
+def band_rows(width: int, masked: bool) -> int:
+    """Queries in a block of a band of so many keys for each; 0 where it isn't cut into such blocks.
+
+    `masked`: whether the kernel takes a mask.
+    """
+    if not masked:
         return width - 1  # a block's keys are then two triangles
     # The CPU kernel takes a triangle of less than 512 rows for a square: a mask over narrow blocks wastes less, as
     # long as there aren't too many keys for it.
     return 64 if width <= 4096 else 0
+
+
+def _window(region: Region, first: int, stop: int) -> Iterator[Tile]:
+    """All of a region's queries and keys as one window. Rows without a key are left out: their sum would be +∞."""
+    row = max(first, region.lower)
+    if row < stop:
+        key = 0 if region.upper is None else max(0, row - region.upper + 1)
+        left = None if region.upper is None else region.upper - 1 - region.lower
+        single = stop - row == 1
+        yield Tile((row, stop), (key, stop - region.lower), Shape.FULL if single else Shape.WINDOW, left)
 
 
 def _trapezoid(row: int, stop: int, key: int, diagonal: int) -> Iterator[Tile]:
@@ -77,14 +98,17 @@ def _trapezoid(row: int, stop: int, key: int, diagonal: int) -> Iterator[Tile]:
     yield Tile((row, stop), (diagonal, diagonal + stop - row), Shape.CAUSAL)
 
 
-def _chunk_tiles(region: Region, first: int, stop: int) -> Iterator[Tile]:
+def _chunk_tiles(region: Region, first: int, stop: int, windows: bool) -> Iterator[Tile]:
     """The same for regions measured in chunks: all queries of one chunk see the same chunks of keys."""
     row = first
     while row < stop:
         end = min(stop, (row // region.block + 1) * region.block)
         key, last = region.key_span(row)
         if region.lower == 0:  # the query's own chunk is among them, and there keys end at the query
-            yield from _trapezoid(row, end, key, row)
+            if windows and end - row > 1:
+                yield Tile((row, end), (key, end), Shape.WINDOW)
+            else:
+                yield from _trapezoid(row, end, key, row)
         elif key < last:
             yield Tile((row, end), (key, last), Shape.FULL)
         row = end

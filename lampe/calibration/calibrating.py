@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lampe.calibration.measure import Row, check_memory
-from lampe.calibration.points import check_lengths, default_lengths
+from lampe.calibration.measure import Row, check_memory, evaluate
+from lampe.calibration.points import Evaluation, check_lengths, default_lengths
 from lampe.calibration.preset import Source, make_preset, write_preset
 from lampe.calibration.rows import read_rows, write_row
 from lampe.calibration.sweep import Sweep
@@ -20,6 +21,8 @@ from lampe.needle import Haystack, TokenizedHaystack
 
 SweepCallback = Callable[[Row | None, float, float], None]
 """Told the row that came last (None at first), the work done, and the work left."""
+Measure = Callable[[list[Evaluation]], Iterable[Row]]
+"""Gives the rows of some evaluations."""
 
 
 def calibrate(
@@ -97,14 +100,17 @@ def source_of(model: Any, tokenized: TokenizedHaystack, name: str | None = None)
 
 
 def keep_measuring(
-    model: Any, tokenized: TokenizedHaystack, sweep: Sweep, source: Source, path: Path | None, progress: SweepCallback
-) -> list[Row]:
+    model: Any, tokenized: TokenizedHaystack, sweep: Sweep, source: Source, path: Path | None, progress: SweepCallback,
+    measure: Measure | None = None,
+) -> list[Row]:  # fmt: skip
     """Measure what a sweep file doesn't have yet, and append each row as it comes.
 
     Parameters
     ----------
     path : Path or None
         None keeps no file.
+    measure : callable, optional
+        What measures some evaluations; by default this model does, one after the other.
 
     Returns
     -------
@@ -117,7 +123,8 @@ def keep_measuring(
     progress(None, done, sweep.work_left(rows))
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
-    for row in sweep.run(model, tokenized, tuple(rows)):
+    here = partial(evaluate, model, tokenized, window=sweep.base.window)
+    for row in sweep.run(measure or here, tuple(rows)):
         rows.append(row)
         if path:
             write_row(path, row, asdict(source))

@@ -189,11 +189,20 @@ def read_trials(path: Path, source: dict[str, Any]) -> list[TrialRow]:
     CalibrationError
         If a line is no row, or of a method that isn't known; the message names the line, and the file stays as it is.
     """
-    if not path.exists():
-        return []
+    rows = every_trial(path) if path.exists() else []
+    return [row for row, given in rows if source.items() <= given.items()]
+
+
+def every_trial(path: Path) -> list[tuple[TrialRow, dict[str, Any]]]:
+    """The rows of a file, each with all that stands on its line: what it was measured on too.
+
+    Raises
+    ------
+    CalibrationError
+        If a line is no row, or of a method that isn't known; the message names the line.
+    """
 
     def made(given: dict[str, Any]) -> TrialRow:
         return TrialRow(**vars(checked(Asked, given)), **vars(checked(Outcome, given)), method=method_of(given))
 
-    rows = read_lines(path, made, "row of a comparison", CalibrationError)
-    return [row for row, given in rows if source.items() <= given.items()]
+    return read_lines(path, made, "row of a comparison", CalibrationError)

@@ -3,49 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-
-import numpy as np
 
 from lampe.calibration.comparing import TrialRow
 from lampe.calibration.measure import Row
 from lampe.calibration.points import SweepPoint
+from lampe.intervals import Difference, bootstrapped
 from lampe.methods import LampeConfig
 
-_RESAMPLES = 10_000
 _WHAT = ("found", "log_likelihood", "loss")
-
-
-@dataclass(frozen=True)
-class Difference:
-    """The mean of paired differences, and its 95 % interval by bootstrap.
-
-    Parameters
-    ----------
-    mean, low, high : float
-    pairs : int
-    """
-
-    mean: float
-    low: float
-    high: float
-    pairs: int
-
-    @property
-    def level(self) -> bool:
-        """Whether the interval holds 0: neither is better, as far as these pairs tell. One pair tells nothing."""
-        return self.pairs < 2 or self.low <= 0 <= self.high
-
-    def __str__(self) -> str:
-        if self.pairs < 2:
-            return f"{self.mean:+.3f} (one pair)"
-        return f"{self.mean:+.3f} ({self.low:+.3f} to {self.high:+.3f})"
 
 
 def compare(one: Iterable[Row | TrialRow], other: Iterable[Row | TrialRow], what: str) -> Difference:
     """How much more `one` has than `other`, over what both were measured on: the same windows, or the same needles.
 
-    Pairs are drawn again, with replacement, within each input length, so that each keeps its share.
+    Each input length keeps its share; see `bootstrapped`.
 
     Parameters
     ----------
@@ -65,11 +36,7 @@ def compare(one: Iterable[Row | TrialRow], other: Iterable[Row | TrialRow], what
         lengths.setdefault(key[0], []).append(ours[key] - theirs[key])
     if not lengths:
         raise ValueError(f"nothing was measured in both ways for {what}")
-    rng = np.random.default_rng(0)
-    count = sum(map(len, lengths.values()))
-    sums = sum(rng.choice(pairs, (_RESAMPLES, len(pairs))).sum(1) for pairs in lengths.values())
-    low, high = np.quantile(sums / count, (0.025, 0.975))
-    return Difference(sum(map(sum, lengths.values())) / count, float(low), float(high), count)
+    return bootstrapped(lengths.values())
 
 
 def differences(rows: Iterable[Row]) -> str:

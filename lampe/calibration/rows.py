@@ -27,10 +27,19 @@ def read_rows(path: Path, source: dict[str, Any]) -> list[Row]:
     CalibrationError
         If a line is no row; the message names the line, and the file stays as it is.
     """
-    if not path.exists():
-        return []
-    rows = read_lines(path, partial(checked, Row), "row of a sweep", CalibrationError)
+    rows = every_row(path) if path.exists() else []
     return [row for row, given in rows if source.items() <= given.items()]
+
+
+def every_row(path: Path) -> list[tuple[Row, dict[str, Any]]]:
+    """The rows of a file, each with all that stands on its line: what it was measured on too.
+
+    Raises
+    ------
+    CalibrationError
+        If a line is no row; the message names the line.
+    """
+    return read_lines(path, partial(checked, Row), "row of a sweep", CalibrationError)
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lampe.calibration.measure import Row, evaluate
+from lampe.calibration.measure import Row
 from lampe.calibration.points import (
     OBJECTIVES,
     CalibrationError,
@@ -19,7 +19,6 @@ from lampe.calibration.points import (
 )
 from lampe.calibration.rows import Measured, put_together
 from lampe.methods import LampeConfig
-from lampe.needle import TokenizedHaystack
 
 SWEPT = ("head", "tail", "attention_scale")
 
@@ -150,22 +149,23 @@ class Sweep:
         """What the rows of this sweep come to, for each point of which there is any; other rows don't count."""
         return put_together(self.own(rows))
 
-    def run(self, model: Any, tokenized: TokenizedHaystack, kept: Iterable[Row] = ()) -> Iterator[Row]:
+    def run(self, measure: Callable[[list[Evaluation]], Iterable[Row]], kept: Iterable[Row] = ()) -> Iterator[Row]:
         """Measure what is missing: all points in one window, then in the next, the short lengths first.
 
         So a sweep that was stopped has measured all points about equally well.
 
         Parameters
         ----------
-        model : transformers model
-            Not patched.
-        tokenized : TokenizedHaystack
-            The text, of `text_tokens` tokens.
+        measure : callable
+            Gives the rows of some evaluations, in any order; one that gives none ends the sweep.
         kept : iterable of Row
             What was measured before.
         """
         rows = list(kept)
         while missing := [one for length in self.lengths for one in self.missing(length, rows)]:
-            for row in evaluate(model, tokenized, sorted(missing, key=lambda one: one.text_window), self.base.window):
+            before = len(rows)
+            for row in measure(sorted(missing, key=lambda one: one.text_window)):
                 rows.append(row)
                 yield row
+            if len(rows) == before:
+                return

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
@@ -12,11 +15,13 @@ from tqdm import tqdm
 from lampe.calibration import (
     OBJECTIVES,
     SWEPT,
+    Evaluation,
     Row,
     Sweep,
     check_lengths,
     default_lengths,
     differences,
+    evaluate,
     keep_measuring,
     library_docstrings,
     make_preset,
@@ -26,10 +31,11 @@ from lampe.calibration import (
     table,
     write_preset,
 )
-from lampe.cli.arguments import add_model, list_of, text_named
+from lampe.cli.arguments import add_cluster, add_model, cluster_of, device_of, list_of, text_named
+from lampe.cluster import Cluster, Failed, spread
 from lampe.methods import LampeConfig
 from lampe.models.load import DEFAULT_MODEL_NAME, load
-from lampe.needle import TokenizedHaystack
+from lampe.needle import Haystack, TokenizedHaystack
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -58,6 +64,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text", default="docstrings", help="docstrings (of the standard library), or a text file")
     parser.add_argument("--out", type=Path, default=Path("preset.json"), help="the preset's file")
     parser.add_argument("--sweep", type=Path, help="the sweep's file (default: beside the preset, .jsonl)")
+    add_cluster(parser)
     parser.set_defaults(run=run)
 
 
@@ -84,6 +91,8 @@ def run(given: argparse.Namespace) -> int:
         over=given.sweep_over,
         values=tuple(given.values),
     )
+    cluster = cluster_of(given)
+    measure = partial(_spread, cluster, given.model, given.bits, text, base.window) if cluster else None
     source = source_of(model, tokenized, given.model or DEFAULT_MODEL_NAME)
     path = given.sweep or given.out.with_suffix(".jsonl")
     with tqdm(bar_format="{l_bar}{bar}| {elapsed}, {remaining} left{postfix}") as bar:
@@ -96,7 +105,7 @@ def run(given: argparse.Namespace) -> int:
                 bar.set_postfix_str(f"{row.length:,} tokens, m = {row.mapping_length:,}: {result}")
 
         try:
-            rows = keep_measuring(model, tokenized, sweep, source, path, show)
+            rows = keep_measuring(model, tokenized, sweep, source, path, show, measure)
         except KeyboardInterrupt:
             bar.close()
             print(f"Stopped. What was measured is kept in {path}; the same command goes on.", file=sys.stderr)
@@ -111,3 +120,24 @@ def run(given: argparse.Namespace) -> int:
         print(spans(sweep.own(rows), preset.config))
         print(f"\n{report(preset)}\nWritten to {given.out}.")
     return 0
+
+
+def _spread(
+    cluster: Cluster, model_id: str | None, bits: int, text: Haystack, window: int, wanted: list[Evaluation]
+) -> Iterator[Row]:
+    """The rows of some evaluations, by the models of a cluster; those that share a read are one unit."""
+    units = [tuple(group) for _, group in itertools.groupby(wanted, key=lambda one: one.reading)]
+    for done in spread(cluster, partial(_worker, model_id, bits, device_of(cluster), text, window), units):
+        if isinstance(done, Failed):
+            print(f"{done.unit[0].reading} failed: {done.why}", file=sys.stderr)
+        else:
+            yield from done[1]
+
+
+def _worker(
+    model_id: str | None, bits: int, device: str | None, text: Haystack, window: int, threads: int
+) -> Callable[[tuple[Evaluation, ...]], Iterator[Row]]:
+    """In an actor: a model, and what it does with the evaluations of one read."""
+    model, tokenizer = load(model_id, bits, device)
+    tokenized = TokenizedHaystack(text, tokenizer)
+    return lambda unit: evaluate(model, tokenized, unit, window)

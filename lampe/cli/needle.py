@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
 from lampe import needle
 from lampe.calibration import load_preset
-from lampe.cli.arguments import add_model, list_of, read_settings, text_named
+from lampe.cli.arguments import add_cluster, add_model, cluster_of, device_of, list_of, read_settings, text_named
+from lampe.cluster import Failed, spread
 from lampe.methods import METHODS, Method, methods_for
 from lampe.models.load import DEFAULT_MODEL_NAME, load, load_config
-from lampe.needle import HAYSTACKS, TASKS, TokenizedHaystack, grid, read_rows, row_of, summary
+from lampe.needle import HAYSTACKS, TASKS, Cell, Haystack, Result, TokenizedHaystack, grid, read_rows, row_of, summary
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +39,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("needle.jsonl"))
+    add_cluster(parser)
     parser.set_defaults(run=run)
 
 
@@ -58,8 +62,6 @@ def run(given: argparse.Namespace) -> int:
     done = {result.cell for result in kept}
     missing = [cell for cell in cells if cell not in done]
     if missing:
-        model, tokenizer = load(given.model, bits=given.bits)
-        tokenized = TokenizedHaystack(haystack, tokenizer)
         given.out.parent.mkdir(parents=True, exist_ok=True)
         with (
             given.out.open("a", encoding="utf-8") as file,
@@ -70,7 +72,7 @@ def run(given: argparse.Namespace) -> int:
             ) as bar,
         ):
             try:
-                for result in needle.run(model, tokenized, missing, preset):
+                for result in results(given, haystack, missing, preset):
                     file.write(row_of(result, ran_with))
                     file.flush()
                     kept.append(result)
@@ -83,5 +85,33 @@ def run(given: argparse.Namespace) -> int:
                 )
                 return 130
     wanted = set(cells)
+    if failed := wanted - {result.cell for result in kept}:
+        print(f"{len(failed)} tests failed; the same command tries them again.", file=sys.stderr)
     print(summary(result for result in kept if result.cell in wanted))
     return 0
+
+
+def results(
+    given: argparse.Namespace, haystack: Haystack, cells: Sequence[Cell], preset: dict[str, Method]
+) -> Iterator[Result]:
+    """The results as they come, of a model in this process or of several; what failed is told of."""
+    cluster = cluster_of(given)
+    if not cluster:
+        model, tokenizer = load(given.model, bits=given.bits)
+        yield from needle.run(model, TokenizedHaystack(haystack, tokenizer), cells, preset)
+        return
+    make = partial(_worker, given.model, given.bits, device_of(cluster), haystack, preset)
+    for done in spread(cluster, make, cells):
+        if isinstance(done, Failed):
+            print(f"{done.unit} failed: {done.why}", file=sys.stderr)
+        else:
+            yield from done[1]
+
+
+def _worker(
+    model_id: str | None, bits: int, device: str | None, haystack: Haystack, preset: dict[str, Method], threads: int
+) -> Callable[[Cell], Iterator[Result]]:
+    """In an actor: a model, and what it does with a cell."""
+    model, tokenizer = load(model_id, bits, device)
+    tokenized = TokenizedHaystack(haystack, tokenizer)
+    return lambda cell: needle.run(model, tokenized, [cell], preset)

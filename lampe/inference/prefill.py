@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache
 
+from lampe.patching.room import make_room
 from lampe.patching.rotary import grows
 from lampe.positions import PositionMap
 
@@ -151,12 +152,17 @@ class PromptReader:
             self.cache.lampe_plan = self._plan
         else:
             self.cache = DynamicCache(config=self.model.config)
+        make_room(self.cache, position_map.length if position_map else len(ids) + CHUNK)
         self._held, self._map = ids[: self.kept], position_map  # no more, should somebody stop before the end
         self.ids = torch.tensor([ids], device=self.model.device)
         done = self.kept
         chunk = max(1, len(ids) - 1) if self._whole else CHUNK
-        for done in read(self.model, self.cache, self.ids[:, :-1], self.kept, chunk, stop):
-            yield done
+        try:
+            for done in read(self.model, self.cache, self.ids[:, :-1], self.kept, chunk, stop):
+                yield done
+        except Exception:  # some layers hold a chunk that others don't
+            self._held = []
+            raise
         if done < len(ids) - 1:  # stopped: the cache is filled in part
             self._held = []
             return

@@ -11,7 +11,8 @@ import transformers
 
 from lampe.families import family_of
 from lampe.methods import BASES, LampeConfig
-from lampe.models.memory import cache_bytes, heads_of, weight_bytes
+from lampe.models.device import attention_here, compute_dtype, default_place
+from lampe.models.memory import cache_bytes, free_bytes, heads_of, weight_bytes
 from lampe.models.narrow import narrow_model
 from lampe.patching.patch import patch
 from lampe.patching.probe import Layer, UnsupportedModelError
@@ -43,6 +44,8 @@ class Diagnosis:
         Why; empty if the model can be patched.
     with_weights : bool
         Whether the model itself was patched, not a narrow copy with random weights.
+    attention : str
+        What computes attention on this machine, and how well; empty without weights.
     weights : dict of int to int
         Bytes of the weights in 4 and in 16 bits; empty where they aren't known.
     """
@@ -57,6 +60,7 @@ class Diagnosis:
     layers: tuple[Layer, ...]
     refusal: str
     with_weights: bool
+    attention: str
     weights: dict[int, int]
 
 
@@ -102,6 +106,7 @@ def diagnose(config: Any, model: Any = None) -> Diagnosis:
         layers=layers,
         refusal=refusal,
         with_weights=model is not None,
+        attention="" if model is None else attention_here(heads_of(config).size or 64, model.device, model.dtype),
         weights=weights,
     )
 
@@ -133,12 +138,28 @@ def report(name: str, found: Diagnosis, config: Any, length: int) -> str:
     lines.append(("preset", f"{found.preset or 'none'}: {rests}"))
     seen = "in the model itself" if found.with_weights else "in a narrow copy with random weights"
     lines.append(("patch", found.refusal or f"active, {seen}: queries and keys arrive where the map says"))
+    if found.attention:
+        lines.append(("kernel", found.attention))
     gigabytes = f"{cache_bytes(config, length) / 1e9:.2f} GB of keys and values"
     weights = " or ".join(f"{size / 1e9:.2f} GB in {bits} bits" for bits, size in found.weights.items())
     weights = f"{weights} for the weights, and " if weights else ""
     lines.append(("memory", f"{weights}{gigabytes} for {length:,} tokens"))
+    lines.append(("here", _room(found, config)))
     lines.append(("next", _next(name, found)))
     return "\n".join([name, *(f"  {what:<8}{text}" for what, text in lines)])
+
+
+def _room(found: Diagnosis, config: Any) -> str:
+    """What this machine has free, and the longest input that fits there."""
+    device, free = default_place().device, free_bytes()
+    place = f"{'this GPU' if device.type == 'cuda' else 'this CPU'}, {free / 1e9:.1f} GB free"
+    left = free - (0 if found.with_weights else found.weights.get(4, 0))
+    each = torch.finfo(compute_dtype(device)).bits // 8
+    # The cache, the copy that grows it, and a chunk's activations.
+    token = 3 * cache_bytes(config, 1, each)
+    if not token:
+        return place
+    return f"{place}: " + (f"room for about {left // token:,} tokens" if left > token else "no room for it in 4 bits")
 
 
 def _next(name: str, found: Diagnosis) -> str:

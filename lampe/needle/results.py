@@ -10,19 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lampe.files import checked, method_of, read_lines
+from lampe.intervals import wilson
 from lampe.methods import METHODS
 from lampe.needle.cells import Cell
 from lampe.needle.running import Result
 from lampe.needle.tasks import NeedleError
-
-
-def wilson(found: float, trials: int, z: float = 1.96) -> tuple[float, float]:
-    """The Wilson score interval of a share of trials; z = 1.96 gives 95 %."""
-    share = found / trials
-    middle = share + z * z / (2 * trials)
-    half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    scale = 1 + z * z / trials
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
 
 
 def summary_rows(results: Iterable[Result]) -> list[tuple[int, str, float, float, float, int]]:

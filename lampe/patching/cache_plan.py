@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lampe.attention.step import Step, Table, resting_map
+from lampe.attention.step import Step, resting_map
+from lampe.attention.token import TokenStep, make_step
+from lampe.attention.turning import Table
 from lampe.errors import InputError
 from lampe.methods import Frequencies, Method
 from lampe.patching.rotary import Rotary
@@ -33,7 +35,7 @@ class Group:
     rows: range
     query: slice  # where the texts lie among the tokens of this pass
     key: slice  # and among the keys at hand
-    step: Step
+    step: Step | TokenStep
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,9 @@ def plan_rows(now: Pass, method: Method, planned: Planned | None) -> Iterator[Ro
         yield RowPlan(start, chosen, resting, frequencies)
 
 
-def group_rows(now: Pass, plans: Sequence[Any], key_start: int, step: Callable[[Any, int, int], Step]) -> list[Group]:
+def group_rows(
+    now: Pass, plans: Sequence[Any], key_start: int, step: Callable[[Any, int, int], Step | TokenStep]
+) -> list[Group]:
     """Gather the rows of a pass that can be computed together.
 
     Parameters
@@ -189,7 +193,7 @@ def group_rows(now: Pass, plans: Sequence[Any], key_start: int, step: Callable[[
     key_start : int
         The column of the first key at hand.
     step : Callable
-        Makes the `Step` of a plan, a first query and a stop, counted from the text's first key.
+        Makes the step of a plan, a first query and a stop, counted from the text's first key.
     """
     assert now.offset is not None
     found: list[Group] = []
@@ -212,8 +216,8 @@ def plain_groups(now: Pass, window: int | None, rotary: Rotary) -> list[Group]:
         assert now.like is not None
         tables, device = rotary.tables(now.like), now.like.device
 
-        def step(_: None, first: int, stop: int) -> Step:
-            return Step(plain_map(stop, reach=window), IndexMap(), first, stop, tables, device)
+        def step(_: None, first: int, stop: int) -> Step | TokenStep:
+            return make_step(plain_map(stop, reach=window), IndexMap(), first, stop, tables, device)
 
         now.others[window] = group_rows(now, [None] * len(now.spans), now.key_start.get(window, 0), step)
     return now.others[window]

@@ -16,7 +16,10 @@ import torch
 import transformers  # its modules load when they are first named: `import lampe` stays quick
 from torch import Tensor, nn
 
-from lampe.attention.step import Rotate, Step, Table
+from lampe.attention.selfcheck import checked
+from lampe.attention.step import RegionLse, Step
+from lampe.attention.token import NearKeys, TokenStep, make_step
+from lampe.attention.turning import Rotate, Table
 from lampe.errors import InputError
 from lampe.methods import Method
 from lampe.patching import registries
@@ -33,6 +36,7 @@ from lampe.patching.cache_plan import (
     resting_table,
     text_spans,
 )
+from lampe.patching.room import RoomyLayer, make_room
 from lampe.patching.rotary import RopeKind, Rotary, rotation
 from lampe.positions import PositionMap
 
@@ -162,8 +166,14 @@ class Hooks:
         if now is None or now.given is None:
             return args, kwargs
 
+        own, given = now.own, now.given
+
         def swapped(x: Any) -> Any:
-            return now.own if x is now.given else x
+            # Where a model's layers are spread over several devices, accelerate makes a new pair for each.
+            pair = isinstance(x, (tuple, list)) and len(x) == 2 and all(isinstance(one, Tensor) for one in x)
+            if not pair or x[0].shape != given[0].shape:
+                return x
+            return tuple(one.to(x[0].device) for one in own)
 
         return tuple(map(swapped, args)), {name: swapped(value) for name, value in kwargs.items()}
 
@@ -192,6 +202,7 @@ class Hooks:
         now = self._pass
         if now is None or now.offset is None or now.like is None:
             self._rotary.refuse("its layers run outside its decoder's forward, or before its rotary embedding")
+        checked(query)
         scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
         output = self._attended(now, module, window, query, key, value, scaling, softcap)
         return output.transpose(1, 2), None
@@ -257,9 +268,8 @@ class MappedHooks(Hooks):
         Of the last pass, one for each row of the batch; empty before the first.
     rows : list of range
         The rows that the last pass computed together.
-    region_lse : dict of list of Tensor
-        For each mapped layer and group of rows, the log-sum-exp of the last query's scores in each region: shape
-        (regions, rows, heads).
+    region_lse : dict of list of RegionLse
+        For each mapped layer and group of rows.
     weights : dict of list of Tensor
         For each mapped layer and group of rows, what `keep_weights` kept: shape (rows, heads, tokens).
     """
@@ -273,11 +283,13 @@ class MappedHooks(Hooks):
         self.keep_weights = False
         self.position_maps: tuple[PositionMap, ...] = ()
         self.rows: list[range] = []
-        self.region_lse: dict[int, list[Tensor]] = {}
+        self.region_lse: dict[int, list[RegionLse]] = {}
         self.weights: dict[int, list[Tensor]] = {}
 
     def _before(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         self.rows, self.region_lse, self.weights = [], {}, {}
+        planned = max((position_map.length for position_map in self.planned or ()), default=0)
+        make_room(kwargs.get("past_key_values"), planned)
         return super()._before(module, args, kwargs)
 
     def _slides(self, now: Pass, window: int) -> None:
@@ -303,9 +315,9 @@ class MappedHooks(Hooks):
         self.position_maps = tuple(row.position_map for row in now.rows)
         check_positions(now, positions)
 
-        def step(row: RowPlan, first: int, stop: int) -> Step:
+        def step(row: RowPlan, first: int, stop: int) -> Step | TokenStep:
             tables = self._rotary.tables(like, row.frequencies)
-            return Step(row.position_map, row.resting, first, stop, tables, like.device)
+            return make_step(row.position_map, row.resting, first, stop, tables, like.device)
 
         now.groups = group_rows(now, now.rows, 0, step)
         self.rows = [group.rows for group in now.groups]
@@ -327,8 +339,14 @@ class MappedHooks(Hooks):
         if layer not in self._mapped:
             return super()._attended(now, module, window, query, key, value, scaling, softcap)
         scaling = scaling * self._method.attention_scale
+        kept = (
+            now.cache.layers[layer]
+            if isinstance(now.cache, transformers.Cache) and layer < len(now.cache.layers)
+            else None
+        )
+        near = kept.near if isinstance(kept, RoomyLayer) else {}
         output, self.region_lse[layer], weights = _attend_groups(
-            now.groups, query, key, value, rotation(module), scaling, softcap, self.keep_weights
+            now.groups, query, key, value, rotation(module), scaling, softcap, self.keep_weights, near
         )
         if weights:
             self.weights[layer] = weights
@@ -352,21 +370,23 @@ def _attend_groups(
     scaling: float,
     softcap: float | None,
     keep_weights: bool = False,
-) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    near: dict[int, NearKeys] | None = None,
+) -> tuple[Tensor, list[RegionLse], list[Tensor]]:
     """One layer's attention, a group of rows at a time; arguments as in `Step.attend`, with padding.
 
     Returns
     -------
     output : Tensor, the shape of the query
-    region_lse, weights : list of Tensor
+    region_lse, weights : list
         Of each group; see `Step.attend` and `Step.weights`. The latter is empty without `keep_weights`.
     """
     with torch.no_grad():
-        output, region_lse, weights = None, [], []
+        output, region_lse, weights, near = None, [], [], {} if near is None else near
         for group in groups:
             q = _cut(query, group.rows, group.query)
             k, v = (_cut(x, group.rows, group.key) for x in (key, value))
-            part, lse = group.step.attend(q, k, v, rotate, scaling, softcap)
+            kept = near.setdefault(group.rows.start, NearKeys())
+            part, lse = group.step.attend(q, k, v, rotate, scaling, softcap, kept)
             region_lse.append(lse)
             if keep_weights:
                 weights.append(group.step.weights(q, k, rotate, scaling, softcap))

@@ -246,7 +246,7 @@ class Patched:
         """
         number, inside = self._group_of(row)
         layers = [groups[number] for _, groups in sorted(self._hooks.region_lse.items())]
-        lse = torch.stack([layer[:, inside].float().cpu() for layer in layers])
+        lse = torch.stack([layer()[:, inside].float().cpu() for layer in layers])
         return lse.transpose(1, 2).softmax(-1)
 
     @property

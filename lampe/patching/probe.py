@@ -11,7 +11,7 @@ import torch
 import transformers  # its modules load when they are first named: `import lampe` stays quick
 from torch import Tensor, nn
 
-from lampe.attention.step import Table
+from lampe.attention.turning import Table
 from lampe.patching.cache_plan import Pass
 from lampe.patching.forward_pass import Hooks
 from lampe.patching.rotary import RopeKind, Rotary, UnsupportedModelError, rotation

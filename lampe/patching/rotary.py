@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import sys
+from collections.abc import Callable
+from functools import cache
 from typing import Any, NoReturn
 
 import torch
 import transformers  # its modules load when they are first named: `import lampe` stays quick
 from torch import Tensor, nn
 
-from lampe.attention.step import Rotate, Table, Tables
+from lampe.attention.turning import Rotate, Table, Tables
 from lampe.errors import InputError
 from lampe.families import pretraining_window
 from lampe.methods import Frequencies
@@ -197,13 +199,17 @@ class Rotary:
 
 
 def rotation(module: nn.Module) -> Rotate:
-    """The rotation that stands beside an attention class in its modelling file."""
+    """The rotation that stands beside an attention class in its modelling file; the same object for the same file."""
     for cls in type(module).__mro__:
         apply = getattr(sys.modules.get(cls.__module__), "apply_rotary_pos_emb", None)
         if apply is not None:
-            break
-    else:
-        raise ValueError(f"the file of its {type(module).__name__} has no apply_rotary_pos_emb")
+            return _rotation(apply)
+    raise ValueError(f"the file of its {type(module).__name__} has no apply_rotary_pos_emb")
+
+
+@cache
+def _rotation(apply: Callable[..., tuple[Tensor, Tensor]]) -> Rotate:
+    """The rotation of one tensor, of which some dimensions may carry no position."""
 
     def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         size = cos.shape[-1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from urllib.parse import parse_qsl
 
 import pytest
@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 import lampe
 from app.map.drawing import as_csv, as_json, standalone
+from app.map.live import live_data
 from app.map.scenes import SCENES
 from app.map.settings import CUSTOM, MapSettings, curve_text
+from app.ui.map_data import map_data
 from lampe.errors import InputError
 from lampe.methods import LampeConfig, ScaledSigmoid
 from lampe.methods.lampe import rescaled
@@ -178,3 +180,22 @@ def test_the_standalone_page_needs_no_network():
     assert "At 12,000 tokens" in page
     assert page.count('class="plotly-graph-div"') == 7
     assert "<script src" not in page
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"kind": "plain"}, {"kind": "uniform"}, {"planned": 16_384}, {"mapping": 2048}]
+)
+def test_the_browser_has_the_map_of_each_stop_under_these_settings(changes):
+    settings = MapSettings(length=5000, **changes)
+    data = json.loads(live_data(settings))
+    assert data["own"] == map_data(settings.position_map)
+    drawn = 0
+    for length, shown in zip(data["stops"], data["maps"], strict=True):
+        planned = settings.planned if (settings.planned or 0) >= length else None
+        try:
+            expected = map_data(replace(settings, length=length, planned=planned).position_map)
+        except lampe.LampeError:
+            expected = None
+        assert shown == expected
+        drawn += shown is not None
+    assert drawn > len(data["stops"]) / 3

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import runpy
+from collections import defaultdict
 from pathlib import Path
 
 import gradio as gr
 from packaging.requirements import Requirement
 
 from app.ask.page import AskTab
+from app.page import build
 from app.serving.requests import Chosen
 from app.serving.service import ModelService
 from app.settings import Settings
@@ -48,9 +50,27 @@ def test_the_lock_pins_what_the_requirements_allow_by_hash():
 
 def test_a_model_that_cant_be_had_doesnt_stop_the_page():
     settings = Settings("no such model", 4, 9000)
-    with gr.Blocks() as demo:
+    with gr.Blocks():
         state = PageState.of(settings)
-        tab = AskTab(ModelService(settings), demo, state)
+        tab = AskTab(ModelService(settings), state)
     visitor = gr.Request(session_hash="ann")
     (shown,) = tab.count("Some text.", "What?", 48, Chosen(settings.own), visitor)
     assert "neither a folder" in shown[tab.length]
+
+
+def test_no_event_sets_off_itself():
+    """An event that is repeated for one listener is repeated for all: two that wait for each other never end."""
+    demo = build(Settings(None, 4, 9000)).demo
+    listening = defaultdict(list)
+    for listener in demo.fns.values():
+        for block, event in listener.targets:
+            kind = "load" if event == "load" else type(demo.blocks.get(block)).__name__
+            if (
+                kind != "State" and block is not None
+            ):  # a State's change, and what comes then, are for one listener each
+                listening[kind, block, event].append(listener.trigger_mode)
+    assert any("always_last" in modes for modes in listening.values())
+    for (kind, block, event), modes in listening.items():
+        waiting = modes.count("always_last")
+        assert waiting <= (kind != "load"), f"{event} of {kind} {block}"
+        assert not waiting or set(modes) <= {"always_last", "multiple"}, f"{event} of {kind} {block}"

@@ -39,10 +39,10 @@ class Page:
             self.state = PageState.of(settings)
             self.model_row = ModelRow(self.service, self.state)
             self.mapping = MappingRow(self.service.published, self.state)
-            with gr.Tabs() as tabs, gr.Tab("All"):
-                self.ask = AskTab(self.service, demo, self.state)
+            with gr.Tabs() as tabs, gr.Tab("All") as tab:
+                self.ask = AskTab(self.service, self.state)
                 self.needle = NeedleTab(self.service, demo, self.ask.text, self.state)
-                self.map = MapTab(self.service, demo, tabs, self.state)
+                self.map = MapTab(self.service, demo, tabs, tab, self.state)
                 self.calibration = CalibrationTab(self.service, demo, self.state, self.mapping)
         # Their config is transformers' own; this one maps what they read here.
         self.chosen = Chosen(settings.own, lampe.LampeConfig(4096, 128, 64, 500))
@@ -188,7 +188,9 @@ def test_needles_are_tested_one_by_one_and_in_a_grid_that_goes_on(page):
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.label)
 def test_each_scene_of_the_map_is_drawn(page, scene):
     *_, shown = page.map.show_scene(scene)(False, page.chosen)
-    drawn = page.map.redraw(VISITOR, *(shown[control] for control in page.map.controls.values()))
+    drawn = page.map.redraw(
+        VISITOR, True, "", "", page.chosen, *(shown[control] for control in page.map.controls.values())
+    )
     assert drawn[page.map.message] == ""
     assert drawn[page.map.distance].plot
     assert scene.look in html.unescape(shown[page.map.look])
@@ -197,7 +199,7 @@ def test_each_scene_of_the_map_is_drawn(page, scene):
 def test_settings_that_allow_no_map_are_a_sentence_and_change_nothing_else(page):
     names = list(page.map.controls)
     values = dict(zip(names, page.controls, strict=True))
-    shown = page.map.redraw(VISITOR, *(values | {"head": 8100}).values())
+    shown = page.map.redraw(VISITOR, True, "", "", page.chosen, *(values | {"head": 8100}).values())
     assert list(shown) == [page.map.message]
     assert "must be less than the mapping length" in shown[page.map.message]
 

@@ -35,8 +35,8 @@ def page(browser, server, request) -> Iterator[Page]:
     page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
     page.on("pageerror", lambda e: errors.append(str(e)))
     page.on("requestfailed", lambda r: errors.append(r.url) if not r.url.startswith(server) else None)
-    page.goto(server + f"?__theme={options.get('theme', 'light')}{options.get('link', '')}")
-    page.locator("#document:visible, #map-sentence p:visible").first.wait_for()
+    page.goto(server + f"?__theme={options.get('theme', 'light')}{options.get('link', '&view=ask')}")
+    page.locator("#document:visible, #map-sentence p:visible, .hero-sentence:visible:not(:empty)").first.wait_for()
     yield page
     context.close()
     assert errors == []

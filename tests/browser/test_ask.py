@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
@@ -35,16 +36,47 @@ def test_a_question_is_answered_beside_plain_rope(page):
         expect(page.locator("#report")).to_contain_text(words)
 
 
+PHONE = {"viewport": {"width": 390, "height": 844}}
+
+
+@pytest.mark.parametrize("page", [{}, PHONE], ids=["wide", "phone"], indirect=True)
+def test_what_comes_of_a_question_is_on_the_first_screen(page):
+    """Its status at once, then its answers, without a hand on the page; an error as well."""
+    height = page.viewport_size["height"]
+
+    def in_sight(element, least):
+        page.wait_for_function(
+            """([element, least, height]) => {
+                const box = document.querySelector(element)?.getBoundingClientRect();
+                return box && box.top >= 0 && box.height > 0 && box.top + Math.min(box.height, least) <= height;
+            }""",
+            arg=[element, least, height],
+        )
+
+    page.get_by_role("button", name="Ask", exact=True).click()
+    in_sight("#status [role=alert]", 40)
+    page.evaluate("scrollTo(0, 0)")
+    brief(page)
+    page.get_by_role("button", name="Options").click()
+    ask_about_the_boat(page)
+    in_sight("#status .status", 40)
+    in_sight("#lampe-answer p", 60)
+
+
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda e: e.file)
 def test_an_example_makes_the_point_in_one_click(page, example):
-    """The real thing: LaMPE finds the hidden fact; plain RoPE does within its window, and not beyond."""
+    """The real thing: LaMPE finds the hidden fact.
+
+    That plain RoPE does within its window and not beyond is recorded, and tests/benchmarks/test_first_look.py
+    holds to the same text: reading it all once more would take as long as a tenth of all tests.
+    """
+    beside(page)
     page.get_by_role("button", name=example.label).click()
     expect(page.locator("#length")).to_contain_text("× the window" if example.mapped else "of the window of 8,192")
     page.get_by_role("button", name="Ask", exact=True).click()
     expect(page.locator("#status")).to_contain_text("Reading", timeout=60_000)
-    expect(page.locator("#report")).to_contain_text("not measured", timeout=900_000)
+    expect(page.locator("#status")).to_contain_text(DONE, timeout=900_000)
     assert example.answer in page.locator("#lampe-answer").inner_text()
-    assert (example.answer in page.locator("#rope-answer").inner_text()) != example.mapped
     tokens = int(re.search(r"([\d,]+) tokens", page.locator("#report").inner_text())[1].replace(",", ""))
     mapped = SMOL.position_map(tokens).mapping_length
     expect(page.locator("#report")).to_contain_text(f"{mapped if example.mapped else tokens:,} positions")
@@ -66,12 +98,12 @@ def test_stop_ends_a_run_and_the_next_one_works(page):
 
 def test_two_visitors_wait_in_line_and_stop_works_there(page, browser, server):
     other = browser.new_page()
-    other.goto(server)
+    other.goto(server + "?view=ask")
     brief(other)
     for one in (page, other):
         beside(one)
-    page.get_by_role("button", name=EXAMPLES[0].label).click()
-    expect(page.locator("#length")).to_contain_text("of the window of 8,192")
+    page.get_by_role("button", name=EXAMPLES[1].label).click()
+    expect(page.locator("#length")).to_contain_text("× the window")
     page.get_by_role("button", name="Ask", exact=True).click()
     expect(page.locator("#status")).to_contain_text("Reading", timeout=60_000)
     for text, end in (("The boat is called Puffin.", "Stopped"), ("The boat is called Kestrel.", "Done")):
@@ -84,8 +116,9 @@ def test_two_visitors_wait_in_line_and_stop_works_there(page, browser, server):
         expect(other.locator("#status")).to_contain_text(end, timeout=120_000)
     assert "Kestrel" in other.locator("#lampe-answer").inner_text()
     other.close()
-    expect(page.locator("#status")).to_contain_text(DONE, timeout=120_000)
-    assert EXAMPLES[0].answer in page.locator("#lampe-answer").inner_text()
+    expect(page.locator("#status")).to_contain_text("Reading")
+    page.get_by_role("button", name="Stop", exact=True).click()
+    expect(page.locator("#status")).to_contain_text("Stopped", timeout=20_000)
 
 
 def test_other_methods_answer_beside_lampe(page):
@@ -265,7 +298,7 @@ def test_another_precision_answers_in_this_window_and_nobody_elses(page, browser
     ask_about_the_boat(page)
     expect(page.locator("#report")).to_contain_text("16-bit")
     other = browser.new_page()
-    other.goto(server)
+    other.goto(server + "?view=ask")
     expect(other.locator(".lab .model")).to_contain_text("4-bit NF4")
     brief(other)
     ask_about_the_boat(other)
@@ -283,3 +316,42 @@ def test_hostile_text_stays_text(page):
     page.get_by_role("button", name="Ask", exact=True).click()
     expect(page.locator("#report")).to_contain_text("not measured", timeout=120_000)
     assert page.title() == "LaMPE Lab"
+
+
+def test_a_draft_is_kept_in_the_browser_only_where_one_says_so(page):
+    def again():
+        """The same browser, later: another page, as a reload cuts off what listens."""
+        later = page.context.new_page()
+        later.goto(page.url)
+        later.locator("#document:visible").wait_for()
+        return later
+
+    page.get_by_label("Document", exact=True).fill("The boat is called Heron.")
+    expect(again().get_by_label("Document", exact=True)).to_have_value("")
+    page.get_by_role("button", name="Options").click()
+    page.get_by_label("Keep this draft").check()
+    page.get_by_label("Document", exact=True).fill("The boat is called <b>Heron</b>.")
+    page.get_by_label("Question").fill("What is the boat called?")
+    page.wait_for_function("localStorage.getItem('lampe-draft')?.includes('called?')")
+    later = again()
+    expect(later.get_by_label("Document", exact=True)).to_have_value("The boat is called <b>Heron</b>.")
+    expect(later.get_by_label("Question")).to_have_value("What is the boat called?")
+    later.get_by_role("button", name="Options").click()
+    expect(later.get_by_label("Keep this draft")).to_be_checked()
+    later.get_by_label("Keep this draft").uncheck()
+    later.wait_for_function("localStorage.getItem('lampe-draft') === null")
+
+
+def test_a_report_is_saved_with_the_text_if_asked_for(page):
+    expect(page.locator("#save-report")).to_be_hidden()
+    brief(page)
+    ask_about_the_boat(page)
+    page.get_by_label("With the text").check()
+    with page.expect_download() as saved:
+        page.locator("#save-report").click()
+    assert saved.value.suggested_filename == "lampe-report.html"
+    content = Path(saved.value.path()).read_text(encoding="utf-8")
+    assert "What is the boat called?" in content
+    assert "The boat is called Heron. The lamp is green." in content
+    page.get_by_label("Document", exact=True).fill("Another text.")
+    expect(page.locator("#save-report")).to_be_hidden()

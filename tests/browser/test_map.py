@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import pytest
 from playwright.sync_api import expect
 
 import lampe
+from app.map.live import STOPS
 from app.serving.requests import planned_length
 from lampe.methods import METHODS
 from tests.browser.visits import ask_about_the_boat, brief, counted, open_map, trace
 
+PLACES = [6, 9.3, 12.5, 13, 13.2, 14.06, 17.81, 20, 13.75]
+"""Where the slider is dragged to: log₂ of the tokens."""
 SMOL = lampe.PRESETS["smollm2"]
 
 
@@ -60,6 +64,36 @@ def test_moving_the_slider_redraws_every_figure(page):
     expect(page.get_by_label("Follow the prompt")).not_to_be_checked()
 
 
+def test_while_the_slider_is_dragged_the_browser_draws_and_asks_nothing(page):
+    open_map(page)
+    slider = page.locator("#map-slider input[type=range]")
+    expect(page.locator("#map-live")).to_contain_text("12,000 tokens: the first is given distance 8,191")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    said = page.evaluate(
+        """places => places.map((place) => {
+            const slider = document.querySelector('#map-slider input[type=range]');
+            slider.value = place;
+            slider.dispatchEvent(new Event('input', {bubbles: true}));
+            return [slider.getAttribute('aria-valuetext'), document.querySelector('#map-live p').textContent];
+        })""",
+        PLACES,
+    )
+    page.wait_for_timeout(1000)
+    assert asked == []
+    for place, (spoken, sentence) in zip(PLACES, said, strict=True):
+        assert spoken == f"{round(2**place):,} tokens"
+        length = min(STOPS, key=lambda stop: abs(math.log2(stop) - place))
+        position_map = lampe.PRESETS["smollm2"].position_map(length)
+        far = position_map.relative(length - 1, 0)
+        assert sentence.startswith(f"{length:,} tokens: the first is given distance {far:,}"), sentence
+    for figure in ("distance", "curve", "row"):
+        assert page.locator(f"#map-live [data-part={figure}] :is(path, rect)").count() > 1
+    slider.dispatch_event("pointerup")
+    expect(page.get_by_label("Input length (tokens)")).to_have_value(str(round(2 ** PLACES[-1])))
+    expect(page.locator("#map-live p")).to_contain_text(f"{round(2 ** PLACES[-1]):,} tokens:")
+
+
 def test_the_map_follows_the_document_until_the_person_moves_it(page):
     open_map(page)
     page.get_by_role("tab", name="Ask a document").click()
@@ -91,7 +125,7 @@ def test_each_point_shows_what_it_says(page):
         ("One sentence", "18 positions in all"),
     ):
         page.get_by_role("button", name=label, exact=True).click()
-        expect(sentence).to_contain_text(words)
+        expect(sentence).to_contain_text(words, timeout=60_000)  # five figures each, on a busy machine
     expect(page.locator("#map-strip .token-end")).to_have_count(4)
     expect(page.locator("#map-strip .token-query")).to_have_count(1)
     page.get_by_label("Query token i").fill("3")

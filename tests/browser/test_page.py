@@ -145,7 +145,7 @@ PHONE, PROJECTOR = {"width": 390, "height": 844}, {"width": 1920, "height": 1080
     indirect=True,
     ids=["phone", "wide", "dark"],
 )
-@pytest.mark.parametrize("tab", ["Ask a document", "Needle test", "Position map", "Calibration"])
+@pytest.mark.parametrize("tab", ["Ask a document", "Needle test", "Position map", "Calibration", "Results"])
 def test_nothing_is_cut_off_and_the_plot_can_be_read(page, tab):
     page.get_by_role("tab", name=tab).click()
     page.locator(".js-plotly-plot .xtitle:visible").first.wait_for()

@@ -9,6 +9,7 @@ import math
 import random
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pydoc_data.topics import topics
 
 import pytest
@@ -66,7 +67,8 @@ def sweep(tokenized, **changes):
 def test_the_figures_are_those_of_whole_forwards(model, tokenized, objective):
     """Oracle: one forward over everything, under the patch with the plan of the length; unpatched where m = l."""
     base = replace(BASE, window=512)  # an answer that passes the window would be planned anew
-    rows = list(sweep(tokenized, base=base, lengths=(300,), refine=0, objective=objective).run(model, tokenized))
+    some = sweep(tokenized, base=base, lengths=(300,), refine=0, objective=objective)
+    rows = list(some.run(partial(measure.evaluate, model, tokenized, window=512)))
     assert {row.mapping_length for row in rows} == {64, 181, 300}
     for row in rows:
         text = text_of(tokenized, row.evaluation)
@@ -165,7 +167,8 @@ def test_a_window_is_what_stands_before_its_end(tokenized):
 
 
 def test_a_sweep_that_was_stopped_has_measured_all_points_as_well(model, tokenized):
-    some = itertools.islice(sweep(tokenized, needles=1, refine=0, windows=3).run(model, tokenized), 11)
+    own = partial(measure.evaluate, model, tokenized, window=BASE.window)
+    some = itertools.islice(sweep(tokenized, needles=1, refine=0, windows=3).run(own), 11)
     windows = [row.text_window for row in some]
     assert windows == sorted(windows)
 

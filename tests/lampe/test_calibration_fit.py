@@ -336,7 +336,7 @@ def test_differences_are_of_the_same_needles():
     """A way that finds one more of each eight is better for sure, though the two shares' own intervals overlap."""
     one, other = needle_rows(lambda w, a: a < 4), needle_rows(lambda w, a: a < 3)
     found = compare(one, reversed(other), "found")
-    assert (found.mean, found.pairs) == (0.125, 32)
+    assert (found.mean, found.count) == (0.125, 32)
     assert 0 < found.low < 0.125 < found.high
     assert not found.level
     assert compare(one, one, "found") == Difference(0, 0, 0, 32)
@@ -349,7 +349,7 @@ def test_differences_are_of_the_same_needles():
 
 def test_a_difference_counts_what_both_were_measured_on():
     some, all_ = needle_rows(lambda w, a: True, windows=2), needle_rows(lambda w, a: False)
-    assert compare(some, all_, "found").pairs == 16
+    assert compare(some, all_, "found").count == 16
     with pytest.raises(ValueError, match="nothing was measured in both ways for loss"):
         compare(some, all_, "loss")
     with pytest.raises(ValueError, match="in both ways"):

@@ -18,6 +18,7 @@ from transformers import (
 import lampe
 from lampe import __main__ as cli
 from lampe.cli import doctor as doctor_command
+from lampe.models import doctor
 from lampe.models.doctor import NO_COPY, diagnose, layers_in_words, report
 from lampe.models.memory import cache_bytes, weight_bytes
 from lampe.models.narrow import narrow_model
@@ -45,6 +46,17 @@ def test_a_config_alone_tells_of_a_model_that_is_far_too_large_for_this_machine(
     assert "llama3: measured on this model" in report("it", diagnose(named), named, 8192)
     assert "narrow copy" in text
     assert "doctor Llama-3-8B` tries it with its weights" in text
+
+
+@pytest.mark.parametrize(("free", "words"), [(8e9, "room for about"), (4e9, "no room for it in 4 bits")])
+def test_it_says_what_fits_on_this_machine(free, words, monkeypatch):
+    monkeypatch.setattr(doctor, "free_bytes", lambda: int(free))
+    monkeypatch.setattr(doctor, "compute_dtype", lambda device: torch.bfloat16)
+    found = diagnose(LLAMA3)
+    text = report("it", found, LLAMA3, 8192)
+    assert f"{free / 1e9:.1f} GB free: {words}" in text
+    if free == 8e9:  # two tensors of 32 layers, 8 heads, 128 dimensions and 2 bytes, three times
+        assert f"about {(8_000_000_000 - found.weights[4]) // (3 * 2 * 32 * 8 * 128 * 2):,} tokens" in text
 
 
 @pytest.mark.parametrize(

@@ -133,13 +133,13 @@ def test_a_model_whose_output_isnt_finite_is_refused(llama):
 
 
 def test_a_layer_that_cant_be_left_alone_is_refused():
-    """Something between the decoder and a sliding layer hands on a copy of the mapped layers' rotation."""
+    """Something between the decoder and a sliding layer hands on the mapped layers' rotation in a form of its own."""
     model = build(FAMILIES["gemma2"])
 
-    def copied(module, args, kwargs):
-        return args, {**kwargs, "position_embeddings": tuple(x.clone() for x in kwargs["position_embeddings"])}
+    def stacked(module, args, kwargs):
+        return args, {**kwargs, "position_embeddings": torch.stack(kwargs["position_embeddings"])}
 
-    model.model.layers[2].self_attn.register_forward_pre_hook(copied, with_kwargs=True)
+    model.model.layers[2].self_attn.register_forward_pre_hook(stacked, with_kwargs=True)
     with pytest.raises(lampe.UnsupportedModelError, match="layers 0, 2 should stay unmapped"):
         lampe.patch(model, CONFIG)
 

@@ -35,8 +35,8 @@ def test_the_default_is_what_it_should_be(loaded):
 def test_a_number_in_4000_tokens_is_found_in_mapped_positions(loaded):
     """Oracle: a 7-digit number in our own sample text, which is the same on every Python; greedy, m = 2,048.
 
-    What 12,000 tokens come to beside plain RoPE is in tests/browser; the losses past the window are those of
-    `python -m benchmarks.first_look`.
+    What 12,000 tokens come to is in tests/browser; the losses past the window are what `python -m benchmarks.presets`
+    measures.
     """
     model, tokenizer = loaded
     paragraphs = SAMPLE.read_text(encoding="utf-8").strip().split("\n\n")

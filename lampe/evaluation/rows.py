@@ -1,0 +1,180 @@
+"""Samples of published tasks, what came of them, and a table of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from statistics import fmean
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from lampe.errors import InputError
+from lampe.files import Count, checked, method_of, read_lines
+from lampe.intervals import bootstrapped, estimated
+from lampe.methods import METHODS, Method
+
+
+class EvaluationError(InputError):
+    """An evaluation that can't be run, or rows that can't be read; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample of a task, under one method.
+
+    Parameters
+    ----------
+    task : str
+        The harness's name of it.
+    length : int
+        Tokens that its prompts are made with; 0 for a task whose texts are as they are.
+    number : int
+        Its place among the task's samples.
+    method : str
+        A key of `lampe.METHODS`.
+    """
+
+    task: str
+    length: Count
+    number: Count
+    method: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is the same for all samples of a run.
+
+    Parameters
+    ----------
+    model : str
+    bits : int
+    chat : bool
+        Whether the prompt is put in the model's chat template.
+    cut : int
+        Prompts of more tokens lose their middle, as LongBench's own scripts do it; 0 cuts none.
+    harness : str
+        The version of lm-evaluation-harness.
+    """
+
+    model: str
+    bits: Literal[4, 16]
+    chat: bool
+    cut: Count
+    harness: str
+
+    def key_of(self, sample: Sample, method: Method) -> str:
+        """Of all that makes a row: rows with one key are of the same thing."""
+        made = [asdict(sample), method.settings(), asdict(self)]
+        return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Row(Sample, Run):
+    """What came of a sample; the other fields are those of `Sample` and of `Run`.
+
+    Parameters
+    ----------
+    key : str
+        See `Run.key_of`.
+    settings : dict
+        The method's.
+    prompt : str
+        The first 16 digits of the SHA-256 of its text.
+    tokens : int
+        Of the prompt as it was read.
+    left_out : int
+        Tokens cut from its middle.
+    excerpt : str
+        The prompt around what is expected, or its end where that doesn't stand in it.
+    answer : str
+    expected : tuple of str
+        What a right answer has in it, or may be.
+    metric : str
+        The harness's name of the score.
+    score : float or None
+        None if the sample failed.
+    log_likelihood : float or None
+        Of the expected answer, the mean over its tokens, in nats; it is smooth where scores are zero.
+    seconds : float
+    error : str or None
+        Why there is no score.
+    """
+
+    key: str
+    settings: dict[str, Any]
+    prompt: str = ""
+    tokens: Count = 0
+    left_out: Count = 0
+    excerpt: str = ""
+    answer: str = ""
+    expected: tuple[str, ...] = ()
+    metric: str = ""
+    score: float | None = None
+    log_likelihood: Annotated[float, msgspec.Meta(le=0)] | None = None
+    seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    error: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.score is None) == (self.error is None):
+            raise ValueError("a row has a score, or says why it has none")
+        if self.run.key_of(self.sample, method_of(asdict(self))) != self.key:
+            raise ValueError("its key isn't that of what it says it is")
+
+    @property
+    def sample(self) -> Sample:
+        """What it came of."""
+        return Sample(**{field.name: getattr(self, field.name) for field in fields(Sample)})
+
+    @property
+    def run(self) -> Run:
+        """What it was run with."""
+        return Run(**{field.name: getattr(self, field.name) for field in fields(Run)})
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a file of JSON lines.
+
+    Raises
+    ------
+    EvaluationError
+        If a line is no row; the message names the line.
+    """
+    rows = read_lines(path, lambda given: checked(Row, given), "row of an evaluation", EvaluationError)
+    return [row for row, _ in rows]
+
+
+def summary(rows: Iterable[Row]) -> str:
+    """A table of text: mean score of each task, length and method with a 95 % interval, the mean log-likelihood of the
+    expected answers, and each method's paired difference to the first."""
+    groups: dict[tuple[str, int], dict[str, dict[int, Row]]] = {}
+    for row in rows:
+        groups.setdefault((row.task, row.length), {}).setdefault(row.method, {})[row.number] = row
+    wide = max([6, *(len(method) for by_method in groups.values() for method in by_method)])
+    lines = [f"{'method':<{wide}}  {'score':>6}  {'95 % interval':<14}  {'log p':>7}  samples  less the first's"]
+    for (task, length), by_method in sorted(groups.items()):
+        lines.append(f"\n{task}" + (f", {length:,} tokens" if length else ""))
+        ordered = sorted(by_method.items(), key=lambda pair: list(METHODS).index(pair[0]))
+        first: Mapping[int, Row] = ordered[0][1]
+        lines += [_line(method, own, first, wide) for method, own in ordered]
+    return "\n".join(lines)
+
+
+def _line(method: str, own: Mapping[int, Row], first: Mapping[int, Row], wide: int) -> str:
+    scores = [row.score for row in own.values() if row.score is not None]
+    failed = len(own) - len(scores)
+    if not scores:
+        return f"{method:<{wide}}  failed: {next(iter(own.values())).error}"
+    # Other scores are of 0 to 100, or without a limit.
+    found = estimated(scores, shares=all(0 <= score <= 1 for score in scores))
+    likelihoods = [row.log_likelihood for row in own.values() if row.log_likelihood is not None]
+    likely = f"{fmean(likelihoods):7.2f}" if likelihoods else f"{'':7}"
+    line = f"{method:<{wide}}  {found.mean:6.2f}  {found.low:5.2f} to {found.high:5.2f}  {likely}  {len(scores):>7}"
+    pairs = [(row.score, first[number].score) for number, row in own.items() if number in first]
+    both = [a - b for a, b in pairs if a is not None and b is not None]
+    if both and own is not first:
+        line += f"  {bootstrapped([both])}"
+    return line + (f"  {failed} failed" if failed else "")
