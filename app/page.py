@@ -73,10 +73,13 @@ class Page(NamedTuple):
     demo : gr.Blocks
     options : dict
         For its `launch`.
+    service : ModelService
+        Behind it.
     """
 
     demo: gr.Blocks
     options: dict[str, Any]
+    service: ModelService
 
     def launch(self, **more: Any) -> str:
         """Start it; the address that it answers at."""
@@ -118,7 +121,7 @@ def build(settings: Settings) -> Page:
         demo.load(lambda: True, None, state.loaded, **INTERNAL)  # without the queue its change isn't told
         build_api(service)
     demo.queue(max_size=_EVENTS, default_concurrency_limit=None, api_open=False)
-    return Page(demo, _options(demo, settings, service, folder))
+    return Page(demo, _options(demo, settings, service, folder), service)
 
 
 VIEWS = {

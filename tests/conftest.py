@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from app.page import Page
 
 _LONGEST = ("test_ask.py", "test_real.py")
 
@@ -43,11 +47,16 @@ def small(default_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
 
 
 @pytest.fixture(scope="session")
-def server(default_folder: Path) -> Iterator[str]:
-    """The app on a free port, as `app.py` starts it, with a limit of 20,000 tokens."""
+def served(default_folder: Path) -> Page:
+    """The app, with a limit of 20,000 tokens."""
     from app.page import build
     from app.settings import Settings
 
-    lab = build(Settings(None, 4, 20_000))
-    yield lab.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
-    lab.demo.close()
+    return build(Settings(None, 4, 20_000))
+
+
+@pytest.fixture(scope="session")
+def server(served: Page) -> Iterator[str]:
+    """Its address: a free port, started as `app.py` does."""
+    yield served.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
+    served.demo.close()

@@ -7,7 +7,7 @@ import torch
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module, remove_hook_from_submodules
 
 import lampe
-from lampe.models.device import attention_here, default_place
+from lampe.models.device import attention_here, compute_dtype, default_place
 from tests.lampe.tiny import CONFIG, FAMILIES, LENGTH, build, close, logits, tokens
 
 
@@ -85,3 +85,23 @@ def test_a_gpu_that_pytorch_cannot_run_on_is_told_and_left_alone(monkeypatch, af
 def test_without_a_gpu_there_is_nothing_to_tell(afresh):
     if not torch.cuda.is_available():
         assert default_place() == (torch.device("cpu"), "")
+
+
+@pytest.mark.parametrize(
+    ("onednn", "avx512", "avx512_bf16", "amx_tile", "expected"),
+    [
+        (True, True, True, False, torch.bfloat16),  # a Xeon of 2020 on
+        (True, True, False, True, torch.bfloat16),
+        (True, True, False, False, torch.float32),  # one before: bfloat16 is emulated, five times as slow
+        (True, False, False, False, torch.bfloat16),  # an ARM with its own instructions for it
+        (False, False, False, False, torch.float32),
+    ],
+)
+def test_a_cpu_computes_in_bfloat16_only_where_that_is_fast(
+    monkeypatch, onednn, avx512, avx512_bf16, amx_tile, expected
+):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: onednn)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_supported", lambda: avx512)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx_tile)
+    assert compute_dtype(torch.device("cpu")) == expected
