@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache
 
+from lampe.models.device import input_device
 from lampe.patching.room import make_room
 from lampe.patching.rotary import grows
 from lampe.positions import PositionMap
@@ -58,7 +59,7 @@ def read(
         if part.shape[1]:  # nothing to read is one empty part
             try:
                 with _stoppable(model, stop):
-                    model(part.to(model.device), past_key_values=cache, use_cache=True, logits_to_keep=1)
+                    model(part.to(input_device(model)), past_key_values=cache, use_cache=True, logits_to_keep=1)
             except _Stopped:
                 return
             start += part.shape[1]
@@ -109,7 +110,7 @@ class PromptReader:
     def __init__(self, model: Any, step: int = CHUNK) -> None:
         self.model, self.step, self.kept = model, step, 0
         self.cache: Any = DynamicCache(config=model.config)
-        self.ids = torch.empty(1, 0, dtype=torch.long, device=model.device)
+        self.ids = torch.empty(1, 0, dtype=torch.long, device=input_device(model))
         self._held: list[int] = []
         self._map: PositionMap | None = None  # that they were read under
         self._plan: Any = None
@@ -154,7 +155,7 @@ class PromptReader:
             self.cache = DynamicCache(config=self.model.config)
         make_room(self.cache, position_map.length if position_map else len(ids) + CHUNK)
         self._held, self._map = ids[: self.kept], position_map  # no more, should somebody stop before the end
-        self.ids = torch.tensor([ids], device=self.model.device)
+        self.ids = torch.tensor([ids], device=self.ids.device)
         done = self.kept
         chunk = max(1, len(ids) - 1) if self._whole else CHUNK
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -47,6 +47,15 @@ def compute_dtype(device: torch.device) -> torch.dtype:
         # PyTorch calls AVX-512 enough. Without its bfloat16 instructions a linear layer takes five times as long.
         fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return torch.bfloat16 if fast else torch.float32
+
+
+def input_device(model: Any) -> torch.device:
+    """Where a model takes its token ids: with its embeddings, or where accelerate brings those for their turn."""
+    embeddings = model.get_input_embeddings()
+    device = embeddings.weight.device
+    if device.type == "meta" and hasattr(embeddings, "_hf_hook"):
+        return torch.device(embeddings._hf_hook.execution_device)
+    return device
 
 
 def attention_here(head_dim: int = 64, device: torch.device | None = None, dtype: torch.dtype | None = None) -> str:

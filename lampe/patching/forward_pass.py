@@ -199,6 +199,10 @@ class Hooks:
             raise InputError("LaMPE is for inference: call model.eval() first (attention dropout is on).")
         if query.device.type not in ("cpu", "cuda"):
             raise InputError(f"LaMPE runs on CPU and CUDA, not on {query.device.type}.")
+        if torch.is_autocast_enabled(query.device.type):  # as PyTorch's attention: its inputs are cast, nothing within
+            q, k, v = (x.to(torch.get_autocast_dtype(query.device.type)) for x in (query, key, value))
+            with torch.autocast(query.device.type, enabled=False):
+                return self._attention(module, q, k, v, attention_mask, scaling, dropout, softcap, **kwargs)
         now = self._pass
         if now is None or now.offset is None or now.like is None:
             self._rotary.refuse("its layers run outside its decoder's forward, or before its rotary embedding")

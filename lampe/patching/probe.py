@@ -12,6 +12,7 @@ import transformers  # its modules load when they are first named: `import lampe
 from torch import Tensor, nn
 
 from lampe.attention.turning import Table
+from lampe.models.device import input_device
 from lampe.patching.cache_plan import Pass
 from lampe.patching.forward_pass import Hooks
 from lampe.patching.rotary import RopeKind, Rotary, UnsupportedModelError, rotation
@@ -116,7 +117,7 @@ class Probing(Hooks):
     def run(self, probe: Probe, same: bool = False) -> Probe:
         """Run a few tokens, or as many times the same one, through the model: as it is before they are installed."""
         embeddings = self._decoder.get_input_embeddings()
-        tokens = torch.arange(1, _TOKENS + 1, device=embeddings.weight.device) * 7 % embeddings.num_embeddings
+        tokens = torch.arange(1, _TOKENS + 1, device=input_device(self._decoder)) * 7 % embeddings.num_embeddings
         if same:
             tokens = tokens[:1].expand(_TOKENS)
         modes = [(module, module.training) for module in self._model.modules()]
