@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,7 +22,7 @@ from lampe.calibration.points import (
 from lampe.calibration.rows import Measured, put_together
 from lampe.methods import LampeConfig
 
-SWEPT = ("head", "tail", "attention_scale")
+SWEPT = ("mapping_length", "head", "tail", "attention_scale")
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,10 @@ class Sweep:
     steps, refine : int
         See `coarse_mappings`; and how often the neighbourhood of the best is refined.
     over : str or None
-        One of `SWEPT`: sweep this one over `values`, under the mapping of `base`; None sweeps the mapping length.
+        One of `SWEPT`: sweep this one over `values`, under the mapping of `base`; None sweeps the mapping length over
+        a grid of its own.
     values : tuple of int or float
+        A mapping length of at least the input's own is "not mapped".
 
     Raises
     ------
@@ -86,6 +90,15 @@ class Sweep:
                 f"Head and Tail leave no room for a mapping in fewer than {least:,} tokens: name at least one length, "
                 "and none below that."
             )
+        named = lengths if self.over == "mapping_length" else ()
+        for point in itertools.chain.from_iterable(map(self._first_points, named)):
+            m = point.mapping_length
+            if m < point.length and not point.head + point.tail < m <= self.base.window:
+                raise CalibrationError(
+                    f"{point.length:,} tokens can't be mapped to {m:,}: name mapping lengths above "
+                    f"{point.head + point.tail:,} (Head + Tail), up to {self.base.window:,} (the window), or of the "
+                    "input itself, which isn't mapped then."
+                )
         if self.text_tokens < lengths[-1]:
             raise CalibrationError(
                 f"The text has {self.text_tokens:,} tokens, and a window has up to {lengths[-1]:,}: take a longer text "
@@ -98,8 +111,9 @@ class Sweep:
         point = SweepPoint(length, base.mapping_length(length), base.head, base.tail, base.attention_scale)
         if self.over is not None:
             kind = float if self.over == "attention_scale" else int
-            swept: list[dict[str, Any]] = [{self.over: kind(value)} for value in self.values]
-            return [replace(point, **change) for change in swept]
+            most = length if self.over == "mapping_length" else math.inf
+            swept: list[dict[str, Any]] = [{self.over: kind(min(value, most))} for value in self.values]
+            return list(dict.fromkeys(replace(point, **change) for change in swept))
         mappings = coarse_mappings(length, base.window, base.head, base.tail, self.steps)
         return [replace(point, mapping_length=m) for m in mappings]
 

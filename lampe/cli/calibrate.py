@@ -75,7 +75,7 @@ def run(given: argparse.Namespace) -> int:
     text = text_named(given.text, {"docstrings": library_docstrings})
     model, tokenizer = load(given.model, bits=given.bits)
     tokenized = TokenizedHaystack(text, tokenizer)
-    chosen = {name: getattr(given, name) for name in SWEPT if getattr(given, name) is not None}
+    chosen = {name: getattr(given, name) for name in SWEPT if getattr(given, name, None) is not None}
     base = replace(LampeConfig.for_model(model), **chosen)
     sweep = Sweep(
         base=base,

@@ -336,6 +336,8 @@ def test_what_cannot_be_measured_is_a_sentence(calls, capsys, monkeypatch):
         (["--windows", "0"], "Windows must be at least 1"),
         (["--weight", "nan"], "from 0 to 1"),
         (["--sweep-over", "head"], "at least one value"),
+        (["--sweep-over", "mapping_length", "--values", "64,300"], "400 tokens can't be mapped to 300"),
+        (["--sweep-over", "mapping_length", "--values", "24"], "above 24 (Head + Tail), up to 256 (the window)"),
         (["--text", str(path)], "No such file"),
     ):
         assert cli.main([*arguments, *change]) == 2
@@ -358,6 +360,17 @@ def test_head_and_tail_can_be_swept_too(calls, capsys):
     assert points.count("\n") == 6, "a line for each point"
     assert differences.count("\n") == 5, "a line for each length: Head 16 against 8"
     assert "(one pair)" not in differences
+
+
+def test_mapping_lengths_of_ones_own_are_swept(calls, capsys):
+    """Where a grid costs too much; of those above an input's length one is left, which doesn't map it."""
+    arguments, path = calls
+    swept = ["--sweep-over", "mapping_length", "--values", "128,64,999,500"]
+    assert cli.main([*arguments, *swept, "--objective", "perplexity"]) == 0
+    assert sorted({(row["length"], row["mapping_length"]) for row in without_seconds(path)}) == [
+        *((160, m) for m in (64, 128, 160)), *((300, m) for m in (64, 128, 300)), *((400, m) for m in (64, 128, 400))
+    ]  # fmt: skip
+    assert "128" in capsys.readouterr().out.split("\n\n")[1], "against what isn't mapped"
 
 
 def test_calibrate_gives_what_its_file_says(model, tokenized, tmp_path, monkeypatch):
