@@ -17,8 +17,9 @@ from app.serving.computing import Tell
 from app.serving.models import Loaded
 from app.serving.reports import Attention, RunReport, Update
 from app.serving.requests import Prompt, Request, planned_length
-from app.serving.speed import Pace, Speed
+from app.serving.speed import Pace
 from lampe.inference.prefill import PromptReader
+from lampe.inference.speed import Speed
 from lampe.methods import Method, Rope
 from lampe.patching.patch import in_steps
 from lampe.positions import PositionMap

@@ -21,7 +21,7 @@ from app.serving.presence import Presence
 from app.serving.prompt_memory import bytes_for, enough_memory
 from app.serving.reports import GETTING_READY, Attention, Needs, Update, telling
 from app.serving.requests import Chosen, Request, Variant, planned_length
-from app.serving.speed import MEASURED, Countdown, Speed, measure
+from app.serving.speed import Countdown
 from app.serving.texts import Texts, hidden
 from app.serving.visitors import Visitor
 from app.serving.waiting_line import Ticket, WaitingLine
@@ -29,6 +29,7 @@ from app.settings import ModelChoice, Settings
 from lampe import needle
 from lampe.errors import InputError
 from lampe.inference.prefill import PromptReader
+from lampe.inference.speed import MEASURED, Speed, measure
 from lampe.methods import LampeConfig, Method, PaperLampe
 from lampe.models.memory import free_bytes
 from lampe.needle import Cell, Haystack, Needles, Result

@@ -9,6 +9,7 @@ import sys
 from tqdm import tqdm
 
 from lampe.cli.arguments import add_model
+from lampe.inference.speed import measure
 from lampe.models.doctor import NO_COPY, diagnose, families, layers_in_words, report
 from lampe.models.load import DEFAULT_MODEL_NAME, load, load_config
 
@@ -16,11 +17,11 @@ from lampe.models.load import DEFAULT_MODEL_NAME, load, load_config
 def add(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Says of a model: family, window, RoPE, the layers that are mapped and why the others aren't, its preset, "
-        "whether the patch is active, the memory it takes, and what to do next."
+        "whether the patch is active, the memory and the time it takes here, and what to do next."
     )
     add_model(parser, positional=True)
     parser.add_argument("--config-only", action="store_true", help="read its config alone, and try a narrow copy of it")
-    parser.add_argument("--length", type=int, help="tokens that the memory is stated for (default: twice the window)")
+    parser.add_argument("--length", type=int, help="tokens for memory and time (default: twice the window)")
     parser.add_argument("--families", action="store_true", help="a table of all families that transformers has")
     parser.set_defaults(run=run)
 
@@ -37,7 +38,8 @@ def run(given: argparse.Namespace) -> int:
     model = None if given.config_only else load(given.model, bits=given.bits)[0]
     found = diagnose(config, model)
     length = given.length or 2 * (found.window or 4096)
-    print(report(given.model or DEFAULT_MODEL_NAME, found, config, length))
+    speed = None if model is None or found.refusal else measure(model)
+    print(report(given.model or DEFAULT_MODEL_NAME, found, config, length, speed))
     return bool(found.refusal)
 
 

@@ -10,6 +10,7 @@ import torch
 import transformers
 
 from lampe.families import family_of
+from lampe.inference.speed import Speed
 from lampe.methods import BASES, LampeConfig
 from lampe.models.device import attention_here, compute_dtype, default_place
 from lampe.models.memory import cache_bytes, free_bytes, heads_of, weight_bytes
@@ -117,7 +118,7 @@ def _rope_types(config: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(one.get("rope_type", "default")) for one in inside))
 
 
-def report(name: str, found: Diagnosis, config: Any, length: int) -> str:
+def report(name: str, found: Diagnosis, config: Any, length: int, speed: Speed | None = None) -> str:
     """A diagnosis in lines for people.
 
     Parameters
@@ -126,7 +127,9 @@ def report(name: str, found: Diagnosis, config: Any, length: int) -> str:
     found : Diagnosis
     config : transformers config
     length : int
-        Input length that the memory is stated for, in tokens.
+        Input length that memory and time are stated for, in tokens.
+    speed : Speed, optional
+        The model's on this machine, where it was measured.
     """
     lines = [("family", found.family), ("window", f"{found.window:,} tokens" if found.window else "not in its config")]
     rotated = f", {found.rotary_size} of {found.head_size} dimensions of a head" if found.rotary_size else ""
@@ -145,6 +148,9 @@ def report(name: str, found: Diagnosis, config: Any, length: int) -> str:
     weights = f"{weights} for the weights, and " if weights else ""
     lines.append(("memory", f"{weights}{gigabytes} for {length:,} tokens"))
     lines.append(("here", _room(found, config)))
+    if speed:
+        took = f"about {speed.reading(0, length):,.0f} s for reading {length:,} tokens"
+        lines.append(("time", f"{took}, and {speed.answer:.2g} s for each token of an answer, as measured now"))
     lines.append(("next", _next(name, found)))
     return "\n".join([name, *(f"  {what:<8}{text}" for what, text in lines)])
 

@@ -18,12 +18,12 @@ from app.serving.answering import DECODED
 from app.serving.computing import returned
 from app.serving.requests import MAX_TURNS, Chosen, Request, Sampling, Variant, planned_length
 from app.serving.service import ModelService
-from app.serving.speed import Speed
 from app.serving.visitors import Visitor
 from app.settings import Settings
 from lampe.errors import InputError
 from lampe.inference.prefill import CHUNK
 from lampe.inference.prompt import ANSWER_PREFIX
+from lampe.inference.speed import Speed
 from lampe.methods import METHODS
 from lampe.needle import HAYSTACKS, Cell, Result
 

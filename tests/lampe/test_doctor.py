@@ -18,6 +18,7 @@ from transformers import (
 import lampe
 from lampe import __main__ as cli
 from lampe.cli import doctor as doctor_command
+from lampe.inference.speed import Speed
 from lampe.models import doctor
 from lampe.models.doctor import NO_COPY, diagnose, layers_in_words, report
 from lampe.models.memory import cache_bytes, weight_bytes
@@ -57,6 +58,16 @@ def test_it_says_what_fits_on_this_machine(free, words, monkeypatch):
     assert f"{free / 1e9:.1f} GB free: {words}" in text
     if free == 8e9:  # two tensors of 32 layers, 8 heads, 128 dimensions and 2 bytes, three times
         assert f"about {(8_000_000_000 - found.weights[4]) // (3 * 2 * 32 * 8 * 128 * 2):,} tokens" in text
+
+
+def test_it_says_how_long_reading_takes_on_this_machine(monkeypatch, capsys):
+    model = build(FAMILIES["llama"])
+    monkeypatch.setattr(doctor_command, "load_config", lambda _: model.config)
+    monkeypatch.setattr(doctor_command, "load", lambda *_, **__: (model, None))
+    monkeypatch.setattr(doctor_command, "measure", lambda _: Speed(0.002, 1e-6, 0.0512))
+    assert cli.main(["doctor", "--length", "4000"]) == 0
+    told = "about 16 s for reading 4,000 tokens, and 0.051 s for each token of an answer, as measured now"
+    assert told in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -117,6 +128,7 @@ def test_the_command_reports_and_says_by_its_status_whether_it_works(default_fol
     assert cli.main(["doctor", str(tmp_path), "--config-only", "--length", "1000"]) == 1
     assert "no rotary position embedding" in capsys.readouterr().out
     assert cli.main(["doctor", str(tmp_path / "none")]) == 2
+    assert "s for reading" not in capsys.readouterr().out, "only what was measured is told"
     assert cli.main(["doctor", "--length", "0"]) == 2
     assert "at least 1 token" in capsys.readouterr().err
 
