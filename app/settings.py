@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lampe.errors import InputError
-from lampe.models.load import DEFAULT_MODEL_NAME
+from lampe.models.candidates import suited
+from lampe.models.device import default_place
+from lampe.models.load import DEFAULT_MODEL_NAME, refusal
 from lampe.models.memory import free_bytes
 
 BYTES_PER_TOKEN = 64 * 1024
@@ -43,7 +45,8 @@ class Settings:
     Parameters
     ----------
     model_id : str or None
-        `MODEL_ID`: a Hub id or a folder; None is the embedded default.
+        `MODEL_ID`: a Hub id or a folder; None is the embedded default. By default what suits the machine: see
+        `lampe.models.candidates`.
     bits : int
         `BITS`: 4 (NF4) or 16.
     max_input_tokens : int
@@ -65,6 +68,8 @@ class Settings:
     mcp : bool
         `MCP`: whether programs that speak the Model Context Protocol find the endpoints as tools; 1 or 0, by default
         not. It takes the package `mcp`.
+    why : str
+        Why this model runs, where `MODEL_ID` names none; a sentence or two.
     """
 
     model_id: str | None
@@ -77,6 +82,7 @@ class Settings:
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
     mcp: bool = False
+    why: str = ""
 
     @property
     def own(self) -> ModelChoice:
@@ -118,10 +124,16 @@ class Settings:
             raise InputError(f"MCP is {mcp!r}; it must be 1 or 0.")
         if mcp == "1" and importlib.util.find_spec("mcp") is None:
             raise InputError("MCP is 1, and the package mcp isn't here: pip install 'gradio[mcp]', or leave MCP out.")
-        own = environment.get("MODEL_ID") or None
+        own, why = environment.get("MODEL_ID") or None, ""
 
         def names(variable: str) -> tuple[str, ...]:
             return tuple(name.strip() for name in environment.get(variable, "").split(",") if name.strip())
+
+        others = names("MODEL_IDS")
+        if own is None:
+            device = default_place().device
+            own, why = suited(free_bytes(device) if device.type == "cuda" else None, refusal)
+            others += (DEFAULT_MODEL_NAME,)
 
         return cls(
             None if own == DEFAULT_MODEL_NAME else own,
@@ -129,11 +141,12 @@ class Settings:
             int(limit),
             int(kept) * 2**20,
             int(minutes),
-            names("MODEL_IDS"),
+            others,
             anything == "1",
             names("ALLOWED_HOSTS"),
             names("ALLOWED_ORIGINS"),
             mcp == "1",
+            why,
         )
 
 

@@ -34,6 +34,8 @@ class ModelRow:
         self._ids = {ModelChoice(name, 4).name: name for name in settings.offered}
         self.header = gr.HTML(html.header(settings.own))
         with gr.Accordion("Another model or precision", open=False, elem_id="models"):
+            if settings.why:
+                gr.HTML(html.note(settings.why))
             with gr.Row(elem_classes="model-choice"):
                 anything = ", or any model id of the Hugging Face Hub" if settings.allow_any_model else ""
                 name = gr.Dropdown(

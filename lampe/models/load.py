@@ -127,6 +127,17 @@ def load_config(model_id: str | os.PathLike[str] | None = None, *, anonymous: bo
         return _causal_config(name, source, 4)  # the more lenient: it takes folders saved in 4 bits too
 
 
+def refusal(model_id: str) -> str:
+    """Why a model of the Hub can't be had here, in a sentence; empty if it can, and of its files only the config is
+    fetched.
+    """
+    try:
+        load_config(model_id)
+    except LoadError as error:
+        return str(error)
+    return ""
+
+
 # Where models are found
 
 

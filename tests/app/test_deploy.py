@@ -11,6 +11,8 @@ from pathlib import Path
 
 import yaml
 
+from lampe.models.candidates import CANDIDATES
+
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
 
@@ -62,3 +64,12 @@ def test_the_compose_file_keeps_models_and_nothing_else():
         assert service["volumes"] == ["cache:/cache"]
         assert service["read_only"] is True
         assert service["build"] == {"context": "..", "dockerfile": "deploy/Dockerfile"}
+
+
+def test_the_models_that_may_be_chosen_are_told_as_they_are():
+    told = (ROOT / "deploy" / "README.md").read_text(encoding="utf-8")
+    table = [line.strip("| ").split(" | ") for line in told.splitlines() if line.count("|") == 7][2:]
+    assert table == [
+        [one.model_id, f"{one.parameters:g}", one.licence, f"{one.window:,}", one.preset, f"{one.gigabytes:.0f} GB"]
+        for one in CANDIDATES
+    ]

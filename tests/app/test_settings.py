@@ -3,8 +3,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 
+import app.settings
 from app.settings import Settings, default_token_limit
+from lampe.models.device import Place
 
 
 def test_variables_are_read_and_have_defaults():
@@ -33,6 +36,18 @@ def test_variables_are_read_and_have_defaults():
 def test_a_value_that_cant_be_used_is_named(name, value):
     with pytest.raises(ValueError, match=name):
         Settings.from_environment({name: value})
+
+
+def test_on_a_gpu_the_model_that_suits_it_is_taken_unless_one_is_named(monkeypatch):
+    gpu = torch.device("cuda")
+    monkeypatch.setattr(app.settings, "default_place", lambda: Place(gpu))
+    monkeypatch.setattr(app.settings, "free_bytes", lambda *_: 20 * 10**9)
+    monkeypatch.setattr(app.settings, "refusal", lambda name: "It is gated." if "Llama" in name else "")
+    found = Settings.from_environment({"MODEL_IDS": "a/b"})
+    assert found.offered == ("allenai/OLMo-2-1124-7B-Instruct", "a/b", None)
+    assert found.why.endswith("It is gated.")
+    named = Settings.from_environment({"MODEL_ID": "SmolLM2-135M-Instruct"})
+    assert (named.offered, named.why) == ((None,), "")
 
 
 def test_the_default_limit_fits_the_memory():

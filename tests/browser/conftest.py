@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from benchmarks.screenshots import FLAGS, chromium
 
@@ -24,12 +24,20 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
+@pytest.fixture(scope="module")
+def context(browser) -> Iterator[BrowserContext]:
+    """One cache for all visitors of a file: gradio's scripts are fetched and compiled once."""
+    context = browser.new_context()
+    yield context
+    context.close()
+
+
 @pytest.fixture
-def page(browser, server, request) -> Iterator[Page]:
+def page(context, server, request) -> Iterator[Page]:
     """A fresh visitor; an error in the console or a failed request fails the test."""
     options = getattr(request, "param", {})
-    context = browser.new_context(viewport=options.get("viewport", {"width": 1440, "height": 900}))
     page = context.new_page()
+    page.set_viewport_size(options.get("viewport", {"width": 1440, "height": 900}))
     page.set_default_timeout(90_000)
     errors: list[str] = []
     page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
@@ -38,5 +46,6 @@ def page(browser, server, request) -> Iterator[Page]:
     page.goto(server + f"?__theme={options.get('theme', 'light')}{options.get('link', '&view=ask')}")
     page.locator("#document:visible, #map-sentence p:visible, .hero-sentence:visible:not(:empty)").first.wait_for()
     yield page
-    context.close()
+    page.evaluate("localStorage.clear()")
+    page.close()
     assert errors == []
