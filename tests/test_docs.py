@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import lampe
@@ -57,3 +59,16 @@ def test_every_public_name_is_in_the_reference(tmp_path):
     assert not re.findall(r'(?:src|href)="(https?:)?//(?!arxiv)[^"]+\.(?:js|css|woff2?)', written), (
         "nothing from elsewhere"
     )
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.name)
+def test_a_notebook_runs_from_its_first_cell_to_its_last(path, monkeypatch):
+    """With the default model, on short texts; what is kept in the repository has no output."""
+    monkeypatch.setenv("LAMPE_SMALL", "1")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells)
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(ROOT)}}).execute()
+    said = "".join(out.get("text", "") for cell in notebook.cells for out in cell.get("outputs", ()))
+    assert ("8203571" in said) == (path.name == "colab.ipynb"), "the number is found in a short text"
