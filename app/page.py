@@ -30,6 +30,7 @@ from app.ui.figure import COLOURS, UNSEEN
 from app.ui.mapping_row import MappingRow
 from app.ui.model_row import ModelRow
 from app.ui.state import PageState
+from app.ui.words import AS_LINKED, WORDS, word
 from app.web.card import TITLE, Card
 from app.web.gate import Gate
 from app.web.log import keep_values_out
@@ -102,7 +103,7 @@ def build(settings: Settings) -> Page:
         ModelRow(service, state)
         mapping = MappingRow(service.published, state)
         with gr.Tabs(overflow_behavior="wrap") as tabs:  # a menu would hide one on a phone, by chance
-            views = {view: gr.Tab(title, id=view, elem_id=f"view-{view}") for view, title in VIEWS.items()}
+            views = {view: gr.Tab(word(f"view_{view}"), id=view, elem_id=f"view-{view}") for view in VIEWS}
             with views["see"]:
                 see = SeeTab(tabs)
             with views["ask"]:
@@ -124,14 +125,7 @@ def build(settings: Settings) -> Page:
     return Page(demo, _options(demo, settings, service, folder), service)
 
 
-VIEWS = {
-    "see": "See",
-    "ask": "Ask a document",
-    "needle": "Needle test",
-    "map": "Position map",
-    "calibration": "Calibration",
-    "results": "Results",
-}
+VIEWS = ("see", "ask", "needle", "map", "calibration", "results")
 """The tabs by the names that addresses have for them: ?view=needle opens that one."""
 
 
@@ -165,6 +159,7 @@ def _options(demo: gr.Blocks, settings: Settings, service: ModelService, folder:
         "theme": THEME,
         "css": f":root {{ --unseen: {UNSEEN}; {REGION_COLOURS} }}",
         "css_paths": STYLES,
+        "i18n": WORDS,
         "max_file_size": MAX_BYTES,
         "max_threads": _THREADS,
         "mcp_server": settings.mcp,
@@ -174,5 +169,5 @@ def _options(demo: gr.Blocks, settings: Settings, service: ModelService, folder:
         "state_session_capacity": 2000,  # they are cleared away by age before
         "show_error": True,
         "footer_links": ["api"],
-        "app_kwargs": {"middleware": [gate, Middleware(Card)], "lifespan": clearing},
+        "app_kwargs": {"middleware": [gate, Middleware(Card, head=AS_LINKED)], "lifespan": clearing},
     }

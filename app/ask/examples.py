@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.resources import files
 
+from app.ui.words import WORDS
+
 SAMPLES = files("app") / "assets" / "samples"
 
 
@@ -14,8 +16,8 @@ class Example:
 
     Parameters
     ----------
-    label : str
-        What the button says.
+    word : str
+        Names what the button says: see `app.ui.words`.
     file : str
         In app/assets/samples.
     fact, question, answer : str
@@ -27,13 +29,18 @@ class Example:
         the window the default maps nothing, and both find it.
     """
 
-    label: str
+    word: str
     file: str
     fact: str
     question: str
     answer: str
     depth: float
     mapped: bool
+
+    @property
+    def label(self) -> str:
+        """What the button says in English."""
+        return WORDS.translations["en"][self.word]
 
     @property
     def text(self) -> str:
@@ -45,7 +52,7 @@ class Example:
 
 EXAMPLES = (
     Example(
-        "Inside the window: 4,000 tokens",
+        "example_inside",
         "night-museum.txt",
         "The secret number of the old safe is 4739216.",
         "What is the secret number of the old safe?",
@@ -54,7 +61,7 @@ EXAMPLES = (
         mapped=False,
     ),
     Example(
-        "Past the window: 12,000 tokens",
+        "example_past",
         "island-almanac.txt",
         "The secret number of the red lantern is 8203571.",
         "What is the secret number of the red lantern?",

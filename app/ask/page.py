@@ -30,6 +30,7 @@ from app.ui.figure import as_plot
 from app.ui.html import message, note, side_by_side, status
 from app.ui.runs import Runs, measuring, visitor_of
 from app.ui.state import PageState
+from app.ui.words import word
 from lampe.errors import InputError, LampeError
 from lampe.methods import METHODS
 
@@ -86,7 +87,7 @@ class AskTab:
                 self.plot = gr.Plot(show_label=False, label="Position map of this text", elem_id="plot-text")
                 self.plane = gr.Plot(show_label=False, label="Attention regions of this text")
                 self.sentence = gr.HTML(elem_id="sentence")
-                self.timing = gr.Button("How long will it take here?", size="sm", elem_id="ask-time")
+                self.timing = gr.Button(word("time"), size="sm", elem_id="ask-time")
         self._wire_document()
         self._wire_questions()
 
@@ -100,58 +101,53 @@ class AskTab:
     def _lay_out_document(self) -> None:
         with gr.Row(elem_classes="examples"):
             self.examples = [
-                gr.Button(example.label, size="sm", elem_id=f"example-{number}")
+                gr.Button(word(example.word), size="sm", elem_id=f"example-{number}")
                 for number, example in enumerate(EXAMPLES)
             ]
-            self.file = gr.UploadButton("Open a file", size="sm", file_types=list(EXTENSIONS), type="filepath")
+            self.file = gr.UploadButton(str(word("open_file")), size="sm", file_types=list(EXTENSIONS), type="filepath")
         # Empty, not nothing: the page's events read it also while another view is open.
         self.text = gr.Textbox(
             "",
-            label="Document",
-            placeholder="Paste a long text here, take an example, or open a PDF, Word, EPUB, HTML or text file.",
+            label=word("document"),
+            placeholder=word("document_hint"),
             lines=9,
             max_lines=9,
             elem_id="document",
         )
         self.about = gr.HTML(elem_id="about-document")
         self.left_out = gr.HTML(elem_id="left-out")
-        with gr.Accordion("Read only a part of it", open=False, elem_id="cut"):
-            self.way = gr.Radio(list(CUTS.items()), value=WAYS[0], label="Keep", elem_id="cut-way")
+        with gr.Accordion(word("cut"), open=False, elem_id="cut"):
+            self.way = gr.Radio(list(CUTS.items()), value=WAYS[0], label=word("cut_way"), elem_id="cut-way")
             with gr.Row(visible=False) as self.pages:
-                self.first = gr.Number(1, label="From number", min_width=100, elem_id="cut-first")
-                self.last = gr.Number(1, label="to number", min_width=100, elem_id="cut-last")
+                self.first = gr.Number(1, label=word("cut_first"), min_width=100, elem_id="cut-first")
+                self.last = gr.Number(1, label=word("cut_last"), min_width=100, elem_id="cut-last")
             limit = self.service.settings.max_input_tokens
-            self.most = gr.Number(limit, label="At most (tokens)", elem_id="cut-most")
+            self.most = gr.Number(limit, label=word("cut_most"), elem_id="cut-most")
             with gr.Row(elem_classes="points"):
-                self.cut_it = gr.Button("Cut it", size="sm", elem_id="cut-it")
-                self.uncut = gr.Button("Whole text again", size="sm", visible=False, elem_id="uncut")
+                self.cut_it = gr.Button(word("cut_it"), size="sm", elem_id="cut-it")
+                self.uncut = gr.Button(word("uncut"), size="sm", visible=False, elem_id="uncut")
 
     def _lay_out_question(self) -> None:
-        self.question = gr.Textbox(
-            "", label="Question", placeholder="What do you want to know about it?", elem_id="question"
-        )
+        self.question = gr.Textbox("", label=word("question"), placeholder=word("question_hint"), elem_id="question")
         self.beside = gr.Dropdown(
             BESIDE,
             value=["rope"],
             multiselect=True,
             max_choices=MOST_BESIDE,
-            label=f"Beside LaMPE, on the same prompt (up to {MOST_BESIDE})",
+            label=word("beside"),
             elem_id="beside",
         )
         with gr.Row(elem_classes="actions"):
-            self.go = gr.Button("Ask", variant="primary", elem_id="ask-button")
-            self.on = gr.Button("Follow up", interactive=False, elem_id="follow-button")
-            self.halt = gr.Button("Stop", variant="stop", elem_id="stop-button")
-        with gr.Accordion("Options", open=False):
-            self.cut_too = gr.Checkbox(False, label="And plain RoPE on what fits its window", elem_id="beside-cut")
-            self.budget = gr.Slider(1, MAX_NEW_TOKENS, 48, step=1, label="Longest answer (tokens)", elem_id="budget")
-            greedy = "Temperature (0: always the likeliest token)"
-            self.temperature = gr.Slider(0, 2, 0, step=0.05, label=greedy, elem_id="temperature")
-            self.top_p = gr.Slider(0.05, 1, 1, step=0.05, label="Top-p", elem_id="top-p")
-            self.seed = gr.Number(0, label="Seed", elem_id="seed")
-            self.keep = gr.Checkbox(
-                False, label="Keep this draft in my browser, for after a reload", elem_id="keep-draft"
-            )
+            self.go = gr.Button(word("ask"), variant="primary", elem_id="ask-button")
+            self.on = gr.Button(word("follow"), interactive=False, elem_id="follow-button")
+            self.halt = gr.Button(word("stop"), variant="stop", elem_id="stop-button")
+        with gr.Accordion(word("options"), open=False):
+            self.cut_too = gr.Checkbox(False, label=word("beside_cut"), elem_id="beside-cut")
+            self.budget = gr.Slider(1, MAX_NEW_TOKENS, 48, step=1, label=word("budget"), elem_id="budget")
+            self.temperature = gr.Slider(0, 2, 0, step=0.05, label=word("temperature"), elem_id="temperature")
+            self.top_p = gr.Slider(0.05, 1, 1, step=0.05, label=word("top_p"), elem_id="top-p")
+            self.seed = gr.Number(0, label=word("seed"), elem_id="seed")
+            self.keep = gr.Checkbox(False, label=word("keep"), elem_id="keep-draft")
 
     def _lay_out_answers(self) -> None:
         with gr.Column(elem_id="asked"):
@@ -160,14 +156,14 @@ class AskTab:
         self.report = gr.HTML("", elem_id="report")
         with gr.Column(visible=False) as self.kept:
             with gr.Row(elem_classes="points"):
-                self.save = gr.Button("Save a report", size="sm", elem_id="save-report")
-                self.with_text = gr.Checkbox(False, label="With the text", elem_id="save-text")
+                self.save = gr.Button(word("report"), size="sm", elem_id="save-report")
+                self.with_text = gr.Checkbox(False, label=word("with_text"), elem_id="save-text")
             self.saved = gr.DownloadButton(visible="hidden", elem_id="report-file")
         with gr.Column(visible=False) as self.looked:
             with gr.Row(elem_classes="points"):
-                self.look = gr.Button("Which passages did LaMPE's answer look at?", size="sm", elem_id="look")
+                self.look = gr.Button(word("look"), size="sm", elem_id="look")
             self.layers = gr.Radio(
-                list(LAYERS), value=LAYERS[0], label="Attention of", visible=False, elem_id="look-layers"
+                list(LAYERS), value=LAYERS[0], label=word("layers"), visible=False, elem_id="look-layers"
             )
             self.evidence = gr.HTML(elem_id="evidence")
 

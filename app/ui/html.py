@@ -7,6 +7,7 @@ from html import escape
 from typing import Protocol
 
 from app.settings import ModelChoice
+from app.ui.words import WORDS
 from lampe.methods import LampeConfig, ScaledSigmoid
 from lampe.models.device import attention_here
 from lampe.positions import Region
@@ -16,9 +17,12 @@ PRECISIONS = {4: "4-bit NF4", 16: "16-bit"}
 
 def header(model: ModelChoice) -> str:
     """Name, purpose, and which model runs here."""
+    purpose = "".join(
+        f'<span lang="{one}" class="only-{one}">{escape(words["purpose"])}</span>'
+        for one, words in WORDS.translations.items()
+    )
     return (
-        '<header class="lab"><h1>LaMPE Lab</h1><p>A document longer than the model was trained for, read by the same '
-        "model: plain RoPE loses its way, LaMPE maps the distances back into its window.</p>"
+        f'<header class="lab"><h1>LaMPE Lab</h1><p>{purpose}</p>'
         f'<p class="model"><b>{escape(model.name)}</b> <span>{PRECISIONS[model.bits]}</span> '
         f"<span>{escape(attention_here())}</span></p></header>"
     )

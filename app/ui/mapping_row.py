@@ -11,6 +11,7 @@ from app.serving.requests import Chosen
 from app.ui.events import AT_ONCE, INTERNAL, Shown
 from app.ui.html import as_published, message
 from app.ui.state import PageState
+from app.ui.words import word
 from lampe.errors import LampeError
 from lampe.methods import LampeConfig
 
@@ -36,8 +37,8 @@ class MappingRow:
     def __init__(self, published: Callable[[Chosen], LampeConfig], state: PageState) -> None:
         self.published, self.state = published, state
         with gr.Row(elem_classes="mapping-row"):
-            publish = gr.Button("LaMPE as published", size="sm", elem_id="as-published")
-            self.back = gr.Button("Back to this model's own mapping", size="sm", visible=False, elem_id="mapping-back")
+            publish = gr.Button(word("as_published"), size="sm", elem_id="as-published")
+            self.back = gr.Button(word("own_mapping"), size="sm", visible=False, elem_id="mapping-back")
         self.in_use = gr.HTML(elem_id="preset-in-use")
         shown = [state.chosen, state.label, self.back, self.in_use]
         publish.click(self.publish, [state.chosen, state.label], shown, **INTERNAL)

@@ -13,6 +13,7 @@ from app.ui import html
 from app.ui.events import AT_ONCE, INTERNAL, Shown
 from app.ui.runs import Runs, visitor_of
 from app.ui.state import PageState
+from app.ui.words import word
 from lampe.errors import InputError, LampeError
 
 _PRECISIONS = [(name, bits) for bits, name in html.PRECISIONS.items()]
@@ -33,7 +34,7 @@ class ModelRow:
         settings = service.settings
         self._ids = {ModelChoice(name, 4).name: name for name in settings.offered}
         self.header = gr.HTML(html.header(settings.own))
-        with gr.Accordion("Another model or precision", open=False, elem_id="models"):
+        with gr.Accordion(word("models"), open=False, elem_id="models"):
             if settings.why:
                 gr.HTML(html.note(settings.why))
             with gr.Row(elem_classes="model-choice"):
@@ -45,10 +46,10 @@ class ModelRow:
                     label=f"Model{anything}",
                     elem_id="model-name",
                 )
-                bits = gr.Radio(_PRECISIONS, value=settings.bits, label="Precision", elem_id="model-bits")
+                bits = gr.Radio(_PRECISIONS, value=settings.bits, label=word("precision"), elem_id="model-bits")
             with gr.Row(elem_classes="actions"):
-                load = gr.Button("Load it", variant="primary", elem_id="model-load")
-                halt = gr.Button("Stop", variant="stop", elem_id="model-stop")
+                load = gr.Button(word("load"), variant="primary", elem_id="model-load")
+                halt = gr.Button(word("stop"), variant="stop", elem_id="model-stop")
             self.status = gr.HTML(elem_id="model-status")
         shown = [self.status, self.header, state.model, state.chosen, state.label]
         load.click(self.take, [name, bits, state.model], shown, **INTERNAL)

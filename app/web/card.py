@@ -1,4 +1,4 @@
-"""What other pages show of a link to this one: gradio's own page says "Gradio"."""
+"""The page's head, which gradio writes its own: what others show of a link to it, and what must run first."""
 
 from __future__ import annotations
 
@@ -26,10 +26,12 @@ class Card:
     Parameters
     ----------
     app : ASGI application
+    head : str
+        HTML that begins the page's head: what is to run before gradio's own scripts, which add its `head` later.
     """
 
-    def __init__(self, app: Any) -> None:
-        self._app = app
+    def __init__(self, app: Any, head: str = "") -> None:
+        self._app, self._head = app, head
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
@@ -42,10 +44,10 @@ class Card:
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             await send({"type": "http.response.body", "body": picture if scope["method"] == "GET" else b""})
         else:
-            await self._app(scope, receive, _sending(scope, send))
+            await self._app(scope, receive, _sending(scope, send, self._head))
 
 
-def _sending(scope: MutableMapping[str, Any], send: Any) -> Any:
+def _sending(scope: MutableMapping[str, Any], send: Any, head: str) -> Any:
     """Sends a page with other words about it; whatever else comes stays as it is."""
     started: MutableMapping[str, Any] = {}
 
@@ -59,7 +61,7 @@ def _sending(scope: MutableMapping[str, Any], send: Any) -> Any:
         elif started and message["type"] == "http.response.body":
             # Gradio sends its page in one piece.
             if not message.get("more_body"):
-                message = {**message, "body": described(message.get("body", b""), _address(scope))}
+                message = {**message, "body": described(message.get("body", b""), _address(scope), head)}
                 kept = [(name, value) for name, value in started["headers"] if name != b"content-length"]
                 length = (b"content-length", str(len(message["body"])).encode())
                 started = {**started, "headers": [*kept, length]}
@@ -70,7 +72,7 @@ def _sending(scope: MutableMapping[str, Any], send: Any) -> Any:
     return sending
 
 
-def described(page: bytes, address: str) -> bytes:
+def described(page: bytes, address: str, head: str = "") -> bytes:
     """A page of HTML with this project's title, description and picture in place of what it says of itself.
 
     Parameters
@@ -78,6 +80,8 @@ def described(page: bytes, address: str) -> bytes:
     page : bytes
     address : str
         Under which it was asked for; it comes from outside.
+    head : str
+        HTML of ours.
     """
     width, height = SIZE
     about = {
@@ -87,7 +91,7 @@ def described(page: bytes, address: str) -> bytes:
     tags = "".join(f'<meta property="{name}" content="{escape(value)}">' for name, value in about.items())
     tags += f'<meta name="description" content="{escape(DESCRIPTION)}">'
     tags += '<meta name="twitter:card" content="summary_large_image">'
-    return _PLACE.sub(lambda found: found[0] + tags.encode(), _OTHERS.sub(b"", page), count=1)
+    return _PLACE.sub(lambda found: found[0] + (head + tags).encode(), _OTHERS.sub(b"", page), count=1)
 
 
 def _address(scope: MutableMapping[str, Any]) -> str:

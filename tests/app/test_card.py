@@ -50,3 +50,9 @@ def test_the_picture_is_there_and_other_addresses_stay_as_they_are():
 def test_no_address_is_a_tag():
     page = described(b"<head></head>", 'https://x"><script>alert(1)</script>').decode()
     assert "<script>" not in page
+
+
+def test_what_is_to_run_first_comes_first():
+    assert described(b"<head><script>2</script></head>", "https://x", "<script>1</script>").startswith(
+        b"<head><script>1</script><meta"
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from playwright.sync_api import expect
 
@@ -134,6 +136,19 @@ def test_the_published_mapping_is_one_press_away_in_all_tabs(page):
     page.get_by_role("tab", name="Ask a document").click()
     expect(page.locator("#sentence")).to_contain_text(f"{own:,} positions in all")
     expect(page.get_by_role("button", name="Back to this model's own mapping")).to_be_hidden()
+
+
+@pytest.mark.parametrize("page", [{"link": "&view=ask&lang=zh"}], indirect=True)
+def test_a_link_shows_the_main_path_in_chinese(page):
+    expect(page.get_by_role("tab", name="向文档提问")).to_have_attribute("aria-selected", "true")
+    expect(page.locator("header.lab")).to_contain_text("普通 RoPE 会迷失")
+    expect(page.get_by_text("plain RoPE loses its way")).to_be_hidden()
+    page.get_by_role("button", name="选项").click()
+    page.locator("#budget input[type=number]").fill("5")
+    page.get_by_label("文档", exact=True).fill("The boat is called Heron.")
+    page.get_by_label("问题").fill("What is the boat called?")
+    page.get_by_role("button", name="提问", exact=True).click()
+    expect(page.locator("#status")).to_contain_text(re.compile(r"^\s*Done\."), timeout=120_000)
 
 
 PHONE, PROJECTOR = {"width": 390, "height": 844}, {"width": 1920, "height": 1080}
