@@ -20,7 +20,7 @@ from lampe import LoadError, UnsupportedModelError
 from lampe.errors import InputError
 from lampe.families import family_config
 from lampe.methods import Method, method_class
-from lampe.models.load import DEFAULT_MODEL_NAME, Progress, load, load_config, load_tokenizer
+from lampe.models.load import DEFAULT_MODEL_NAME, Progress, fetch, load, load_config, load_tokenizer
 from lampe.models.memory import free_bytes, weight_bytes
 
 _KEPT = 4  # tokenizers, some megabytes each, and configs
@@ -161,6 +161,24 @@ class Models:
         known = self._methods[choice.model_id]
         return known.get(key) or known.setdefault(key, kind.for_model(self._config(choice)))
 
+    def fetch(
+        self,
+        choice: ModelChoice,
+        progress: Callable[[Progress], None] | None = None,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Have a model's files here, if it would fit: beside all else, for that may take longer than anybody waits.
+
+        Raises
+        ------
+        lampe.LoadError
+        """
+        if choice.model_id in (None, DEFAULT_MODEL_NAME) or (self.loaded and self.loaded.choice == choice):
+            return
+        own = _weights(self.loaded.model) + self._held() if self.loaded else 0
+        _check_memory(choice, needed_bytes(self._config(choice), choice.bits), free_bytes() + own)
+        fetch(choice.model_id, progress=self._telling(choice, progress, stopped), anonymous=self._named(choice))
+
     def load(
         self,
         choice: ModelChoice,
@@ -221,19 +239,9 @@ class Models:
                 )
                 self._release()
                 free = free_bytes()
-            if needed > free:
-                raise LoadError(
-                    f"{choice.name} in {choice.bits} bits takes about {needed / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB "
-                    f"are free here: choose a smaller model{', or 4 bits' * (choice.bits == 16)}.{released}"
-                )
+            _check_memory(choice, needed, free, released)
             memory = f" ({needed / 1e6:,.0f} MB of {free / 1e6:,.0f} MB free memory)"
-
-        def told(report: Progress) -> None:
-            if stopped() and choice != self.settings.own:
-                raise LoadError(f"Loading {choice.name} was stopped.")
-            if progress:
-                progress(replace(report, stage=report.stage + memory))
-
+        told = self._telling(choice, progress, stopped, memory)
         try:
             told(Progress("Getting the model ready", 0, 0, ""))
             model, tokenizer = load(choice.model_id, bits=choice.bits, progress=told, anonymous=self._named(choice))
@@ -255,6 +263,21 @@ class Models:
         self._release()
         self.loaded = Loaded(choice, model, tokenizer)
 
+    def _telling(
+        self,
+        choice: ModelChoice,
+        progress: Callable[[Progress], None] | None,
+        stopped: Callable[[], bool],
+        memory: str = "",
+    ) -> Callable[[Progress], None]:
+        def told(report: Progress) -> None:
+            if stopped() and choice != self.settings.own:
+                raise LoadError(f"Loading {choice.name} was stopped.")
+            if progress:
+                progress(replace(report, stage=report.stage + memory))
+
+        return told
+
     def _release(self) -> None:
         self._replaced()
         self.loaded = None
@@ -267,6 +290,14 @@ def _keep(known: dict[Any, Any], key: Any, value: Any) -> None:
     while len(known) >= _KEPT:
         del known[next(iter(known))]
     known[key] = value
+
+
+def _check_memory(choice: ModelChoice, needed: int, free: int, released: str = "") -> None:
+    if needed > free:
+        raise LoadError(
+            f"{choice.name} in {choice.bits} bits takes about {needed / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are "
+            f"free here: choose a smaller model{', or 4 bits' * (choice.bits == 16)}.{released}"
+        )
 
 
 def out_of_memory(error: Exception) -> bool:

@@ -157,10 +157,13 @@ class ModelService:
             Nothing has changed for the visitor.
         """
         choice = self.models.choice(chosen)
-        # Its config may have to be fetched.
+        # Its config may have to be fetched, and its weights, before anybody's turn is used for it.
         yield from self.texts.fetching(chosen, lambda _: self.config(chosen), stop)
-        with self._line.join(visitor, choice) as ticket:
-            yield from self._loaded(ticket, choice, stop)
+        fetch = partial(self.models.fetch, choice, stopped=stop.is_set)
+        yield from self.texts.fetching(chosen, telling(fetch), stop, weights=True)
+        if not stop.is_set():
+            with self._line.join(visitor, choice) as ticket:
+                yield from self._loaded(ticket, choice, stop)
 
     def measured(
         self, chosen: Chosen | None = None, stop: threading.Event | None = None, visitor: Visitor | None = None
@@ -386,8 +389,7 @@ class ModelService:
             return None
         # Also where it is loaded: another load that somebody stopped may still be under way.
         load = partial(self.models.load, choice, stopped=stop.is_set)
-        loaded = yield from self._computing.stream(telling(load), stop, GETTING_READY, ticket.give_back)
-        return loaded
+        return (yield from self._computing.stream(telling(load), stop, GETTING_READY, ticket.give_back))
 
     def _turn(self, ticket: Ticket, stop: threading.Event, last: Update | None = None) -> Generator[Update, None, bool]:
         """Wait for a place; False, without one, if it was stopped while nothing of it lay in memory.

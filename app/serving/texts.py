@@ -41,8 +41,11 @@ class Texts:
     def __init__(self, settings: Settings, models: Models, desk: WaitingLine) -> None:
         self.settings, self.models = settings, models
         self._desk = desk
-        # Those that visitors name may be slow to come, and hold up no one who asks for the deployment's own.
-        self._fetching = {offered: Computing("fetching") for offered in (True, False)}
+        # Those that visitors name may be slow to come, and hold up no one who asks for the deployment's own; nor do
+        # weights hold up what is small.
+        self._fetching = {
+            (offered, weights): Computing("fetching") for offered in (True, False) for weights in (True, False)
+        }
 
     # The tokenizer
 
@@ -71,11 +74,15 @@ class Texts:
             yield from self.fetching(chosen, telling(fetch), stop)
 
     def fetching(
-        self, chosen: Chosen | None, work: Callable[..., Any], stop: threading.Event | None = None
+        self,
+        chosen: Chosen | None,
+        work: Callable[..., Any],
+        stop: threading.Event | None = None,
+        weights: bool = False,
     ) -> Iterator[Update]:
         """Have something fetched beside all else; tells how far that is."""
         offered = self.models.choice(chosen).model_id in self.settings.offered
-        yield from self._fetching[offered].stream(work, stop or threading.Event(), GETTING_READY)
+        yield from self._fetching[offered, weights].stream(work, stop or threading.Event(), GETTING_READY)
 
     # Prompts
 

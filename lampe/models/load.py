@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub import errors as hub
 from huggingface_hub.utils import validate_repo_id
+from tqdm import tqdm
 
 from lampe.errors import InputError, first_line
 from lampe.models.device import compute_dtype, default_place
@@ -24,6 +26,9 @@ from lampe.models.progress import Progress, ProgressCallback, quiet
 
 _SHARED_HIDDEN_SIZE = 2048
 """From this hidden size on, a model's matrices are quantised by all threads."""
+_FILES = re.compile(r"[\w.-]+\.(?:json|jinja|txt|model)|model[\w.-]*\.safetensors")
+"""Of a repository's: some hold the weights a second time, in folders or under other names."""
+_OLD_WEIGHTS = re.compile(r"pytorch_model[\w.-]*\.bin")
 
 
 def load(
@@ -125,6 +130,44 @@ def load_config(model_id: str | os.PathLike[str] | None = None, *, anonymous: bo
     name, source = _find(model_id, anonymous=anonymous)
     with _explained(name):
         return _causal_config(name, source, 4)  # the more lenient: it takes folders saved in 4 bits too
+
+
+def fetch(
+    model_id: str | os.PathLike[str] | None, *, progress: ProgressCallback | None = None, anonymous: bool = False
+) -> None:
+    """Have a model's files on this computer, without reading them into memory: what `load` would fetch first.
+
+    Parameters and errors as in `load`; an exception of `progress` ends the download, and what has come of a file is
+    kept for the next.
+    """
+    name, source = _find(model_id, progress, anonymous)
+    if source["local_files_only"]:
+        return
+    token = False if anonymous else None
+    with _explained(name):
+        files = HfApi(token=token).model_info(name, files_metadata=True, timeout=10).siblings or []
+        wanted = {file.rfilename: file.size or 0 for file in files if _FILES.fullmatch(file.rfilename)}
+        if not any(file.endswith(".safetensors") for file in wanted) and not anonymous:
+            wanted |= {file.rfilename: file.size or 0 for file in files if _OLD_WEIGHTS.fullmatch(file.rfilename)}
+        total, before = sum(wanted.values()), 0
+
+        class Bar(tqdm):
+            """What the Hub's client tells its progress to, for each file."""
+
+            def __init__(self, *args: Any, **kwargs: Any) -> None:
+                self._done = kwargs.get("initial") or 0
+                kwargs.pop("name", None)
+                super().__init__(*args, **{**kwargs, "disable": True})
+
+            def update(self, n: float | None = 1) -> bool | None:
+                self._done += n or 0
+                if progress:
+                    progress(Progress(f"Fetching {name}", min(total, before + int(self._done)), total, "bytes"))
+                return super().update(n)
+
+        for file, size in wanted.items():
+            hf_hub_download(name, file, token=token, tqdm_class=Bar)
+            before += size
 
 
 def refusal(model_id: str) -> str:

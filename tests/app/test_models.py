@@ -159,6 +159,39 @@ def test_a_stopped_load_ends_and_nobodys_model_is_changed(service, small, monkey
     assert service.model() is model
 
 
+def test_weights_that_are_long_in_coming_hold_up_nobody(service, small, monkeypatch):
+    """They are fetched before a turn is used for them, only if they would fit, and no longer than somebody waits."""
+    service.model()
+    came, ended = threading.Event(), threading.Event()
+
+    def fetch_slowly(name, progress, anonymous):
+        came.set()
+        try:
+            while True:
+                progress(Progress(f"Fetching {name}", 1, 2, "bytes"))
+                threading.Event().wait(0.02)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(app.serving.models, "fetch", fetch_slowly)
+    stop, other = threading.Event(), Chosen(ModelChoice(small["other"], 16))
+    fetching = service.prepare(other, stop, Visitor("bob"))
+    while (update := next(fetching)).unit != "bytes":
+        pass
+    assert came.is_set()
+    *_, update = service.ask(Request(TEXT, QUESTION, "lampe", 4), visitor=Visitor("ann"))
+    assert update.report.new_tokens
+    stop.set()
+    list(fetching)
+    assert ended.wait(10)
+    assert service.models.loaded.choice == service.settings.own
+    came.clear()
+    monkeypatch.setattr(app.serving.models, "free_bytes", lambda *_: -(10**12))
+    with pytest.raises(lampe.LoadError, match="choose a smaller model"):
+        list(service.prepare(other, threading.Event()))
+    assert not came.is_set()
+
+
 @pytest.mark.parametrize("field", ["num_hidden_layers", "vocab_size", "hidden_size"])
 def test_a_config_beyond_all_models_is_refused_before_anything_is_built(monkeypatch, field):
     """20,000 layers took 28 s and 0.8 GB to be built without weights."""
