@@ -302,25 +302,6 @@ def test_a_pdfs_pages_are_marked_and_two_of_them_are_read(page):
     assert "Kestrel" in page.locator("#lampe-answer").inner_text()
 
 
-def test_another_precision_answers_in_this_window_and_nobody_elses(page, browser, server):
-    brief(page)
-    page.get_by_role("button", name="Another model or precision").click()
-    page.locator("#model-bits").get_by_label("16-bit").check()
-    page.get_by_role("button", name="Load it").click()
-    expect(page.locator("#model-status")).to_contain_text("answers now", timeout=120_000)
-    expect(page.locator(".lab .model")).to_contain_text("16-bit")
-    ask_about_the_boat(page)
-    expect(page.locator("#report")).to_contain_text("16-bit")
-    other = browser.new_page()
-    other.goto(server + "?view=ask")
-    expect(other.locator(".lab .model")).to_contain_text("4-bit NF4")
-    brief(other)
-    ask_about_the_boat(other)
-    expect(other.locator("#report")).to_contain_text("4-bit NF4")
-    other.close()
-    expect(page.locator(".lab .model")).to_contain_text("16-bit")
-
-
 def test_hostile_text_stays_text(page):
     brief(page)
     page.get_by_label("Document").fill(

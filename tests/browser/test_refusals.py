@@ -1,4 +1,4 @@
-"""What can't be done is said in a sentence, in Chromium: on a small model with random weights, quick to answer."""
+"""Models that change, and what can't be done said in a sentence, in Chromium: on a small model, quick to answer."""
 
 from __future__ import annotations
 
@@ -84,3 +84,25 @@ def test_a_conversation_that_outgrows_its_plan_says_so(page):
     ask(page, "Why is it called so? " * 30, "Follow up")
     expect(page.locator("#status")).to_contain_text("no longer fits the 1,024 tokens", timeout=60_000)
     expect(page.locator("#status")).to_contain_text("it is planned for 2,048 now, and all of it was read again")
+
+
+def test_another_precision_answers_in_this_window_and_nobody_elses(page, browser, server):
+    def answered(visitor, precision):
+        visitor.get_by_label("Document", exact=True).fill(TEXT)
+        brief(visitor)
+        ask(visitor)
+        expect(visitor.locator("#status")).to_contain_text(DONE, timeout=60_000)
+        expect(visitor.locator("#report")).to_contain_text(precision)
+
+    page.get_by_role("button", name="Another model or precision").click()
+    page.locator("#model-bits").get_by_label("4-bit NF4").check()
+    page.get_by_role("button", name="Load it").click()
+    expect(page.locator("#model-status")).to_contain_text("answers now", timeout=120_000)
+    expect(page.locator(".lab .model")).to_contain_text("4-bit NF4")
+    answered(page, "4-bit NF4")
+    other = browser.new_page()
+    other.goto(server + "?view=ask")
+    expect(other.locator(".lab .model")).to_contain_text("16-bit")
+    answered(other, "16-bit")
+    other.close()
+    expect(page.locator(".lab .model")).to_contain_text("4-bit NF4")
