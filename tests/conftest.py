@@ -11,7 +11,7 @@ import pytest
 if TYPE_CHECKING:
     from app.page import Page
 
-_LONGEST = ("test_ask.py", "test_real.py")
+_LONGEST = ("test_real_model.py", "test_real.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -36,6 +36,7 @@ def small(default_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
     shape = {"vocab_size": 49152, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
     configs = {
         "llama": LlamaConfig(**shape, num_attention_heads=4, max_position_embeddings=4096),
+        "like the default": LlamaConfig(**shape, num_attention_heads=4, max_position_embeddings=8192),
         "other": LlamaConfig(**shape, num_attention_heads=2, max_position_embeddings=2048),
         "gpt2": GPT2Config(vocab_size=49152, n_embd=64, n_layer=2, n_head=4, n_positions=512),
     }

@@ -47,5 +47,6 @@ def page(context, server, request) -> Iterator[Page]:
     page.locator("#document:visible, #map-sentence p:visible, .hero-sentence:visible:not(:empty)").first.wait_for()
     yield page
     page.evaluate("localStorage.clear()")
-    page.close()
+    for one in context.pages:
+        one.close()
     assert errors == []

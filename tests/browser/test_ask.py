@@ -1,4 +1,4 @@
-"""The tab "Ask a document" in Chromium."""
+"""The tab "Ask a document" in Chromium, on a small model with random weights: quick to answer, whatever it says."""
 
 from __future__ import annotations
 
@@ -9,11 +9,23 @@ import pytest
 from playwright.sync_api import expect
 
 import lampe
-from app.ask.examples import EXAMPLES
+from app.page import build
+from app.settings import Settings
 from tests.app.samples import docx, encrypted, paragraph, pdf, without_text
-from tests.browser.visits import DONE, ask_about_the_boat, beside, brief, counted, expect_drawn, positions_in_all
+from tests.browser.visits import DONE, ask, beside, brief, counted, expect_drawn, positions_in_all
 
 SMOL = lampe.PRESETS["smollm2"]
+
+
+@pytest.fixture(scope="module")
+def served(small):
+    return build(Settings(small["like the default"], 16, 20_000))
+
+
+@pytest.fixture(scope="module")
+def server(served):
+    yield served.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
+    served.demo.close()
 
 
 def test_typing_counts_tokens_and_redraws_the_map(page):
@@ -26,14 +38,6 @@ def test_typing_counts_tokens_and_redraws_the_map(page):
     tokens = counted(page)
     expect(page.locator("#sentence")).to_contain_text(f"{positions_in_all(SMOL, tokens):,} positions in all")
     expect_drawn(page, "Plain RoPE", "Plain RoPE, never seen in training", "Head", "Middle", "Tail")
-
-
-def test_a_question_is_answered_beside_plain_rope(page):
-    brief(page)
-    ask_about_the_boat(page)
-    expect(page.locator("#status")).to_contain_text(DONE)
-    for words in ("Input length", "Window", "Mapping length", "100% All", "Reading (prefill)", "4-bit NF4"):
-        expect(page.locator("#report")).to_contain_text(words)
 
 
 PHONE = {"viewport": {"width": 390, "height": 844}}
@@ -58,48 +62,9 @@ def test_what_comes_of_a_question_is_on_the_first_screen(page):
     page.evaluate("scrollTo(0, 0)")
     brief(page)
     page.get_by_role("button", name="Options").click()
-    ask_about_the_boat(page)
+    ask(page)
     in_sight("#status .status", 40)
     in_sight("#lampe-answer p", 60)
-
-
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda e: e.file)
-def test_an_example_makes_the_point_in_one_click(page, example):
-    """The real thing: LaMPE finds the hidden fact.
-
-    That plain RoPE does within its window and not beyond is recorded, and tests/benchmarks/test_first_look.py
-    holds to the same text: reading it all once more would take as long as a tenth of all tests.
-    """
-    beside(page)
-    page.get_by_role("button", name=example.label).click()
-    expect(page.locator("#length")).to_contain_text("× the window" if example.mapped else "of the window of 8,192")
-    page.get_by_role("button", name="Ask", exact=True).click()
-    expect(page.locator("#status")).to_contain_text("Reading", timeout=60_000)
-    expect(page.locator("#status")).to_contain_text(DONE, timeout=900_000)
-    assert example.answer in page.locator("#lampe-answer").inner_text()
-    tokens = int(re.search(r"([\d,]+) tokens", page.locator("#report").inner_text())[1].replace(",", ""))
-    mapped = SMOL.position_map(tokens).mapping_length
-    expect(page.locator("#report")).to_contain_text(f"{mapped if example.mapped else tokens:,} positions")
-    alike = "LaMPE reads it just as plain RoPE does"
-    assert (alike in page.locator("#sentence").inner_text()) != example.mapped
-
-
-def test_stop_ends_a_run_and_the_next_one_works(page):
-    page.get_by_role("button", name=EXAMPLES[1].label).click()
-    expect(page.locator("#length")).to_contain_text("× the window")
-    page.get_by_role("button", name="Ask", exact=True).click()
-    expect(page.locator("#status")).to_contain_text("512 of", timeout=60_000)
-    page.get_by_role("button", name="Stop", exact=True).click()
-    expect(page.locator("#status")).to_contain_text("Stopped", timeout=20_000)
-    assert page.get_by_label("Document").input_value() == EXAMPLES[1].text
-    brief(page)
-    ask_about_the_boat(page)
-
-
-def ask_for_the_boat(page, name):
-    page.get_by_label("Document").fill(f"The boat is called {name}.")
-    page.get_by_label("Question").fill("What is the boat called?")
-    page.get_by_role("button", name="Ask", exact=True).click()
 
 
 def test_who_waits_in_line_is_told_and_may_stop(page, served):
@@ -107,43 +72,22 @@ def test_who_waits_in_line_is_told_and_may_stop(page, served):
     beside(page)
     with served.service._line.turn():  # as long as the test likes: a fast machine gives its own back in a moment
         for name in ("Puffin", "Kestrel"):
-            ask_for_the_boat(page, name)
+            ask(page, f"The boat is called {name}.")
             expect(page.locator("#status")).to_contain_text("1 before you", timeout=60_000)
             if name == "Puffin":
                 page.get_by_role("button", name="Stop", exact=True).click()
                 expect(page.locator("#status")).to_contain_text("Stopped")
     expect(page.locator("#status")).to_contain_text(DONE, timeout=120_000)
-    assert "Kestrel" in page.locator("#lampe-answer").inner_text()
-
-
-def test_a_long_document_holds_up_nobody_else(page, browser, server):
-    other = browser.new_page()
-    other.goto(server + "?view=ask")
-    brief(other)
-    for one in (page, other):
-        beside(one)
-    page.get_by_role("button", name=EXAMPLES[1].label).click()
-    expect(page.locator("#length")).to_contain_text("× the window")
-    page.get_by_role("button", name="Ask", exact=True).click()
-    expect(page.locator("#status")).to_contain_text("Reading", timeout=60_000)
-    ask_for_the_boat(other, "Kestrel")
-    expect(other.locator("#status")).to_contain_text(DONE, timeout=120_000)
-    assert "Kestrel" in other.locator("#lampe-answer").inner_text()
-    other.close()
-    expect(page.locator("#status")).to_contain_text("Reading")
-    page.get_by_role("button", name="Stop", exact=True).click()
-    expect(page.locator("#status")).to_contain_text("Stopped", timeout=20_000)
+    expect(page.locator("#lampe-answer p")).to_contain_text(re.compile(r"\w"))
 
 
 def test_other_methods_answer_beside_lampe(page):
     brief(page)
     beside(page, "SelfExtend", "LaMPE, as published", "YaRN", "LaMPE + YaRN")
-    page.get_by_label("Document", exact=True).fill("The boat is called Heron. The lamp is green.")
-    page.get_by_label("Question").fill("What is the boat called?")
-    page.get_by_role("button", name="Ask", exact=True).click()
+    ask(page)
     expect(page.locator("#status")).to_contain_text(DONE, timeout=120_000)
     for method in ("lampe", "selfextend", "lampe-paper", "yarn", "lampe-yarn"):
-        expect(page.locator(f"#{method}-answer")).to_contain_text("Heron")
+        expect(page.locator(f"#{method}-answer p")).to_contain_text(re.compile(r"\w"))
     columns = page.locator("#report thead th").all_inner_texts()
     assert columns == ["LaMPE", "SelfExtend", "LaMPE, as published", "YaRN", "LaMPE + YaRN"]
     beside(page)
@@ -157,7 +101,7 @@ def test_without_the_switch_only_lampe_runs(page):
     page.get_by_label("Question").fill("What is the boat called?")
     page.get_by_label("Question").press("Enter")
     expect(page.locator("#status")).to_contain_text(DONE, timeout=120_000)
-    assert "Heron" in page.locator("#lampe-answer").inner_text()
+    expect(page.locator("#lampe-answer p")).to_contain_text(re.compile(r"\w"))
     expect(page.locator("#report")).not_to_contain_text("not measured")
     expect(page.locator("#rope-answer")).to_have_count(0)
 
@@ -177,28 +121,7 @@ def test_a_follow_up_goes_on_with_what_was_read(page):
     card = page.locator("#lampe-answer")
     expect(card).to_contain_text("What is the boat called?")
     expect(card).to_contain_text("What colour is the lamp?")
-    assert "Heron" in card.inner_text()
-    assert "green" in card.inner_text().split("What colour is the lamp?")[1]
     expect(page.locator("#report")).to_contain_text("read before")
-
-
-def test_three_methods_side_by_side_and_the_passages_behind_an_answer(page):
-    brief(page)
-    page.get_by_label("Document").fill("The boat is called Heron. Nobody knows who painted the door. " * 20)
-    page.get_by_label("Question").fill("What is the boat called?")
-    page.get_by_label("And plain RoPE on what fits its window").check()
-    page.get_by_role("button", name="Ask", exact=True).click()
-    expect(page.locator("#status")).to_contain_text(DONE, timeout=120_000)
-    for method in ("lampe", "rope", "rope-cut"):
-        assert "Heron" in page.locator(f"#{method}-answer").inner_text()
-    page.get_by_role("button", name="Which passages").click()
-    evidence = page.locator("#evidence")
-    expect(evidence).to_contain_text("a hint, not a proof", timeout=60_000)
-    assert evidence.locator("mark").count() == 5
-    before = evidence.inner_text()
-    page.locator("#look-layers").get_by_label("Last third").check()
-    expect(evidence).to_contain_text("layers 20 to 29")
-    assert evidence.inner_text() != before
 
 
 def test_a_part_of_a_text_is_read_and_the_whole_comes_back(page):
@@ -299,7 +222,6 @@ def test_a_pdfs_pages_are_marked_and_two_of_them_are_read(page):
     text.fill("Another text.")
     expect(page.get_by_role("button", name="Whole text again")).to_be_hidden()
     expect(about).to_be_empty()
-    assert "Kestrel" in page.locator("#lampe-answer").inner_text()
 
 
 def test_hostile_text_stays_text(page):
@@ -340,7 +262,8 @@ def test_a_draft_is_kept_in_the_browser_only_where_one_says_so(page):
 def test_a_report_is_saved_with_the_text_if_asked_for(page):
     expect(page.locator("#save-report")).to_be_hidden()
     brief(page)
-    ask_about_the_boat(page)
+    ask(page)
+    expect(page.locator("#status")).to_contain_text(DONE, timeout=120_000)
     page.get_by_label("With the text").check()
     with page.expect_download() as saved:
         page.locator("#save-report").click()

@@ -47,11 +47,16 @@ def beside(page: Page, *titles: str) -> None:
         page.get_by_role("option", name=title, exact=True).click()
 
 
-def ask_about_the_boat(page: Page, text: str = "The boat is called Heron. The lamp is green.") -> None:
-    """A question whose answer is Heron, and both answers to it; a short one, if `brief` was called."""
+def ask(page: Page, text: str = "The boat is called Heron. The lamp is green.") -> None:
+    """Ask what the boat is called, and don't wait."""
     page.get_by_label("Document", exact=True).fill(text)
     page.get_by_label("Question").fill("What is the boat called?")
     page.get_by_role("button", name="Ask", exact=True).click()
+
+
+def ask_about_the_boat(page: Page) -> None:
+    """A question whose answer is Heron, and both answers to it; a short one, if `brief` was called."""
+    ask(page)
     expect(page.locator("#report")).to_contain_text("not measured", timeout=120_000)
     assert "Heron" in page.locator("#lampe-answer").inner_text()
     assert "Heron" in page.locator("#rope-answer").inner_text()
