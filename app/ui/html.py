@@ -13,19 +13,36 @@ from lampe.models.device import attention_here
 from lampe.positions import Region
 
 PRECISIONS = {4: "4-bit NF4", 16: "16-bit"}
+TERMS = (
+    "token", "window", "rope", "position", "head", "middle", "tail", "mapping_length", "planned", "query", "needle",
+)  # fmt: skip
 
 
 def header(model: ModelChoice) -> str:
     """Name, purpose, and which model runs here."""
-    purpose = "".join(
-        f'<span lang="{one}" class="only-{one}">{escape(words["purpose"])}</span>'
-        for one, words in WORDS.translations.items()
-    )
     return (
-        f'<header class="lab"><h1>LaMPE Lab</h1><p>{purpose}</p>'
+        f'<header class="lab"><h1>LaMPE Lab</h1><p>{in_each_language("purpose")}</p>'
         f'<p class="model"><b>{escape(model.name)}</b> <span>{PRECISIONS[model.bits]}</span> '
         f"<span>{escape(attention_here())}</span></p></header>"
     )
+
+
+def in_each_language(key: str) -> str:
+    """A word of `app.ui.words` in all languages, of which the browser shows its own."""
+    return "".join(
+        f'<span lang="{one}" class="only-{one}">{escape(words[key])}</span>'
+        for one, words in WORDS.translations.items()
+    )
+
+
+def glossary() -> str:
+    """The page's terms in plain words, folded away."""
+    terms = "".join(
+        f"<div><dt>{in_each_language(f'term_{term}')}</dt><dd>{in_each_language(f'about_{term}')}</dd></div>"
+        for term in TERMS
+    )
+    summary = in_each_language("glossary")
+    return f'<details class="glossary"><summary>{summary}</summary><dl>{terms}</dl></details>'
 
 
 class Progress(Protocol):

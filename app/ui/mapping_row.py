@@ -9,7 +9,7 @@ import gradio as gr
 
 from app.serving.requests import Chosen
 from app.ui.events import AT_ONCE, INTERNAL, Shown
-from app.ui.html import as_published, message
+from app.ui.html import as_published, glossary, message
 from app.ui.state import PageState
 from app.ui.words import word
 from lampe.errors import LampeError
@@ -37,6 +37,7 @@ class MappingRow:
     def __init__(self, published: Callable[[Chosen], LampeConfig], state: PageState) -> None:
         self.published, self.state = published, state
         with gr.Row(elem_classes="mapping-row"):
+            gr.HTML(glossary(), elem_id="glossary")
             publish = gr.Button(word("as_published"), size="sm", elem_id="as-published")
             self.back = gr.Button(word("own_mapping"), size="sm", visible=False, elem_id="mapping-back")
         self.in_use = gr.HTML(elem_id="preset-in-use")
