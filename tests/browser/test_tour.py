@@ -13,6 +13,9 @@ from tests.browser.visits import DONE
 
 STEPS = tour_data()["steps"]
 WORDS = tour_data()["words"]
+DRAWN = ".js-plotly-plot .xtitle"
+OWN = {"see": ".hero-sentence:not(:empty)", "results": "#results-table table"}
+"""What a view shows when it is ready."""
 SMALLEST = """() => {
   const found = [], walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   for (let node = walker.nextNode(); node; node = walker.nextNode()) {
@@ -76,6 +79,14 @@ def test_a_room_reads_everything(page):
         expect(page.locator(hidden).first).to_be_hidden()
     page.locator("body").press("Escape")
     expect(page.locator("#view-see-button")).to_be_visible()
+    for view in VIEWS[1:]:
+        page.locator(f"#view-{view}-button").click()
+        page.locator(f"{OWN.get(view, DRAWN)} >> visible=true").first.wait_for()
+        page.locator("body").press("p")
+        size, text = page.evaluate(SMALLEST)
+        assert size >= 23.9, f"{view}: {text}"
+        page.locator("body").press("Escape")
+    page.locator("#view-see-button").click()
     page.locator("body").press("p")
     expect(page.locator("#view-see-button")).to_be_hidden()
     was = page.evaluate("document.body.classList.contains('dark')")
@@ -88,9 +99,7 @@ def test_no_view_shuts_anybody_out(page):
     """axe-core finds nothing, in no view."""
     for view in VIEWS:
         page.locator(f"#view-{view}-button").click()
-        own = {"see": ".hero-sentence:not(:empty)", "results": "#results-table table"}
-        drawn = own.get(view, ".js-plotly-plot .xtitle")
-        page.locator(f"{drawn} >> visible=true").first.wait_for()
+        page.locator(f"{OWN.get(view, DRAWN)} >> visible=true").first.wait_for()
         violations = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
         told = [(one["id"], one["impact"], [node["html"][:120] for node in one["nodes"]]) for one in violations]
         assert not told, f"{view}: {told}"

@@ -86,9 +86,11 @@ function plane(map, length, said) {
   }
   pen.globalAlpha = 1;
   pen.fillStyle = colours.soft;
-  pen.font = "11px system-ui, sans-serif";
+  pen.font = `${document.body.classList.contains("presenting") ? 14 : 11}px system-ui, sans-serif`;
   pen.fillText("key →", left, H - 6);
-  pen.fillText("query ↓", left + side - 42, TOP + 10);
+  pen.textAlign = "right";
+  pen.fillText("query ↓", left + side, TOP + 10);
+  pen.textAlign = "left";
 }
 
 function curve(length, m, window_, said) {
