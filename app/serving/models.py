@@ -173,9 +173,10 @@ class Models:
         ------
         lampe.LoadError
         """
-        if choice.model_id in (None, DEFAULT_MODEL_NAME) or (self.loaded and self.loaded.choice == choice):
+        loaded = self.loaded  # which the model's thread may change meanwhile
+        if choice.model_id in (None, DEFAULT_MODEL_NAME) or (loaded and loaded.choice == choice):
             return
-        own = _weights(self.loaded.model) + self._held() if self.loaded else 0
+        own = _weights(loaded.model) + self._held() if loaded else 0
         _check_memory(choice, needed_bytes(self._config(choice), choice.bits), free_bytes() + own)
         fetch(choice.model_id, progress=self._telling(choice, progress, stopped), anonymous=self._named(choice))
 
