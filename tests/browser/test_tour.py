@@ -61,7 +61,7 @@ def test_a_link_opens_a_step_in_a_language_and_it_runs_live(page):
     expect(page.locator("#tour-panel")).to_be_hidden()
     expect(page.locator("#document textarea")).to_have_value(EXAMPLES[1].text, timeout=30_000)
     expect(page.locator("#status")).not_to_be_empty(timeout=60_000)
-    page.locator("#view-ask").get_by_role("button", name="Stop", exact=True).click()
+    page.locator("#stop-button").click()
     expect(page.locator("#status")).to_contain_text("Stopped", timeout=60_000)
     assert not DONE.match(page.locator("#status").inner_text())
 
