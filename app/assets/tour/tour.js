@@ -99,9 +99,8 @@ function present() {
   dispatchEvent(new Event("resize")); // figures take their room again
 }
 
-function typing(target) {
-  return target.closest?.("input, textarea, select, [contenteditable], [role=radio], [role=tab], [role=slider], .js-plotly-plot");
-}
+const typing = (target) => target.closest?.("input, textarea, select, [contenteditable]");
+const moving = (target) => target.closest?.("[role=radio], [role=tab], [role=slider], .js-plotly-plot");
 
 document.addEventListener("keydown", (event) => {
   if (!element.isConnected || event.ctrlKey || event.metaKey || event.altKey) return;
@@ -110,6 +109,7 @@ document.addEventListener("keydown", (event) => {
     else if (document.body.classList.contains("presenting")) present();
   } else if (!typing(event.target)) {
     if (event.key.toLowerCase() === "p") present();
+    else if (moving(event.target)) return;
     else if (step >= 0 && event.key === "ArrowRight") go(step + 1);
     else if (step >= 0 && event.key === "ArrowLeft") go(step - 1);
     else return;
