@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -301,17 +302,24 @@ def _one_thread() -> Iterator[None]:
 @contextlib.contextmanager
 def _explained(name: str, bits: int | None = None, place: torch.device | None = None) -> Iterator[None]:
     """Turn what the libraries raise into a LoadError with the cause chained."""
+    before = sys.exception()  # whatever the caller is handling has nothing to do with it
     try:
         yield
     except LoadError:
         raise
     except (OSError, ValueError, RuntimeError, ImportError, KeyError, MemoryError) as error:
-        raise LoadError(_explanation(error, name, bits, place)) from error
+        raise LoadError(_explanation(error, name, bits, place, before)) from error
 
 
-def _explanation(error: BaseException, name: str, bits: int | None = None, place: torch.device | None = None) -> str:
+def _explanation(
+    error: BaseException,
+    name: str,
+    bits: int | None = None,
+    place: torch.device | None = None,
+    before: BaseException | None = None,
+) -> str:
     chain = [error]
-    while cause := chain[-1].__cause__ or chain[-1].__context__:
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) and cause is not before:
         chain.append(cause)
 
     def caused_by(*kinds: type[BaseException]) -> bool:

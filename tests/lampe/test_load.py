@@ -17,9 +17,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
+import transformers
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaModel, T5Config
 
-from lampe.models.load import LoadError, load, load_tokenizer
+from lampe.models.load import LoadError, load, load_config, load_tokenizer
 from tests.lampe.progress import assert_monotone
 
 # The package's name `lampe.load` is the function.
@@ -351,3 +352,16 @@ def test_bitsandbytes_trouble_is_named():
     words = module._explanation(error, "some/model", 4, torch.device("cpu"))
     assert "pip install 'lampe-lab[4bit]'. Try 16 bits" in words
     assert logging.getLogger("bitsandbytes").level != logging.ERROR
+
+
+def test_what_was_being_handled_before_is_no_reason(monkeypatch, tmp_path):
+    def fails(*_, **__):
+        raise OSError("the file is torn")
+
+    (tmp_path / "config.json").write_text("{}")
+    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", fails)
+    try:
+        raise ConnectionError("another one's")
+    except ConnectionError:
+        with pytest.raises(LoadError, match="can't be loaded: the file is torn"):
+            load_config(tmp_path)
