@@ -44,7 +44,7 @@ def compute_dtype(device: torch.device) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     fast = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     if fast and torch.cpu._is_avx512_supported():
-        # PyTorch calls AVX-512 enough. Without its bfloat16 instructions a linear layer takes five times as long.
+        # PyTorch calls AVX-512 enough. Without its bfloat16 instructions a linear layer takes several times as long.
         fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return torch.bfloat16 if fast else torch.float32
 
