@@ -6,10 +6,11 @@ The default model in 4 bits. In each window of Python's language reference eight
 page asks; the loss is that of its last 512 tokens. The methods see the same windows and needles, so differences are
 paired. First comes each method as its authors' rule has it (LaMPE as it is shipped). With --tune, each method's
 candidates are measured on the docstrings of Python's library at 8k and 12k tokens, as many windows and needles as
-LaMPE's own sweep takes, and the best one is then read like the others. A row for each loss and needle is kept in
-methods.jsonl beside this file (tuning's in methods-tuning.jsonl), and the command goes on where it stopped, window by
-window. Then it prints the tables and draws the figure into assets/screenshots (Chromium draws it).
-Many hours on two cores: a window of 4k, 8k, 12k and 16k tokens takes about ten minutes for each method.
+LaMPE's own sweep takes, and the best one is then read like the others. A row for each loss and needle is kept in a file
+for each method, in the folder methods beside this file (tuning's in methods-tuning), and the command goes on where it
+stopped, window by window. Then it prints the tables and draws the figure into assets/screenshots (Chromium draws it).
+Many hours on two cores: a window of 4k, 8k, 12k and 16k tokens takes about ten minutes for each method. On an H100 all
+of it took four, with a process for each method.
 """
 
 from __future__ import annotations
@@ -20,12 +21,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import plotly.graph_objects as go
-
 import lampe
-from app.ui.figure import GREY
 from benchmarks.measure import arguments, machine
-from benchmarks.screenshots import picture
 from lampe.calibration import TrialRow, compare, library_docstrings, read_trials, run_trials, source_of, trials, tuned
 from lampe.calibration.comparing import write_trial
 from lampe.cli.arguments import list_of
@@ -55,33 +52,35 @@ def main() -> None:
     model, tokenizer = lampe.load(bits=4)
     ways = {METHODS[key].title: method for key, method in methods_for([BASE, *keys], model).items()}
     if given.tune:
-        ways |= tuned_ways(model, tokenizer, ways, None if given.quick else _file("methods-tuning", given.fresh))
+        ways |= tuned_ways(model, tokenizer, ways, None if given.quick else _folder("methods-tuning", given.fresh))
     tokenized = TokenizedHaystack(HAYSTACKS["reference"](), tokenizer)
     wanted = [one for way in ways.values() for one in trials(way, lengths, windows, needles, SEED)]
-    rows = measured(model, tokenized, wanted, None if given.quick else _file("methods", given.fresh))
+    rows = measured(model, tokenized, wanted, None if given.quick else _folder("methods", given.fresh))
     print(table(ways, lengths, rows))
     print(differences(ways, lengths, rows))
     if not given.quick:
-        picture(figure(ways, lengths, rows), Path("assets/screenshots/methods.png"), height=600)
+        draw(ways, lengths, rows, Path("assets/screenshots/methods.png"))
 
 
-def _file(name: str, fresh: bool) -> Path:
-    file = Path(__file__).with_name(f"{name}.jsonl")
-    if fresh:
-        file.unlink(missing_ok=True)
-    return file
+def _folder(name: str, fresh: bool) -> Path:
+    folder = Path(__file__).with_name(name)
+    folder.mkdir(exist_ok=True)
+    for file in folder.glob("*.jsonl") if fresh else ():
+        file.unlink()
+    return folder
 
 
-def measured(model: Any, tokenized: TokenizedHaystack, wanted: Sequence[Any], file: Path | None) -> list[TrialRow]:
-    """The rows of some trials: those that are kept in the file, and the others, measured now and kept there."""
+def measured(model: Any, tokenized: TokenizedHaystack, wanted: Sequence[Any], folder: Path | None) -> list[TrialRow]:
+    """The rows of some trials: those that are kept in the folder, and the others, measured now and kept there."""
     source = asdict(source_of(model, tokenized, DEFAULT_MODEL_NAME))
-    rows = {row.trial: row for row in (read_trials(file, source) if file else ())}
+    files = sorted(folder.glob("*.jsonl")) if folder else ()
+    rows = {row.trial: row for file in files for row in read_trials(file, source)}
     for row in run_trials(model, tokenized, wanted, rows.values()):
         rows[row.trial] = row
         came = f"loss {row.loss:.3f}" if row.loss is not None else "found" if row.found else "missed"
         print(f"{row.method.title}, {row.length:,} tokens: {came} ({row.seconds:.0f} s)", flush=True)
-        if file:
-            write_trial(file, row, source)
+        if folder:
+            write_trial(folder / f"{row.method.key}.jsonl", row, source)
     return [rows[one] for one in dict.fromkeys(wanted)]
 
 
@@ -146,8 +145,14 @@ def differences(ways: Ways, lengths: Sequence[int], rows: Sequence[TrialRow]) ->
     return "\n".join(lines)
 
 
-def figure(ways: Ways, lengths: Sequence[int], rows: Sequence[TrialRow]) -> go.Figure:
+def draw(ways: Ways, lengths: Sequence[int], rows: Sequence[TrialRow], path: Path) -> None:
     """The answers' log-likelihood less LaMPE's, with its interval: a row for each way, a panel for each length."""
+    # Measuring needs neither plotly nor Chromium: a machine with a GPU may have none.
+    import plotly.graph_objects as go
+
+    from app.ui.figure import GREY
+    from benchmarks.screenshots import picture
+
     base = ways[METHODS[BASE].title]
     drawn = go.Figure()
     names = [name for name, way in ways.items() if way != base]
@@ -171,7 +176,7 @@ def figure(ways: Ways, lengths: Sequence[int], rows: Sequence[TrialRow]) -> go.F
         title={"text": "Log-likelihood of the answers, less LaMPE's (right of 0: likelier than under LaMPE)"},
         font={"family": "system-ui, sans-serif", "size": 13, "color": GREY},
     )  # fmt: skip
-    return drawn
+    picture(drawn, path, height=600)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from app.settings import ModelChoice, Settings
 from lampe import needle
 from lampe.errors import InputError
 from lampe.inference.prefill import PromptReader
-from lampe.inference.speed import MEASURED, Speed, measure
+from lampe.inference.speed import Speed, measure, measured_tokens
 from lampe.methods import LampeConfig, Method, PaperLampe
 from lampe.models.memory import free_bytes
 from lampe.needle import Cell, Haystack, Needles, Result
@@ -367,7 +367,7 @@ class ModelService:
                 if not (yield from self._turn(ticket, stop)):
                     return None
                 yield Update("Measuring this machine's speed")
-                with enough_memory(MEASURED):
+                with enough_memory(measured_tokens(loaded.model)):
                     timing = partial(_measured, loaded.model, stop)
                     speed = yield from self._computing.stream(timing, stop, ended=ticket.give_back)
                 if speed is None:

@@ -10,11 +10,15 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from lampe.inference.prefill import CHUNK, read
+from lampe.inference.prefill import chunk_for, read
 from lampe.models.device import input_device
 
-MEASURED = 9 * CHUNK
-"""Tokens that the measurement takes memory for."""
+_FAR = 8  # chunks after which one is timed
+
+
+def measured_tokens(model: Any) -> int:
+    """Tokens that the measurement takes memory for."""
+    return (_FAR + 1) * chunk_for(model)
 
 
 @dataclass(frozen=True)
@@ -41,13 +45,14 @@ class Speed:
 
 
 @torch.inference_mode()
-def measure(model: Any, far: int = MEASURED - CHUNK, stop: Callable[[], bool] = lambda: False) -> Speed | None:
-    """Time one chunk at the text's start, one after `far` tokens, and single tokens after them: a few seconds.
+def measure(model: Any, far: int = _FAR, stop: Callable[[], bool] = lambda: False) -> Speed | None:
+    """Time one chunk at the text's start, one after `far` chunks, and single tokens after them: a few seconds.
 
     The keys of the tokens before the far chunk are copies of the first one's: what they hold doesn't change the time.
     None if `stop`, as in `read`, ended it.
     """
-    ids = torch.arange(CHUNK, device=input_device(model))[None] % model.config.get_text_config().vocab_size
+    chunk = chunk_for(model)
+    ids = torch.arange(chunk, device=input_device(model))[None] % model.config.get_text_config().vocab_size
     cache = DynamicCache(config=model.config)
 
     def seconds(tokens: torch.Tensor) -> float:
@@ -63,15 +68,14 @@ def measure(model: Any, far: int = MEASURED - CHUNK, stop: Callable[[], bool] = 
     if stop():
         return None
     for number, layer in enumerate(list(cache.layers)):
-        keys, values = (_copies(x, far // CHUNK - 2) for x in (layer.keys, layer.values))  # type: ignore[union-attr]
+        keys, values = (
+            x[:, :, :chunk].repeat(1, 1, far - 2, 1)  # type: ignore[index]
+            for x in (layer.keys, layer.values)  # type: ignore[union-attr]
+        )
         cache.update(keys, values, number)
     distant = seconds(ids)
     answer = min(seconds(ids[:, :1]) for _ in range(3))
     if stop():
         return None
-    pair = max(0.0, distant - near) / (CHUNK * (far - CHUNK))  # from CHUNK to far: so many more pairs for each token
-    return Speed(max(0.0, near / CHUNK - pair * 1.5 * CHUNK), pair, answer)
-
-
-def _copies(x: Any, number: int) -> torch.Tensor:
-    return x[:, :, :CHUNK].repeat(1, 1, number, 1)
+    pair = max(0.0, distant - near) / (chunk**2 * (far - 1))  # so many more pairs for each token of the far one
+    return Speed(max(0.0, near / chunk - pair * 1.5 * chunk), pair, answer)

@@ -74,16 +74,18 @@ class Hooks:
         if not self._unregister.alive:  # they were in before
             self._unregister = weakref.finalize(self, registries.unregister, self._name)
         self._configs = registries.name_attention(self._model, self._decoder.config, self._name)
+        eager: Any = torch.compiler.disable  # what is compiled around a patched model leaves these as they are
         self._handles = [
-            self._decoder.register_forward_pre_hook(self._before, with_kwargs=True),
-            self._decoder.register_forward_hook(self._after, always_call=True),
-            self._rotary.module.register_forward_hook(self._rest, with_kwargs=True),
+            self._decoder.register_forward_pre_hook(eager(self._before), with_kwargs=True),
+            self._decoder.register_forward_hook(eager(self._after), always_call=True),
+            self._rotary.module.register_forward_hook(eager(self._rest), with_kwargs=True),
         ]
 
     def set_aside(self, modules: Collection[nn.Module]) -> None:
         """Give the attention modules of some layers the model's own rotation, whatever the others get."""
         for module in modules:
-            self._handles.append(module.register_forward_pre_hook(self._give_own, with_kwargs=True))
+            give_own: Any = torch.compiler.disable(self._give_own)
+            self._handles.append(module.register_forward_pre_hook(give_own, with_kwargs=True))
 
     def remove(self) -> None:
         """Take them out; the model is as it was. Calling it again does nothing."""

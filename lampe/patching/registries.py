@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
 import transformers  # its modules load when they are first named: `import lampe` stays quick
 from torch import nn
 
@@ -15,8 +16,9 @@ from torch import nn
 def register(name: str, attention: Callable[..., Any], mask: Callable[..., Any]) -> None:
     """Make two methods of an object known under a name, as attention and as what makes masks for it."""
     # The registries are global: weak references let a patched model that nobody holds be freed.
-    transformers.AttentionInterface.register(name, partial(_call, weakref.WeakMethod(attention)))
-    transformers.AttentionMaskInterface.register(name, partial(_call, weakref.WeakMethod(mask)))
+    call: Any = torch.compiler.disable(_call)  # what is compiled around a patched model leaves them as they are
+    transformers.AttentionInterface.register(name, partial(call, weakref.WeakMethod(attention)))
+    transformers.AttentionMaskInterface.register(name, partial(call, weakref.WeakMethod(mask)))
 
 
 def unregister(name: str) -> None:

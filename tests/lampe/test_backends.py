@@ -32,22 +32,23 @@ def fresh(monkeypatch):
     monkeypatch.setattr(selfcheck, "_found", {})
 
 
-def against_the_reference(backend, dtype, position_map, first, stop, **kwargs):
-    query, key, value = inputs(stop, first, dtype=dtype, **kwargs)
+def against_the_reference(backend, dtype, position_map, first, stop, device="cpu", **kwargs):
+    query, key, value = inputs(stop, first, dtype=dtype, device=device, **kwargs)
     backends.choose(query, backend)
     resting = (
         resting_map(CONFIG.position_map(300)) if position_map.end < position_map.length else resting_map(position_map)
     )
-    tables = table_for(torch.promote_types(dtype, F32))
+    tables = table_for(torch.promote_types(dtype, F32), device)
     lying = [
-        rotate(x, *tables(resting(torch.arange(start, stop)))).to(dtype) for x, start in ((query, first), (key, 0))
+        rotate(x, *tables(resting(torch.arange(start, stop, device=device)))).to(dtype)
+        for x, start in ((query, first), (key, 0))
     ]
-    out, lse = make_step(position_map, resting, first, stop, tables, torch.device("cpu")).attend(
+    out, lse = make_step(position_map, resting, first, stop, tables, torch.device(device)).attend(
         *lying, value, rotate, 0.3
     )
-    expected, expected_lse, _ = dense(position_map, query, key, value, first, 0.3)
-    torch.testing.assert_close(out.double(), expected, atol=ALLOWED[dtype], rtol=0)
-    torch.testing.assert_close(lse().double(), expected_lse, atol=ALLOWED[dtype] * 10, rtol=1e-3)
+    expected, expected_lse, _ = dense(position_map, query.cpu(), key.cpu(), value.cpu(), first, 0.3)
+    torch.testing.assert_close(out.cpu().double(), expected, atol=ALLOWED[dtype], rtol=0)
+    torch.testing.assert_close(lse().cpu().double(), expected_lse, atol=ALLOWED[dtype] * 10, rtol=1e-3)
 
 
 @pytest.mark.parametrize(("backend", "dtype"), PAIRS)
@@ -71,21 +72,27 @@ def test_random_maps_and_passes(backend, dtype, data):
         against_the_reference(backend, dtype, config.position_map(data.draw(st.integers(1, 160))), first, stop)
 
 
+def tokens_against_the_reference(backend, dtype, device="cpu"):
+    """Several in turn, which keep near keys."""
+    position_map, first, stop = TOKENS["lampe"], 119, 135
+    query, key, value = inputs(stop, 0, dtype=dtype, heads=6, device=device)
+    backends.choose(query, backend)
+    resting, tables = resting_map(CONFIG.position_map(300)), table_for(torch.promote_types(dtype, F32), device)
+    lying = [rotate(x, *tables(resting(torch.arange(stop, device=device)))).to(dtype) for x in (query, key)]
+    near, (whole_query, whole_key, whole_value) = NearKeys(), (x.cpu() for x in (query, key, value))
+    for i in range(first, stop):
+        step = TokenStep(position_map, resting, i, tables, torch.device(device))
+        q, k = lying[0][:, :, i : i + 1], lying[1][:, :, : i + 1]
+        out, _ = step.attend(q, k, value[:, :, : i + 1], rotate, 0.3, None, near)
+        met = whole_query[:, :, i : i + 1], whole_key[:, :, : i + 1], whole_value[:, :, : i + 1]
+        expected = dense(position_map, *met, i, 0.3)[0]
+        torch.testing.assert_close(out.cpu().double(), expected, atol=ALLOWED[dtype], rtol=0)
+
+
 @pytest.mark.parametrize(("backend", "dtype"), PAIRS)
 def test_tokens_keep_their_near_keys_under_each(backend, dtype):
-    position_map, first, stop = TOKENS["lampe"], 119, 135
-    query, key, value = inputs(stop, 0, dtype=dtype, heads=6)
-    backends.choose(query, backend)
-    resting, tables = resting_map(CONFIG.position_map(300)), table_for(torch.promote_types(dtype, F32))
-    lying = [rotate(x, *tables(resting(torch.arange(stop)))).to(dtype) for x in (query, key)]
-    near = NearKeys()
     with cuda_ops.on_the_cpu():
-        for i in range(first, stop):
-            step = TokenStep(position_map, resting, i, tables, torch.device("cpu"))
-            q, k = lying[0][:, :, i : i + 1], lying[1][:, :, : i + 1]
-            out, _ = step.attend(q, k, value[:, :, : i + 1], rotate, 0.3, None, near)
-            expected = dense(position_map, query[:, :, i : i + 1], key[:, :, : i + 1], value[:, :, : i + 1], i, 0.3)[0]
-            torch.testing.assert_close(out.double(), expected, atol=ALLOWED[dtype], rtol=0)
+        tokens_against_the_reference(backend, dtype)
 
 
 @pytest.mark.parametrize("backend", [Backend.FLASH, Backend.EFFICIENT])

@@ -31,7 +31,7 @@ def test_what_is_measured_explains_the_chunks_it_was_measured_on(monkeypatch):
 
     monkeypatch.setattr(model, "forward", forward)
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    found = measure(model, far=4 * CHUNK)
+    found = measure(model, far=4)
     assert found.pair == pytest.approx(1)
     assert found.token == pytest.approx(10)
     assert found.answer == pytest.approx(10 + 5 * CHUNK, rel=0.01)

@@ -45,6 +45,26 @@ def test_each_decoding_mode_gives_with_its_cache_what_it_gives_without(llama, mo
     assert not torch.equal(cached, plain)
 
 
+def test_a_compiled_model_is_mapped_alike(llama):
+    """PyTorch's compiler leaves the patch as it is, and takes what lies between; transformers compiles by itself for a
+    static cache on a GPU."""
+    ids = tokens(LENGTH)
+    with lampe.patch(llama, CONFIG) as patched:
+        expected = logits(llama, ids)
+        compiled = torch.compile(llama, backend="eager")
+        try:
+            close(logits(compiled, ids), expected)
+            patched.plan(LENGTH)
+            cache = transformers.DynamicCache(config=llama.config)
+            parts = [logits(compiled, part, past_key_values=cache) for part in ids.split([70, 48, 1, 1], 1)]
+        finally:
+            torch.compiler.reset()
+        close(torch.cat(parts, 1), expected)
+        kwargs = {"max_new_tokens": 8, "eos_token_id": None, "do_sample": False}
+        made = llama.generate(ids, **kwargs)
+        assert torch.equal(llama.generate(ids, cache_implementation="static", **kwargs), made)
+
+
 @pytest.mark.parametrize("sampled", [False, True], ids=["greedy", "sampled"])
 def test_an_assistant_drafts_for_a_patched_model(llama, sampled):
     """Greedily the tokens are the model's own, whatever the assistant drafts; and as many are sampled."""
