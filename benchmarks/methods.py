@@ -1,6 +1,7 @@
 """Every method on the same text and the same needles, by its authors' rule and tuned.
 
-    python -m benchmarks.methods [--quick] [--fresh] [--windows 2] [--methods rope,lampe,…] [--lengths 4096,…] [--tune]
+    python -m benchmarks.methods [--windows 2] [--methods rope,lampe,…] [--lengths 4096,…] [--tune] [--recorded]
+                                 [--quick] [--fresh]
 
 The default model in 4 bits. In each window of Python's language reference eight numbers are hidden and asked for as the
 page asks; the loss is that of its last 512 tokens. The methods see the same windows and needles, so differences are
@@ -9,14 +10,16 @@ candidates are measured on the docstrings of Python's library at 8k and 12k toke
 LaMPE's own sweep takes, and the best one is then read like the others. A row for each loss and needle is kept in a file
 for each method, in the folder methods beside this file (tuning's in methods-tuning), and the command goes on where it
 stopped, window by window. Then it prints the tables and draws the figure into assets/screenshots (Chromium draws it).
+With --recorded it measures nothing, and takes the rows that are there, whatever weights they were measured on.
 Many hours on two cores: a window of 4k, 8k, 12k and 16k tokens takes about ten minutes for each method. On an H100 all
 of it took four, with a process for each method.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -24,8 +27,9 @@ from typing import Any
 import lampe
 from benchmarks.measure import arguments, machine
 from lampe.calibration import TrialRow, compare, library_docstrings, read_trials, run_trials, source_of, trials, tuned
-from lampe.calibration.comparing import write_trial
+from lampe.calibration.comparing import Trial, every_trial, write_trial
 from lampe.cli.arguments import list_of
+from lampe.families import family_config
 from lampe.methods import METHODS, Method, methods_for
 from lampe.models.load import DEFAULT_MODEL_NAME
 from lampe.needle import HAYSTACKS, TokenizedHaystack, mcnemar, wilson
@@ -34,9 +38,13 @@ LENGTHS = [4096, 8192, 12_288, 16_384]
 NEEDLES, SEED = 8, 11
 TUNED_AT, TUNING_WINDOWS, TUNING_SEED = [8192, 12_288], 1, 1000
 BASE = "lampe"
+FARTHEST = -1.25  # nats: what is less likely by more than this is written, not drawn
 
 Ways = Mapping[str, Method]
 """What is compared, by its name."""
+
+Measure = Callable[[Sequence[Trial]], list[TrialRow]]
+"""Gives the rows of some trials."""
 
 
 def main() -> None:
@@ -45,21 +53,44 @@ def main() -> None:
     parser.add_argument("--lengths", type=list_of(int), default=LENGTHS, help="tokens, as 4096,8192")
     parser.add_argument("--methods", type=list_of(str), default=list(METHODS), help=f"of {', '.join(METHODS)}")
     parser.add_argument("--tune", action="store_true", help="tune each method, and read with the tuned settings too")
+    parser.add_argument("--recorded", action="store_true", help="only show the rows that are there")
     given = parser.parse_args()
     print(machine(), flush=True)
     lengths, windows, needles = ([900], 1, 2) if given.quick else (given.lengths, given.windows, NEEDLES)
     keys = ["rope", "lampe", "yarn", "dca"] if given.quick else given.methods
-    model, tokenizer = lampe.load(bits=4)
-    ways = {METHODS[key].title: method for key, method in methods_for([BASE, *keys], model).items()}
+    # Known without the model, which whoever only shows rows needn't have.
+    settled = methods_for([BASE, *keys], family_config("smollm2"))
+    ways = {METHODS[key].title: method for key, method in settled.items()}
+    tuning, reading = _kept() if given.recorded else _measures(None if given.quick else given.fresh)
     if given.tune:
-        ways |= tuned_ways(model, tokenizer, ways, None if given.quick else _folder("methods-tuning", given.fresh))
-    tokenized = TokenizedHaystack(HAYSTACKS["reference"](), tokenizer)
-    wanted = [one for way in ways.values() for one in trials(way, lengths, windows, needles, SEED)]
-    rows = measured(model, tokenized, wanted, None if given.quick else _folder("methods", given.fresh))
+        ways |= tuned_ways(ways, tuning)
+    rows = reading([one for way in ways.values() for one in trials(way, lengths, windows, needles, SEED)])
     print(table(ways, lengths, rows))
     print(differences(ways, lengths, rows))
     if not given.quick:
         draw(ways, lengths, rows, Path("assets/screenshots/methods.png"))
+
+
+def _measures(fresh: bool | None) -> tuple[Measure, Measure]:
+    """What tunes and what reads; None keeps no rows."""
+    model, tokenizer = lampe.load(bits=4)
+    texts = {"methods-tuning": library_docstrings, "methods": HAYSTACKS["reference"]}
+    tuning, reading = (
+        partial(measured, None if fresh is None else _folder(name, fresh), model, TokenizedHaystack(text(), tokenizer))
+        for name, text in texts.items()
+    )
+    return tuning, reading
+
+
+def _kept() -> tuple[Measure, Measure]:
+    """The same from rows that are there."""
+    return partial(recorded, _folder("methods-tuning", False)), partial(recorded, _folder("methods", False))
+
+
+def recorded(folder: Path, wanted: Sequence[Trial]) -> list[TrialRow]:
+    """The rows of some trials that a folder has."""
+    rows = {row.trial: row for row, _ in every_trial(folder)}
+    return [rows[one] for one in dict.fromkeys(wanted) if one in rows]
 
 
 def _folder(name: str, fresh: bool) -> Path:
@@ -70,11 +101,10 @@ def _folder(name: str, fresh: bool) -> Path:
     return folder
 
 
-def measured(model: Any, tokenized: TokenizedHaystack, wanted: Sequence[Any], folder: Path | None) -> list[TrialRow]:
+def measured(folder: Path | None, model: Any, tokenized: TokenizedHaystack, wanted: Sequence[Trial]) -> list[TrialRow]:
     """The rows of some trials: those that are kept in the folder, and the others, measured now and kept there."""
     source = asdict(source_of(model, tokenized, DEFAULT_MODEL_NAME))
-    files = sorted(folder.glob("*.jsonl")) if folder else ()
-    rows = {row.trial: row for file in files for row in read_trials(file, source)}
+    rows = {row.trial: row for row in (read_trials(folder, source) if folder else ())}
     for row in run_trials(model, tokenized, wanted, rows.values()):
         rows[row.trial] = row
         came = f"loss {row.loss:.3f}" if row.loss is not None else "found" if row.found else "missed"
@@ -84,15 +114,14 @@ def measured(model: Any, tokenized: TokenizedHaystack, wanted: Sequence[Any], fo
     return [rows[one] for one in dict.fromkeys(wanted)]
 
 
-def tuned_ways(model: Any, tokenizer: Any, ways: Ways, file: Path | None) -> Ways:
+def tuned_ways(ways: Ways, tuning: Measure) -> Ways:
     """The methods whose best candidate isn't what the authors' rule says; LaMPE's calibration is its tuning."""
-    tokenized = TokenizedHaystack(library_docstrings(), tokenizer)
     found = {}
     for title, method in ways.items():
         if isinstance(method, lampe.LampeConfig) or len(candidates := method.candidates()) < 2:
             continue
         wanted = [one for way in candidates for one in trials(way, TUNED_AT, TUNING_WINDOWS, NEEDLES, TUNING_SEED)]
-        best = tuned(method, measured(model, tokenized, wanted, file))
+        best = tuned(method, tuning(wanted))
         if best != method:
             found[f"{title}, tuned"] = best
     return found
@@ -156,27 +185,35 @@ def draw(ways: Ways, lengths: Sequence[int], rows: Sequence[TrialRow], path: Pat
     base = ways[METHODS[BASE].title]
     drawn = go.Figure()
     names = [name for name, way in ways.items() if way != base]
+    width = 1 / len(lengths)
     for number, length in enumerate(lengths):
-        less = [compare(of(rows, ways[name], length), of(rows, base, length), "log_likelihood") for name in names]
+        less = {name: compare(of(rows, ways[name], length), of(rows, base, length), "log_likelihood") for name in names}
         axis = "" if not number else str(number + 1)
+        shown = {name: one for name, one in less.items() if one.mean > FARTHEST}
         drawn.add_scatter(
-            x=[one.mean for one in less], y=names, mode="markers", xaxis=f"x{axis}", showlegend=False,
+            x=[one.mean for one in shown.values()], y=list(shown), mode="markers", xaxis=f"x{axis}", showlegend=False,
             error_x={
-                "array": [one.high - one.mean for one in less], "arrayminus": [one.mean - one.low for one in less],
+                "array": [one.high - one.mean for one in shown.values()],
+                "arrayminus": [one.mean - one.low for one in shown.values()],
             },
-            marker={"size": 9, "color": "#0072B2"},
+            marker={"size": 8, "color": "#0072B2"},
         )  # fmt: skip
-        width = 1 / len(lengths)
+        beyond = {name: f"◀ {one.mean:.2f}".replace("-", "−") for name, one in less.items() if name not in shown}
+        drawn.add_scatter(
+            x=[FARTHEST] * len(beyond), y=list(beyond), text=list(beyond.values()), mode="text", xaxis=f"x{axis}",
+            textposition="middle right", textfont={"color": "#D55E00", "size": 12}, showlegend=False,
+        )  # fmt: skip
         drawn.layout[f"xaxis{axis}"] = {
-            "domain": [number * width, (number + 1) * width - 0.03], "title": {"text": f"{length:,} tokens"},
-            "zeroline": True, "zerolinewidth": 2,
+            "domain": [number * width, (number + 1) * width - 0.02], "range": [FARTHEST - 0.05, 0.55],
+            "title": {"text": f"{length:,} tokens"}, "zeroline": True, "zerolinewidth": 2, "dtick": 0.5,
         }  # fmt: skip
     drawn.update_layout(
-        template="none", height=600, margin={"l": 190, "r": 20, "t": 50, "b": 60}, yaxis={"autorange": "reversed"},
+        template="none", margin={"l": 190, "r": 20, "t": 50, "b": 60},
+        yaxis={"autorange": "reversed", "dtick": 1, "categoryorder": "array", "categoryarray": names},
         title={"text": "Log-likelihood of the answers, less LaMPE's (right of 0: likelier than under LaMPE)"},
         font={"family": "system-ui, sans-serif", "size": 13, "color": GREY},
     )  # fmt: skip
-    picture(drawn, path, height=600)
+    picture(drawn, path, height=120 + 22 * len(names))
 
 
 if __name__ == "__main__":

@@ -160,7 +160,7 @@ def area(by_length: Mapping[int, float]) -> float | None:
 
 
 def open_results(path: Path) -> Results:
-    """The results in a file of JSON lines, of whatever kind its first line is.
+    """The results in a file of JSON lines, of whatever kind its first line is; or of a comparison's folder of them.
 
     Raises
     ------
@@ -171,7 +171,7 @@ def open_results(path: Path) -> Results:
     OSError
         If it can't be read.
     """
-    with path.open("rb") as file:
+    with (next(iter(sorted(path.glob("*.jsonl"))), path) if path.is_dir() else path).open("rb") as file:
         line = file.readline()
     if not line.strip():
         raise ResultsError(f"{path.name} is empty: it holds no results.")

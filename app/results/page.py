@@ -33,6 +33,7 @@ class Recorded(NamedTuple):
     ----------
     title : str
     file : Path
+        Or a folder of them.
     command : str
         That made them, and makes them again.
     """
@@ -49,6 +50,10 @@ RECORDED = {
     "sweep": Recorded(
         "The default's calibration", _ROOT / "assets" / "smollm2.jsonl",
         "python -m lampe calibrate --lengths 2048,4096,6144,8192,12288,16384 --windows 4 --steps 4 --refine 0",
+    ),
+    "methods": Recorded(
+        "All methods, and each tuned", _ROOT / "benchmarks" / "methods",
+        "python -m benchmarks.methods --windows 4 --tune",
     ),
     "held-out": Recorded(
         "Held-out text for the default", _ROOT / "benchmarks" / "presets.jsonl", "python -m benchmarks.presets"

@@ -182,7 +182,7 @@ def write_trial(path: Path, row: TrialRow, source: dict[str, Any]) -> None:
 
 
 def read_trials(path: Path, source: dict[str, Any]) -> list[TrialRow]:
-    """The rows of such a file that were measured on this model, weights and text; none where there is no file.
+    """The rows of such a file or folder that were measured on this model, weights and text; none where there is none.
 
     Raises
     ------
@@ -194,7 +194,8 @@ def read_trials(path: Path, source: dict[str, Any]) -> list[TrialRow]:
 
 
 def every_trial(path: Path) -> list[tuple[TrialRow, dict[str, Any]]]:
-    """The rows of a file, each with all that stands on its line: what it was measured on too.
+    """The rows of a file, or of all files of a folder, each with all that stands on its line: what it was measured on
+    too.
 
     Raises
     ------
@@ -205,4 +206,5 @@ def every_trial(path: Path) -> list[tuple[TrialRow, dict[str, Any]]]:
     def made(given: dict[str, Any]) -> TrialRow:
         return TrialRow(**vars(checked(Asked, given)), **vars(checked(Outcome, given)), method=method_of(given))
 
-    return read_lines(path, made, "row of a comparison", CalibrationError)
+    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+    return [row for file in files for row in read_lines(file, made, "row of a comparison", CalibrationError)]

@@ -15,8 +15,8 @@ def weights_hash(model: Any) -> str:
     """Sha256 over the weights (names, shapes and values), its first 16 digits; the same on any CPU.
 
     Machines compute in different types, so what isn't quantised is taken in bfloat16, and of what is, the 4-bit codes
-    alone. The same weights in 4 and in 16 bits have different hashes, and so have those that a GPU has packed: it rounds
-    some to another code (seen on an H100).
+    alone. The same weights in 4 and in 16 bits have different hashes, and so have those that a GPU has packed, which
+    rounds some to another code (seen on an H100).
     """
     tensors = model.state_dict()
     changes = tuple(tensor._version for tensor in tensors.values())  # what is changed in place is hashed again

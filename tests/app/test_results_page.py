@@ -36,7 +36,7 @@ def asking(**query):
 
 
 def test_what_comes_with_the_app_is_there_at_once(tab):
-    assert {"needles", "sweep", "held-out"} <= set(offered())
+    assert {"needles", "methods", "sweep", "held-out"} <= set(offered())
     shown = tab.arrive(False, asking(), None, "needles", None, None, None, None)
     assert "Recorded, by <code>python -m benchmarks.needle</code>" in shown[tab.source]
     assert f"{recorded('needles').estimates('single', 'score')['LaMPE', 16384].mean:.0%}" in shown[tab.table]
