@@ -153,22 +153,25 @@ def table(ways: Ways, lengths: Sequence[int], rows: Sequence[TrialRow]) -> str:
 
 
 def differences(ways: Ways, lengths: Sequence[int], rows: Sequence[TrialRow]) -> str:
-    """Each way less LaMPE on the same texts, with 95 % intervals, and how many needles only one of both has found."""
+    """Each way less LaMPE on the same texts, with 95 % intervals, and how many needles only one of both has found: at
+    each length, and at those beyond the window together."""
     base = METHODS[BASE].title
     lines = [
         f"| less {base} | tokens | found by it alone, by {base} alone (McNemar's p) | log-likelihood | loss |",
         "|---|---|---|---|---|",
     ]
+    beyond = [length for length in lengths if length > ways[base].window]
     for name, way in ways.items():
-        for length in lengths:
-            ours, theirs = of(rows, way, length), of(rows, ways[base], length)
+        for some in [[length] for length in lengths] + ([beyond] if len(beyond) > 1 else []):
+            ours, theirs = ([row for length in some for row in of(rows, one, length)] for one in (way, ways[base]))
             if way == ways[base] or not ours:
                 continue
-            found = {(row.text_window, row.asked): bool(row.found) for row in theirs if row.asked is not None}
-            pairs = [(bool(r.found), found[r.text_window, r.asked]) for r in ours if r.asked is not None]
+            found = {(row.length, row.text_window, row.asked): row.found for row in theirs if row.asked is not None}
+            pairs = [(r.found, found[r.length, r.text_window, r.asked]) for r in ours if r.asked is not None]
             alone, base_alone = pairs.count((True, False)), pairs.count((False, True))
             lines.append(
-                f"| {name} | {length:,} | {alone}, {base_alone} ({mcnemar(alone, base_alone):.2g}) | "
+                f"| {name} | {' and '.join(f'{length:,}' for length in some)} | "
+                f"{alone}, {base_alone} ({mcnemar(alone, base_alone):.2g}) | "
                 f"{compare(ours, theirs, 'log_likelihood')} | {compare(ours, theirs, 'loss')} |"
             )
     return "\n".join(lines)

@@ -233,7 +233,7 @@ WIDE = lampe.LampeConfig(8192, 512, 200, lampe.Constant(2048))
 
 @pytest.mark.parametrize(("count", "most"), [(1, 13), (512, 21)], ids=["a token", "a chunk"])
 def test_kernels_started_for_a_layer(wide, count, most):
-    """Beyond those of the unpatched model; a call over many keys for one query is two kernels, and so may a product be."""
+    """Beyond the unpatched model's; a call over many keys for one query is two kernels, and so may a product be."""
     one, _ = passed(wide, None, count)
     plain = kernels_of(one)
     one, patched = passed(wide, WIDE, count)
