@@ -29,6 +29,9 @@ _MOST = {
     "num_attention_heads": 1024, "num_key_value_heads": 1024, "num_local_experts": 1024, "num_experts": 1024,
 }  # fmt: skip
 """Of a config's numbers: models are larger nowhere, and a config that says so takes minutes to be built."""
+_DISK_LEFT = 0.1
+"""The share of the disk that models which visitors name leave free: each fits in the memory, but how many they name
+nobody knows."""
 _NO_MEMORY = ("not enough memory", "out of memory", "can't allocate memory", "alloc_failed")
 
 
@@ -178,7 +181,13 @@ class Models:
             return
         own = _weights(loaded.model) + self._held() if loaded else 0
         _check_memory(choice, needed_bytes(self._config(choice), choice.bits), free_bytes() + own)
-        fetch(choice.model_id, progress=self._telling(choice, progress, stopped), anonymous=self._named(choice))
+        leave = _DISK_LEFT if self._named(choice) else 0.0
+        fetch(
+            choice.model_id,
+            progress=self._telling(choice, progress, stopped),
+            anonymous=self._named(choice),
+            leave=leave,
+        )
 
     def load(
         self,

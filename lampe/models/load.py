@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 import torch
 import transformers
-from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub import errors as hub
 from huggingface_hub.utils import validate_repo_id
 from tqdm import tqdm
@@ -134,12 +135,26 @@ def load_config(model_id: str | os.PathLike[str] | None = None, *, anonymous: bo
 
 
 def fetch(
-    model_id: str | os.PathLike[str] | None, *, progress: ProgressCallback | None = None, anonymous: bool = False
+    model_id: str | os.PathLike[str] | None,
+    *,
+    progress: ProgressCallback | None = None,
+    anonymous: bool = False,
+    leave: float = 0.0,
 ) -> None:
     """Have a model's files on this computer, without reading them into memory: what `load` would fetch first.
 
-    Parameters and errors as in `load`; an exception of `progress` ends the download, and what has come of a file is
-    kept for the next.
+    Other parameters and errors are as in `load`; an exception of `progress` ends the download, and what has come of a
+    file is kept for the next.
+
+    Parameters
+    ----------
+    leave : float
+        The share of the disk that is to stay free.
+
+    Raises
+    ------
+    LoadError
+        If less of the disk would stay free.
     """
     name, source = _find(model_id, progress, anonymous)
     if source["local_files_only"]:
@@ -151,6 +166,15 @@ def fetch(
         if not any(file.endswith(".safetensors") for file in wanted) and not anonymous:
             wanted |= {file.rfilename: file.size or 0 for file in files if _OLD_WEIGHTS.fullmatch(file.rfilename)}
         total, before = sum(wanted.values()), 0
+        missing = sum(size for file, size in wanted.items() if not isinstance(try_to_load_from_cache(name, file), str))
+        cache = Path(constants.HF_HUB_CACHE)
+        disk = shutil.disk_usage(next(folder for folder in (cache, *cache.parents) if folder.exists()))
+        if missing and leave and missing > disk.free - leave * disk.total:
+            raise LoadError(
+                f"{name} takes {missing / 1e9:.1f} GB of the disk here, of which {disk.free / 1e9:.1f} GB are free and "
+                f"{leave * disk.total / 1e9:.1f} GB are to stay so: choose a smaller model, or ask whoever runs this "
+                "to make room."
+            )
 
         class Bar(tqdm):
             """What the Hub's client tells its progress to, for each file."""

@@ -36,9 +36,11 @@ def told(report):
         raise Stopped
 
 try:
-    fetch("somebody/model", progress=told, anonymous=True)
+    fetch("somebody/model", progress=told, anonymous=True, leave=1.0 if sys.argv[1] == "full" else 0.0)
 except Stopped:
     print("stopped")
+except LoadError as error:
+    print(error)
 """
 
 
@@ -106,6 +108,14 @@ def fetched(hub, home, how):
         [sys.executable, "-c", FETCH, how], env=environment, capture_output=True, text=True, timeout=120, check=True
     )
     return done.stdout.splitlines()
+
+
+def test_the_disk_isnt_filled_but_what_is_there_stays_of_use(hub, tmp_path):
+    (refused,) = fetched(hub, tmp_path, "full")
+    assert refused.startswith("somebody/model takes 0.0 GB of the disk here, of which ")
+    assert not [name for name in ASKED if name.endswith(".safetensors")]
+    fetched(hub, tmp_path, "whole")
+    assert "takes" not in " ".join(fetched(hub, tmp_path, "full")), "it is there, and takes no more"
 
 
 def test_weights_come_with_progress_once_and_a_stop_keeps_what_has_come(hub, tmp_path):
