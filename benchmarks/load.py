@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -88,29 +88,28 @@ def _round(url: str, number: int, asking: int, attacked: bool) -> dict[str, Any]
     """Visitors who come at once; in an attacked round, four more who do harm."""
     draw = random.Random(number)
     secrets = [str(draw.randrange(10**6, 10**7)) for _ in range(asking)]
+    loads: list[float] = []  # seconds until the page was there, for visitors who loaded it once
 
     def visit(place: int) -> Came:
         secret = secrets[place]
         # Some 600 tokens that nobody else has: another part of the text for each visitor and round.
         start = 997 * (number * asking + place) % 40_000
         text = f"{EXAMPLES[1].text[start : start + 2400]}\n\nThe secret number of the boat is {secret}."
-        headers = _address(number, place)
-        if place == 0:
-            for _ in range(3):  # who reloads the page
-                Client(url, verbose=False, headers=headers).close()
-        client = Client(url, verbose=False, headers=headers)
-        started = time.perf_counter()
+        headers, arrived = _address(number, place), time.perf_counter()
         try:
-            if place == 1 and attacked:
-                _nonsense(client)
-            if place in (2, 3):
-                text = _uploaded(client, text)
-            answer, _ = client.predict(text, QUESTION, "lampe", 24, api_name="/ask")
+            for _ in range(3 if place == 0 else 0):  # who reloads the page
+                _client(url, headers).close()
+            started = time.perf_counter()
+            with closing(_client(url, headers)) as client:
+                loads.append(time.perf_counter() - started)
+                if place == 1 and attacked:
+                    _nonsense(client)
+                if place in (2, 3):
+                    text = _uploaded(client, text)
+                answer, _ = client.predict(text, QUESTION, "lampe", 24, api_name="/ask")
         except Exception as error:  # a lost request is a result
-            print(error, flush=True)
-            return Came("lost", time.perf_counter() - started)
-        finally:
-            client.close()
+            print(type(error).__name__, error, flush=True)
+            return Came("lost", time.perf_counter() - arrived)
         told = {one for one in secrets if one in answer}
         kind = "others" if told - {secret} else "own" if told else "none"
         return Came(kind, time.perf_counter() - started)
@@ -120,7 +119,7 @@ def _round(url: str, number: int, asking: int, attacked: bool) -> dict[str, Any]
         if place == 0:
             attack(url, headers, number // 2)
             return
-        client = Client(url, verbose=False, headers=headers)
+        client = _client(url, headers)
         job = client.submit(f"{number} {EXAMPLES[1].text}", QUESTION, api_name="/ask")
         time.sleep(5)
         if place == 1:
@@ -139,8 +138,13 @@ def _round(url: str, number: int, asking: int, attacked: bool) -> dict[str, Any]
     named = ATTACKS[number // 2 % len(ATTACKS)].__name__ if attacked else ""
     return {
         "round": number, "attack": named, "asking": asking, **counts,
-        "median": round(median(waits), 1), "longest": round(max(waits), 1),
+        "median": round(median(waits), 1), "longest": round(max(waits), 1), "slowest_page": round(max(loads), 1),
     }  # fmt: skip
+
+
+def _client(url: str, headers: dict[str, str]) -> Client:
+    """A caller of the page. Twenty begin at once, each with a page load; browsers wait longer than 5 s."""
+    return Client(url, verbose=False, headers=headers, httpx_kwargs={"timeout": 60})
 
 
 def _address(number: int, place: int) -> dict[str, str]:
