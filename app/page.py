@@ -21,6 +21,7 @@ from app.documents.kinds import MAX_BYTES
 from app.map.page import MapTab
 from app.needle.page import NeedleTab
 from app.results.page import ResultsTab
+from app.see.first import first_picture
 from app.see.page import SeeTab
 from app.serving.service import ModelService
 from app.settings import Settings
@@ -169,5 +170,8 @@ def _options(demo: gr.Blocks, settings: Settings, service: ModelService, folder:
         "state_session_capacity": 2000,  # they are cleared away by age before
         "show_error": True,
         "footer_links": ["api"],
-        "app_kwargs": {"middleware": [gate, Middleware(Card, head=AS_LINKED)], "lifespan": clearing},
+        "app_kwargs": {
+            "middleware": [gate, Middleware(Card, head=AS_LINKED, body=first_picture())],
+            "lifespan": clearing,
+        },
     }

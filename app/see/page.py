@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 
 from app.see.figures import curve_chart, found_chart, squeeze_chart
+from app.see.first import START
 from app.see.maps import LENGTHS, method_data, methods_data
 from app.see.proof import recorded
 from app.see.words import ASSETS, filled, ruler_config, strings
@@ -17,7 +18,6 @@ from app.ui.events import INTERNAL, Shown
 from app.ui.map_data import POSITIONS
 from lampe.methods import LampeConfig, Rope
 
-START = 12_288  # tokens that the ruler begins with
 _FIRST = ("rope", "lampe", "lampe-paper", "selfextend", "string")
 """The methods that have a button of their own; the others are in a list."""
 _CLAIMS = ("why", "squeeze", "curve")

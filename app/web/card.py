@@ -1,4 +1,4 @@
-"""The page's head, which gradio writes its own: what others show of a link to it, and what must run first."""
+"""The page as it comes, which gradio writes its own: what others show of a link to it, and what is there first."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PICTURE = "/card.jpg"
 SIZE = 1200, 630
 _FILE = files("app") / "assets" / "card.jpg"
 _OTHERS = re.compile(rb"""<meta\s+(?:property="og:|name="twitter:)[^>]*>""")
-_PLACE = re.compile(rb"<head[^>]*>")
+_HEAD, _BODY = re.compile(rb"<head[^>]*>"), re.compile(rb"<body[^>]*>")
 
 
 class Card:
@@ -28,10 +28,12 @@ class Card:
     app : ASGI application
     head : str
         HTML that begins the page's head: what is to run before gradio's own scripts, which add its `head` later.
+    body : str
+        HTML that begins its body, likewise.
     """
 
-    def __init__(self, app: Any, head: str = "") -> None:
-        self._app, self._head = app, head
+    def __init__(self, app: Any, head: str = "", body: str = "") -> None:
+        self._app, self._head, self._body = app, head, body
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
@@ -44,10 +46,10 @@ class Card:
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             await send({"type": "http.response.body", "body": picture if scope["method"] == "GET" else b""})
         else:
-            await self._app(scope, receive, _sending(scope, send, self._head))
+            await self._app(scope, receive, _sending(scope, send, self._head, self._body))
 
 
-def _sending(scope: MutableMapping[str, Any], send: Any, head: str) -> Any:
+def _sending(scope: MutableMapping[str, Any], send: Any, head: str, body: str) -> Any:
     """Sends a page with other words about it; whatever else comes stays as it is."""
     started: MutableMapping[str, Any] = {}
 
@@ -61,7 +63,7 @@ def _sending(scope: MutableMapping[str, Any], send: Any, head: str) -> Any:
         elif started and message["type"] == "http.response.body":
             # Gradio sends its page in one piece.
             if not message.get("more_body"):
-                message = {**message, "body": described(message.get("body", b""), _address(scope), head)}
+                message = {**message, "body": described(message.get("body", b""), _address(scope), head, body)}
                 kept = [(name, value) for name, value in started["headers"] if name != b"content-length"]
                 length = (b"content-length", str(len(message["body"])).encode())
                 started = {**started, "headers": [*kept, length]}
@@ -72,7 +74,7 @@ def _sending(scope: MutableMapping[str, Any], send: Any, head: str) -> Any:
     return sending
 
 
-def described(page: bytes, address: str, head: str = "") -> bytes:
+def described(page: bytes, address: str, head: str = "", body: str = "") -> bytes:
     """A page of HTML with this project's title, description and picture in place of what it says of itself.
 
     Parameters
@@ -80,7 +82,7 @@ def described(page: bytes, address: str, head: str = "") -> bytes:
     page : bytes
     address : str
         Under which it was asked for; it comes from outside.
-    head : str
+    head, body : str
         HTML of ours.
     """
     width, height = SIZE
@@ -91,7 +93,8 @@ def described(page: bytes, address: str, head: str = "") -> bytes:
     tags = "".join(f'<meta property="{name}" content="{escape(value)}">' for name, value in about.items())
     tags += f'<meta name="description" content="{escape(DESCRIPTION)}">'
     tags += '<meta name="twitter:card" content="summary_large_image">'
-    return _PLACE.sub(lambda found: found[0] + (head + tags).encode(), _OTHERS.sub(b"", page), count=1)
+    page = _BODY.sub(lambda found: found[0] + body.encode(), page, count=1)
+    return _HEAD.sub(lambda found: found[0] + (head + tags).encode(), _OTHERS.sub(b"", page), count=1)
 
 
 def _address(scope: MutableMapping[str, Any]) -> str:

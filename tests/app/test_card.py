@@ -53,6 +53,6 @@ def test_no_address_is_a_tag():
 
 
 def test_what_is_to_run_first_comes_first():
-    assert described(b"<head><script>2</script></head>", "https://x", "<script>1</script>").startswith(
-        b"<head><script>1</script><meta"
-    )
+    page = described(b"<head><script>2</script></head><body class=a>3", "https://x", "<script>1</script>", "<p>2</p>")
+    assert page.startswith(b"<head><script>1</script><meta")
+    assert page.endswith(b"<body class=a><p>2</p>3")

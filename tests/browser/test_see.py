@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 import lampe
+from app.see.first import START, first_method
 from app.see.maps import LENGTHS
 from app.ui.map_data import map_data
 from lampe.methods import METHODS
@@ -15,6 +16,14 @@ from lampe.methods import METHODS
 RULER = "document.querySelector('.hero').ruler"
 SEE = {"link": "&view=see"}
 EMBEDDED = {"link": "&view=see&embed=1", "viewport": {"width": 390, "height": 844}}
+
+
+@pytest.fixture
+def tab(browser):
+    """A browser that has seen nothing yet."""
+    context = browser.new_context()
+    yield context.new_page()
+    context.close()
 
 
 @pytest.mark.parametrize("page", [SEE], indirect=True)
@@ -42,6 +51,32 @@ def test_the_browsers_positions_are_the_engines(page):
     )
     for got, (_, pairs, expected) in zip(found, cases, strict=True):
         assert got == pytest.approx(expected, abs=1e-9), pairs
+
+
+def test_before_any_script_has_come_the_ruler_is_there_as_it_begins(server, tab):
+    """Gradio's scripts never come here; then they do, and the ruler takes its place."""
+    tab.route("**/assets/*.js", lambda route: route.abort())
+    tab.goto(server)
+    first = tab.locator("#first")
+    expect(first).to_contain_text("never seen in training")
+    ends = first.locator("path").evaluate_all("paths => paths.map((one) => one.getAttribute('d').split(' ').at(-2))")
+    assert len(ends) == 161
+    assert tab.locator(".hero").count() == 0
+    tab.unroute("**/assets/*.js")
+    tab.reload()
+    expect(first).to_have_count(0, timeout=30_000)
+    begins = tab.evaluate(f"[{RULER}.state.method.key, {RULER}.state.length]")
+    assert begins == [first_method().key, START]
+    seen = [1138 - float(end) for end in ends]  # as on the sheet: from its right edge
+    width = 0.62 * 1124 / 8192
+    position_map = first_method().position_map(START)
+    wanted = [position_map.relative(START - 1, round(n / 160 * (START - 1))) * width for n in range(161)]
+    assert seen == pytest.approx(wanted, abs=0.1)
+
+
+def test_another_view_opens_without_it(server, tab):
+    tab.goto(f"{server}?view=map")
+    assert tab.locator("#first").count() == 0
 
 
 @pytest.mark.parametrize("page", [SEE], indirect=True)
