@@ -51,14 +51,14 @@ class Merge:
         self._reached = 0  # rows from here on have nothing yet
         self._last: list[list[Tensor]] = [[] for _ in range(regions)]  # each piece's log-sum-exp of the last row
 
-    def add(self, region: int, first: int, output: Tensor, lse: Tensor) -> None:
-        """A piece for the rows from `first` on."""
+    def add(self, region: int, first: int, output: Tensor, lse: Tensor, left: int = 2) -> None:
+        """A piece for the rows from `first` on; `left` is how many follow, by default so many that sums are kept."""
         rows = lse.shape[2]
         stop = first + rows
         whole = not self._reached and rows == self._rows
         if stop == self._rows:
             last = lse.select(2, -1)  # of the first piece, the sums are added to
-            self._last[region].append(last.clone() if whole or rows > _KEPT_WHOLE else last)
+            self._last[region].append(last.clone() if (whole and left > 1) or rows > _KEPT_WHOLE else last)
         if whole:
             self.output, self.lse = output, lse
         elif first >= self._reached:
@@ -71,7 +71,8 @@ class Merge:
             weight = torch.empty_like(mine, dtype=part.dtype)
             torch.sigmoid(lse - mine, out=weight)  # this piece's share of both
             part.lerp_(output.to(part.dtype), weight.unsqueeze(-1))
-            torch.logaddexp(mine, lse, out=mine)
+            if left:
+                torch.logaddexp(mine, lse, out=mine)
         self._reached = max(self._reached, stop)
 
     @property

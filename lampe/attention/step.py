@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,8 @@ from lampe.attention.merge import Merge, merging_dtype
 from lampe.attention.tiles import Tile, tiles
 from lampe.attention.turning import Rotate, Table, Tables, Turn, make_turn
 from lampe.positions import PositionMap
+
+_TOGETHER = 4096  # queries
 
 RegionLse = Callable[[], Tensor]
 """Gives the log-sum-exp of the last query's scores in each region, shape (regions, batch, heads), −inf where it has no
@@ -39,13 +41,13 @@ class _RegionStep:
     key_table: Table | None
     _turns: dict[Any, tuple[Turn | None, Turn | None]] = field(default_factory=dict, repr=False)
 
-    def turned(self, query: Tensor, key: Tensor, rotate: Rotate) -> tuple[Tensor, Tensor]:
-        """Queries and keys of the region at its positions; each layer's are rotated by the same tables."""
-        turns = self._turns.get((rotate, query.device, query.dtype, query.shape[3]))
-        if turns is None:
-            made = [table and make_turn(table, rotate, query) for table in (self.query_table, self.key_table)]
-            turns = self._turns[rotate, query.device, query.dtype, query.shape[3]] = made[0], made[1]
-        return turns[0](query) if turns[0] else query, turns[1](key) if turns[1] else key
+    def turns(self, like: Tensor, rotate: Rotate) -> tuple[Turn | None, Turn | None]:
+        """How queries and keys get to the region's positions; all layers share the tables."""
+        key = (rotate, like.device, like.dtype, like.shape[3])
+        if key not in self._turns:
+            made = [table and make_turn(table, rotate, like) for table in (self.query_table, self.key_table)]
+            self._turns[key] = made[0], made[1]
+        return self._turns[key]
 
 
 class Step:
@@ -69,6 +71,7 @@ class Step:
         self.position_map, self.first, self.stop = position_map, first, stop
         self._resting, self._tables, self._device = resting, tables, device
         self._regions: dict[Backend, tuple[list[_RegionStep], Tile | None]] = {}
+        self._turns: dict[Any, Turn] = {}  # of the queries of several regions
 
     def _cut(self, backend: Backend) -> tuple[list[_RegionStep], Tile | None]:
         """The regions in tiles for a backend; and the tile that is all of it, where there is one."""
@@ -132,25 +135,57 @@ class Step:
         output : Tensor, shape (batch, heads, stop − first, head_dim)
         region_lse : RegionLse
         """
-        regions, alone = self._cut(backend_for(query, softcap))
+        backend = backend_for(query, softcap)
+        regions, alone = self._cut(backend)
         if alone is not None:
             out, lse = attend_tile(query, key, value, alone.shape, scaling, softcap, fold=False, left=alone.left)
             last = lse.select(2, -1).unsqueeze(0).clone()
             return out.to(query.dtype), lambda: last
         merged = Merge(query, len(self.position_map.regions))
+        left = sum(len(step.tiles) for step in regions)
+        queries = self._queries(regions, query, rotate, backend)
         for step in regions:
-            q = query[:, :, step.query.start - self.first : step.query.stop - self.first]
+            q = next(queries)
             k, v = key[:, :, step.key], value[:, :, step.key]
-            q, k = step.turned(q, k, rotate)
+            if turn := step.turns(k, rotate)[1]:
+                k = turn(k)
             for tile in step.tiles:
+                left -= 1
                 in_q = slice(tile.query[0] - step.query.start, tile.query[1] - step.query.start)
                 in_k = slice(tile.key[0] - step.key.start, tile.key[1] - step.key.start)
                 part = (q[:, :, in_q], k[:, :, in_k], v[:, :, in_k])
                 out, lse = attend_tile(*part, tile.shape, scaling, softcap, left=tile.left)
-                merged.add(step.number, tile.query[0] - self.first, out, lse)
+                merged.add(step.number, tile.query[0] - self.first, out, lse, left)
                 del out, lse  # the next piece is as large
             del q, k
         return merged.output.to(query.dtype), merged.region_lse
+
+    def _queries(self, regions: list[_RegionStep], query: Tensor, rotate: Rotate, backend: Backend) -> Iterator[Tensor]:
+        """Each region's queries at its positions.
+
+        For flash attention, where each operation is a launch, those of all regions that see every query are rotated at
+        once; so many of them that it would be a matter of memory are not.
+        """
+        whole = slice(self.first, self.stop)
+        alike = [step for step in regions if step.query == whole and step.query_table is not None]
+        together: dict[int, Tensor] = {}
+        if backend is Backend.FLASH and len(alike) > 1 and query.shape[2] <= _TOGETHER:
+            key = (rotate, query.device, query.dtype, query.shape[3])
+            if key not in self._turns:
+                turns = [turn for step in alike if (turn := step.turns(query, rotate)[0])]
+                cosine, sine = (
+                    torch.stack(tables) for tables in zip(*((t.cosine, t.sine) for t in turns), strict=True)
+                )
+                self._turns[key] = Turn(cosine, sine, turns[0].partner)
+            turned = self._turns[key](query)
+            together = {step.number: turned[place] for place, step in enumerate(alike)}
+        for step in regions:
+            if step.number in together:
+                yield together.pop(step.number)
+                continue
+            q = query[:, :, step.query.start - self.first : step.query.stop - self.first]
+            turn = step.turns(q, rotate)[0]
+            yield turn(q) if turn else q
 
     def weights(
         self, query: Tensor, key: Tensor, rotate: Rotate, scaling: float, softcap: float | None = None

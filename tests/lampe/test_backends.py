@@ -299,6 +299,6 @@ def test_a_chunk_takes_few_launches(key):
     position_map = METHODS[key].for_window(200).position_map(400)
     names = launches(position_map, 300, 350)
     assert sum("flash" in name for name in names) <= (3 if key == "dca" else 2), names
-    assert len(names) <= (18 if key == "dca" else 16), names
+    assert len(names) <= (14 if key == "dca" else 11), names
     with_tail = launches(position_map, 370, 400)
-    assert len(with_tail) <= (36 if key == "dca" else 27), with_tail
+    assert len(with_tail) <= (32 if key == "dca" else 23), with_tail
