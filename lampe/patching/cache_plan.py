@@ -73,7 +73,9 @@ class Pass:
     cache: Any
     offset: int | None = None  # tokens in the cache, padding included
     total: int = 0  # and with this pass's
-    spans: list[tuple[int, int]] = field(default_factory=list)  # columns of each row's text
+    batch: int = 0  # rows
+    mask: Tensor | None = None  # of padding
+    known_spans: list[tuple[int, int]] | None = None
     rows: list[RowPlan] = field(default_factory=list)
     like: Tensor | None = None  # a tensor with the dtype and device of the rotations
     groups: list[Group] = field(default_factory=list)  # of the mapped layers
@@ -81,6 +83,26 @@ class Pass:
     key_start: dict[int | None, int] = field(default_factory=dict)  # the token of a sliding layer's first key
     own: Any = None  # the model's own rotation, where another one was given in its place
     given: Any = None
+
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """The columns of each row's text."""
+        if self.known_spans is None:
+            self.known_spans = text_spans(self.mask, self.batch, self.total)
+        return self.known_spans
+
+    def is_whole(self, positions: Tensor) -> bool:
+        """Whether no row has padding, and positions count all columns: most often so, and seen by one look at the
+        device, for which a GPU has to finish what it is told. `positions` as in `check_positions`.
+        """
+        assert self.offset is not None
+        counted = torch.arange(self.offset, self.total, device=positions.device)
+        whole = (positions == counted).all()
+        if self.mask is not None:
+            whole = whole & self.mask[:, : self.total].all().to(whole.device)
+        if found := bool(whole):
+            self.known_spans = [(0, self.total)] * self.batch
+        return found
 
 
 def text_spans(mask: Tensor | None, rows: int, total: int) -> list[tuple[int, int]]:

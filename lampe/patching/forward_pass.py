@@ -34,7 +34,6 @@ from lampe.patching.cache_plan import (
     plain_groups,
     plan_rows,
     resting_table,
-    text_spans,
 )
 from lampe.patching.room import RoomyLayer, make_room
 from lampe.patching.rotary import RopeKind, Rotary, rotation
@@ -135,7 +134,7 @@ class Hooks:
         if now.offset is None:
             now.offset = int(q_offset)
             now.total = now.offset + q_length
-            now.spans = text_spans(attention_mask, batch_size, now.total)
+            now.batch, now.mask = batch_size, attention_mask
         if window is None:
             return None
         self._slides(now, window)
@@ -317,9 +316,11 @@ class MappedHooks(Hooks):
 
     def _start(self, now: Pass, positions: Tensor, like: Tensor) -> None:
         """Before the first layer: plan each row, and lay out what all mapped layers share."""
+        whole = now.is_whole(positions)
         now.rows = list(plan_rows(now, self._method, self.planned))
         self.position_maps = tuple(row.position_map for row in now.rows)
-        check_positions(now, positions)
+        if not whole:
+            check_positions(now, positions)
 
         def step(row: RowPlan, first: int, stop: int) -> Step | TokenStep:
             tables = self._rotary.tables(like, row.frequencies)

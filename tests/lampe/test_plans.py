@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     DynamicCache,
 )
@@ -279,3 +280,30 @@ def test_a_cache_from_the_unpatched_model_is_refused(llama):
 def test_a_mapping_that_does_nothing_beyond_the_window_says_so(llama):
     with lampe.patch(llama, lampe.LampeConfig(64, 20, 20, 40)), pytest.warns(UserWarning, match="Nothing is mapped"):
         logits(llama, tokens(LENGTH))
+
+
+class Looks(TorchDispatchMode):
+    """Counts the values that the processor asks a device for: a GPU has to finish first what it was told."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if any(part in str(function) for part in ("is_nonzero", "_local_scalar_dense", "aten.equal", "nonzero")):
+            self.names.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("count", [1, 20])
+def test_one_look_at_the_device_tells_that_nothing_is_padded_or_packed(llama, count, masked):
+    ids = tokens(LENGTH + count)
+    mask = torch.ones_like(ids) if masked else None
+    with lampe.patch(llama, CONFIG) as patched, torch.no_grad():
+        patched.plan(LENGTH + count)
+        cache = DynamicCache(config=llama.config)
+        logits(llama, ids[:, :LENGTH], past_key_values=cache)
+        with Looks() as looks:
+            llama(ids[:, LENGTH:], past_key_values=cache, attention_mask=mask, logits_to_keep=1)
+    assert len(looks.names) == 1, looks.names
