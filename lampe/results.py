@@ -328,7 +328,8 @@ def _ways(made: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
     for method, settings in made:
         # Of several values, or not in all of the method's rows.
         telling = [k for k in settings if len(values[method, k]) > 1 or there[method, k] < counts[method]]
-        names.append(", ".join([METHODS[method].title, *(f"{key} {settings[key]!s:.60}" for key in telling)]))
+        told = ("by length" if settings[key] is None else f"{settings[key]!s:.60}" for key in telling)
+        names.append(", ".join([METHODS[method].title, *map(" ".join, zip(telling, told, strict=True))]))
     return names
 
 
