@@ -131,8 +131,10 @@ def read_window(
             if number is None:
                 outcome = Outcome(loss=mean_loss(reader, text.scored), tokens=len(text.scored))
             else:
+                # The words before the number are given: a small model asked about technical prose often begins to tell
+                # something else, however its positions are mapped.
                 answer, count = answer_tokens(tokenizer, prompt.needles)
-                likelihood, found = score_answer(reader, answer, count)
+                likelihood, found = reader.score(answer, count)
                 outcome = Outcome(found=found, log_likelihood=likelihood, tokens=count)
             yield replace(outcome, seconds=round(time.perf_counter() - started, 3))
 
@@ -201,22 +203,6 @@ def answer_tokens(tokenizer: Any, needles: Needles) -> tuple[list[int], int]:
     asked, (value,), fact = needles.prefix, needles.expected, needles.sentences[0].removesuffix(".")
     sentence = encode(tokenizer, f"{asked} {fact[0].lower()}{fact[1:]}")[len(encode(tokenizer, asked)) :]
     return sentence, len(encode(tokenizer, f" {value}"))
-
-
-@torch.inference_mode()
-def score_answer(reader: PromptReader, sentence: list[int], count: int) -> tuple[float, bool]:
-    """Mean log-likelihood of a sentence's last `count` tokens after the prompt that was read; and whether each of them
-    is the likeliest one.
-
-    The words before them are given: a small model asked about technical prose often begins to tell something else,
-    however its positions are mapped.
-    """
-    expected = torch.tensor(sentence, device=reader.ids.device)
-    given = torch.cat([reader.last, expected[None, :-1]], dim=1)
-    out = reader.model(given, past_key_values=reader.cache, use_cache=True, logits_to_keep=count)
-    logits, number = out.logits[0].float(), expected[-count:]
-    likelihood = -torch.nn.functional.cross_entropy(logits, number)
-    return likelihood.item(), bool((logits.argmax(-1) == number).all())
 
 
 def check_memory(model: Any, lengths: Iterable[int]) -> None:

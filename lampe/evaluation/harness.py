@@ -280,7 +280,7 @@ class Adapter(HFLM):
             )
         words = decode(self.tokenizer, out[0, len(ids) :].tolist(), special=False)
         answer = postprocess_generated_text(words, until, None)
-        likelihood = self._after(encode(self.tokenizer, f" {self._expected}"))[0] if self._expected else None
+        likelihood = reader.score(encode(self.tokenizer, f" {self._expected}"))[0] if self._expected else None
         assert self.reading is not None
         self.reading = replace(self.reading, answer=answer, log_likelihood=likelihood)
         return answer
@@ -288,7 +288,8 @@ class Adapter(HFLM):
     def _likelihood(self, words: tuple[str, str], context: list[int], rest: list[int]) -> tuple[float, bool]:
         """The log-likelihood of a continuation, and whether it is the likeliest one: for tasks of several choices."""
         self._read(words[0], context, len(rest))
-        mean, greedy = self._after(rest)
+        assert self._reader is not None
+        mean, greedy = self._reader.score(rest)
         return mean * len(rest), greedy
 
     def _read(self, context: str, ids: list[int], more: int) -> list[int]:
@@ -318,20 +319,6 @@ class Adapter(HFLM):
         """A prompt around what is expected."""
         place = context.find(self._expected.split(", ")[0]) if self._expected else -1
         return context[max(0, place - _AROUND) : place + _AROUND] if place >= 0 else context[-2 * _AROUND :]
-
-    @torch.inference_mode()
-    def _after(self, rest: list[int]) -> tuple[float, bool]:
-        """Mean log-likelihood of tokens after the prompt that was read last, and whether each is the likeliest one."""
-        reader = self._reader
-        assert reader is not None
-        held = reader.ids.shape[1] - 1
-        reader.cache.crop(held - reader.cache.get_seq_length())
-        expected = torch.tensor(rest, device=reader.ids.device)
-        given = torch.cat([reader.last, expected[None, :-1]], dim=1)
-        logits = reader.model(given, past_key_values=reader.cache, use_cache=True).logits[0].float()
-        mean = -torch.nn.functional.cross_entropy(logits, expected)
-        reader.cache.crop(held - reader.cache.get_seq_length())
-        return min(0.0, mean.item()), bool((logits.argmax(-1) == expected).all())
 
 
 class _Stop(StoppingCriteria):

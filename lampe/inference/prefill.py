@@ -178,6 +178,31 @@ class PromptReader:
         self._held = ids[:-1]
         self._plan = getattr(self.cache, "lampe_plan", None)  # none for a model that isn't patched
 
+    @torch.inference_mode()
+    def score(self, words: Sequence[int], count: int | None = None) -> tuple[float, bool]:
+        """How likely some tokens are after the prompt that was read last.
+
+        Parameters
+        ----------
+        words : sequence of int
+        count : int, optional
+            How many of them, the last, are scored; those before them are given. By default all are.
+
+        Returns
+        -------
+        (float, bool)
+            The mean of their log-likelihoods, in nats, and whether each is the likeliest one.
+        """
+        count = count or len(words)
+        if since := self.cache.get_seq_length() - (self.ids.shape[1] - 1):  # an answer was made, or others scored
+            self.cache.crop(-since)
+        expected = torch.tensor(words, device=self.ids.device)
+        given = torch.cat([self.last, expected[None, :-1]], dim=1)
+        out = self.model(given, past_key_values=self.cache, use_cache=True, logits_to_keep=count)
+        logits, scored = out.logits[0].float(), expected[-count:].to(out.logits.device)
+        mean = -torch.nn.functional.cross_entropy(logits, scored)
+        return min(0.0, mean.item()), bool((logits.argmax(-1) == scored).all())
+
     @property
     def _whole(self) -> bool:
         """Whether the model must read each prompt whole."""

@@ -117,9 +117,8 @@ def test_found_is_what_greedy_decoding_goes_on_with(model, tokenized):
     reader = PromptReader(model)
     list(reader.read(prompt.ids))
     greedy = model.generate(torch.tensor([prompt.ids]), max_new_tokens=4, do_sample=False)[0, 200:].tolist()
-    assert measure.score_answer(reader, greedy, 2)[1]
-    list(reader.read(prompt.ids))
-    assert not measure.score_answer(reader, [*greedy[:-1], greedy[-1] + 1], 2)[1]
+    assert reader.score(greedy, 2)[1]
+    assert not reader.score([*greedy[:-1], greedy[-1] + 1], 2)[1]
 
 
 def test_an_answer_is_the_sentence_that_the_page_begins(tokenized):
