@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -344,9 +343,12 @@ class AskTab:
                     turn.answers[variant] = ""
                     for update in self.service.ask(asked, stop, visitor_of(request)):
                         turn.take(variant, update)
-                        stage = f"{variant.title}: {update.stage}"
-                        words = note(f"{stage}.") if update.report else status(replace(update, stage=stage))
-                        yield {self.status: words, **self._show(turn)}
+                        told = (
+                            note(f"{variant.title}: {update.stage}.")
+                            if update.report
+                            else status(update, variant.title)
+                        )
+                        yield {self.status: told, **self._show(turn)}
             words = "Stopped." if stop.is_set() else views.done(turn.reports, following, turn.behind)
             yield {self.status: note(words), **self._ended(turn, text, chosen)}
         except LampeError as error:

@@ -10,8 +10,9 @@ from app.documents.document import Document
 from app.serving.evidence import Evidence, Passage, by_token
 from app.serving.reports import Needs, RunReport
 from app.serving.requests import Variant
-from app.ui.html import PRECISIONS
+from app.ui.html import PRECISIONS, about_in_chinese
 from app.ui.html import about as about_seconds
+from app.ui.said import in_both
 from lampe.inference.prompt import ANSWER_PREFIX
 from lampe.methods import Rope
 from lampe.positions import PositionMap
@@ -21,20 +22,34 @@ _BINS = 160  # along the strip of a document
 
 def no_text(drawn: int) -> str:
     """What stands in the length's place before there is a text."""
-    return f'<div class="length"><b>No text yet.</b> The map below is drawn for {drawn:,} tokens.</div>'
+    told = in_both(
+        f"<b>No text yet.</b> The map below is drawn for {drawn:,} tokens.",
+        f"<b>还没有文本。</b>下面的映射按 {drawn:,} 个词元绘制。",
+    )
+    return f'<div class="length">{told}</div>'
 
 
 def length_readout(tokens: int, exact: bool, window: int, limit: int) -> str:
     """The prompt's length against the window and the limit."""
-    if tokens > limit:
-        kind, note = "error", f"over the limit of {limit:,}: choose what to read of it, below the text"
-    elif tokens > window:
-        kind, note = "past", f"{tokens / window:.2g} × the window of {window:,}; the limit is {limit:,}"
-    else:
-        kind, note = "", f"{tokens / window:.0%} of the window of {window:,}; the limit is {limit:,}"
+    kind = "error" if tokens > limit else "past" if tokens > window else ""
+    notes = {
+        "error": (
+            f"over the limit of {limit:,}: choose what to read of it, below the text",
+            f"超过上限 {limit:,}：请在文本下方选择只读其中一部分",
+        ),
+        "past": (
+            f"{tokens / window:.2g} × the window of {window:,}; the limit is {limit:,}",
+            f"窗口 {window:,} 的 {tokens / window:.2g} 倍；上限 {limit:,}",
+        ),
+        "": (
+            f"{tokens / window:.0%} of the window of {window:,}; the limit is {limit:,}",
+            f"窗口 {window:,} 的 {tokens / window:.0%}；上限 {limit:,}",
+        ),
+    }
+    count = in_both(f"{'' if exact else 'about '}{tokens:,} tokens", f"{'' if exact else '约 '}{tokens:,} 个词元")
     scale = max(tokens, window) * 1.02
     return (
-        f'<div class="length {kind}"><b>{"" if exact else "about "}{tokens:,} tokens</b> <span>{note}</span>'
+        f'<div class="length {kind}"><b>{count}</b> <span>{in_both(*notes[kind])}</span>'
         f'<div class="bar" aria-hidden="true"><i style="width:{tokens / scale:.1%}"></i>'
         f'<u style="left:{window / scale:.1%}"></u></div></div>'
     )
@@ -52,9 +67,10 @@ def document_strip(position_map: PositionMap) -> str:
         kind = f"region-{region.role}"
         parts += f'<i class="{kind}" style="width:{share:.3%}"></i>'
         names += f'<span><span class="chip {kind}"></span>{region.name} {stop - first:,}</span> '
+    told = in_both("From the text’s start to the question:", "从文本开头到问题：")
     return (
         f'<div class="place"><div class="strip" aria-hidden="true">{parts}</div>'
-        f'<p class="caption">From the text’s start to the question: {names}</p></div>'
+        f'<p class="caption">{told} {names}</p></div>'
     )
 
 
@@ -62,9 +78,16 @@ def needed(needs: Needs | None) -> str:
     """What a question takes here."""
     if needs is None:
         return ""
-    time = f"{about_seconds(needs.seconds)} here, " if needs.seconds is not None else ""
+    time, there = "", ""
+    if needs.seconds is not None:
+        time, there = f"{about_seconds(needs.seconds)} here, ", f"这里{about_in_chinese(needs.seconds)}，"
     kept = f" {needs.kept:,} tokens are read already." if needs.kept else ""
-    return f'<p class="caption">One answer: {time}{needs.bytes / 1e6:,.0f} MB of memory for the text.{kept}</p>'
+    held = f"已读过 {needs.kept:,} 个词元。" if needs.kept else ""
+    memory = f"{needs.bytes / 1e6:,.0f} MB"
+    told = in_both(
+        f"One answer: {time}{memory} of memory for the text.{kept}", f"一次回答：{there}文本占内存 {memory}。{held}"
+    )
+    return f'<p class="caption">{told}</p>'
 
 
 def about(document: Document) -> str:

@@ -7,6 +7,7 @@ from html import escape
 from typing import Protocol
 
 from app.settings import ModelChoice
+from app.ui.said import chinese, in_both, said
 from app.ui.words import WORDS
 from lampe.methods import LampeConfig, ScaledSigmoid
 from lampe.models.device import attention_here
@@ -62,26 +63,52 @@ class Progress(Protocol):
     def waiting(self) -> int: ...
 
 
-def status(update: Progress) -> str:
-    """What is being done, and how much of it is left."""
+def status(update: Progress, of: str = "") -> str:
+    """What is being done, and how much of it is left; `of` says of what."""
+    stage = in_both(_stage(update.stage, of), _stage(chinese(update.stage) or update.stage, of))
     if not update.total:
-        left = "" if update.seconds_left is None else f", {about(update.seconds_left)}"
-        return note(f"{update.stage}{left}…")
+        left = ("", "")
+        if update.seconds_left is not None:
+            left = f", {about(update.seconds_left)}", f"，{about_in_chinese(update.seconds_left)}"
+        return f'<div class="status" role="status"><span>{stage}{in_both(*left)}…</span></div>'
     share = min(1.0, update.done / update.total)
-    amount = (
-        f"{update.done / 1e6:.0f} of {update.total / 1e6:.0f} MB"
-        if update.unit == "bytes"
-        else f"{update.done:,} of {update.total:,} {escape(update.unit)}"
-    )
-    if update.seconds_left is not None:
-        amount += f", {about(update.seconds_left)} left"
-    if update.waiting:
-        amount += f", in turn with {update.waiting} more"
     return (
-        f'<div class="status" role="status"><span>{escape(update.stage)}</span><span>{amount}</span>'
-        f'<div class="bar" role="progressbar" aria-label="{escape(update.stage)}" aria-valuemin="0" '
+        f'<div class="status" role="status"><span>{stage}</span><span>{in_both(*_amounts(update))}</span>'
+        f'<div class="bar" role="progressbar" aria-label="{_stage(update.stage, of)}" aria-valuemin="0" '
         f'aria-valuemax="100" aria-valuenow="{share * 100:.0f}"><i style="width:{share:.1%}"></i></div></div>'
     )
+
+
+def _stage(stage: str, of: str) -> str:
+    return escape(f"{of}: {stage}" if of else stage)
+
+
+def _amounts(update: Progress) -> tuple[str, str]:
+    """How far it is, in English and in Chinese."""
+    if update.unit == "bytes":
+        english = f"{update.done / 1e6:.0f} of {update.total / 1e6:.0f} MB"
+        there = f"{update.done / 1e6:.0f} / {update.total / 1e6:.0f} MB"
+    else:
+        english = f"{update.done:,} of {update.total:,} {escape(update.unit)}"
+        there = f"{update.done:,} / {update.total:,} {_UNITS.get(update.unit, escape(update.unit))}"
+    if update.seconds_left is not None:
+        english += f", {about(update.seconds_left)} left"
+        there += f"，还需{about_in_chinese(update.seconds_left)}"
+    if update.waiting:
+        english += f", in turn with {update.waiting} more"
+        there += f"，与另外 {update.waiting} 项轮流进行"
+    return english, there
+
+
+_UNITS = {"tokens": "个词元", "tests": "项测试", "tensors": "个张量", "steps": "步"}
+
+
+def about_in_chinese(seconds: float) -> str:
+    """The same in Chinese as `about`."""
+    if seconds < 90:
+        return f"约 {max(1, round(seconds))} 秒"
+    minutes = round(seconds / 60)
+    return f"约 {minutes} 分钟" if minutes < 90 else f"约 {seconds / 3600:.1f} 小时"
 
 
 def about(seconds: float) -> str:
@@ -94,12 +121,12 @@ def about(seconds: float) -> str:
 
 def note(text: str) -> str:
     """A word on how things stand."""
-    return f'<div class="status" role="status">{escape(text)}</div>'
+    return f'<div class="status" role="status"><span>{said(text)}</span></div>'
 
 
 def message(text: str) -> str:
     """A sentence about something that went wrong."""
-    return f'<div class="status error" role="alert">{escape(text)}</div>'
+    return f'<div class="status error" role="alert">{said(text)}</div>'
 
 
 def side_by_side(threads: Sequence[str]) -> str:
