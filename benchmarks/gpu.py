@@ -59,7 +59,7 @@ def main() -> None:
     for shape in given.shapes:
         config, settings = SHAPES[shape]
         model = random_model(config)
-        for bits in given.bits:
+        for bits in sorted(given.bits, reverse=True):  # what was packed isn't unpacked again
             if bits == 4:
                 in_four_bits(model)
             for length in [4096] if given.quick else given.lengths:

@@ -138,7 +138,8 @@ def _round(url: str, number: int, asking: int, attacked: bool) -> dict[str, Any]
     named = ATTACKS[number // 2 % len(ATTACKS)].__name__ if attacked else ""
     return {
         "round": number, "attack": named, "asking": asking, **counts,
-        "median": round(median(waits), 1), "longest": round(max(waits), 1), "slowest_page": round(max(loads), 1),
+        "median": round(median(waits), 1), "longest": round(max(waits), 1),
+        "slowest_page": round(max(loads), 1) if loads else None,
     }  # fmt: skip
 
 

@@ -10,13 +10,15 @@ candidates are measured on the docstrings of Python's library at 8k and 12k toke
 LaMPE's own sweep takes, and the best one is then read like the others. A row for each loss and needle is kept in a file
 for each method, in the folder methods beside this file (tuning's in methods-tuning), and the command goes on where it
 stopped, window by window. Then it prints the tables and draws the figure into assets/screenshots (Chromium draws it).
-With --recorded it measures nothing, and takes the rows that are there, whatever weights they were measured on.
+With --recorded it measures nothing, and takes the rows that are there, of the weights that have the most. Weights that
+a GPU has packed to 4 bits aren't quite those that a CPU has packed, and are measured apart.
 Many hours on two cores: a window of 4k, 8k, 12k and 16k tokens takes about ten minutes for each method. On an H100 all
 of it took four, with a process for each method.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -61,7 +63,7 @@ def main() -> None:
     # Known without the model, which whoever only shows rows needn't have.
     settled = methods_for([BASE, *keys], family_config("smollm2"))
     ways = {METHODS[key].title: method for key, method in settled.items()}
-    tuning, reading = _kept() if given.recorded else _measures(None if given.quick else given.fresh)
+    tuning, reading = _kept() if given.recorded else _measures(None if given.quick else keys if given.fresh else ())
     if given.tune:
         ways |= tuned_ways(ways, tuning)
     rows = reading([one for way in ways.values() for one in trials(way, lengths, windows, needles, SEED)])
@@ -71,12 +73,17 @@ def main() -> None:
         draw(ways, lengths, rows, Path("assets/screenshots/methods.png"))
 
 
-def _measures(fresh: bool | None) -> tuple[Measure, Measure]:
-    """What tunes and what reads; None keeps no rows."""
+def _measures(forgotten: Sequence[str] | None) -> tuple[Measure, Measure]:
+    """What tunes and what reads. Rows of some methods are forgotten first; with None none are kept."""
     model, tokenizer = lampe.load(bits=4)
     texts = {"methods-tuning": library_docstrings, "methods": HAYSTACKS["reference"]}
     tuning, reading = (
-        partial(measured, None if fresh is None else _folder(name, fresh), model, TokenizedHaystack(text(), tokenizer))
+        partial(
+            measured,
+            None if forgotten is None else _folder(name, forgotten),
+            model,
+            TokenizedHaystack(text(), tokenizer),
+        )
         for name, text in texts.items()
     )
     return tuning, reading
@@ -84,20 +91,23 @@ def _measures(fresh: bool | None) -> tuple[Measure, Measure]:
 
 def _kept() -> tuple[Measure, Measure]:
     """The same from rows that are there."""
-    return partial(recorded, _folder("methods-tuning", False)), partial(recorded, _folder("methods", False))
+    return partial(recorded, _folder("methods-tuning")), partial(recorded, _folder("methods"))
 
 
 def recorded(folder: Path, wanted: Sequence[Trial]) -> list[TrialRow]:
-    """The rows of some trials that a folder has."""
-    rows = {row.trial: row for row, _ in every_trial(folder)}
+    """The rows of some trials that a folder has, all of the same weights."""
+    kept = every_trial(folder)
+    weights = Counter(given.get("weights") for _, given in kept).most_common(1)[0][0]
+    rows = {row.trial: row for row, given in kept if given.get("weights") == weights}
     return [rows[one] for one in dict.fromkeys(wanted) if one in rows]
 
 
-def _folder(name: str, fresh: bool) -> Path:
+def _folder(name: str, forgotten: Sequence[str] = ()) -> Path:
+    """Where rows are kept; those of some methods are forgotten first."""
     folder = Path(__file__).with_name(name)
     folder.mkdir(exist_ok=True)
-    for file in folder.glob("*.jsonl") if fresh else ():
-        file.unlink()
+    for key in forgotten:
+        (folder / f"{key}.jsonl").unlink(missing_ok=True)
     return folder
 
 
@@ -142,6 +152,9 @@ def table(ways: Ways, lengths: Sequence[int], rows: Sequence[TrialRow]) -> str:
         cells = []
         for length in lengths:
             some = of(rows, way, length)
+            if not some:
+                cells.append("–")
+                continue
             needles = [row for row in some if row.log_likelihood is not None]
             hits = sum(bool(row.found) for row in needles)
             low, high = wilson(hits, len(needles))

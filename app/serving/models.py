@@ -181,12 +181,11 @@ class Models:
             return
         own = _weights(loaded.model) + self._held() if loaded else 0
         _check_memory(choice, needed_bytes(self._config(choice), choice.bits), free_bytes() + own)
-        leave = _DISK_LEFT if self._named(choice) else 0.0
         fetch(
             choice.model_id,
             progress=self._telling(choice, progress, stopped),
             anonymous=self._named(choice),
-            leave=leave,
+            leave=self._leave(choice),
         )
 
     def load(
@@ -221,6 +220,10 @@ class Models:
         """Whether a visitor has named it."""
         return choice.model_id not in self.settings.offered
 
+    def _leave(self, choice: ModelChoice) -> float:
+        """The share of the disk that its files leave free."""
+        return _DISK_LEFT if self._named(choice) else 0.0
+
     def _config(self, choice: ModelChoice) -> Any:
         """A model's config, held against what is ever built here.
 
@@ -254,7 +257,13 @@ class Models:
         told = self._telling(choice, progress, stopped, memory)
         try:
             told(Progress("Getting the model ready", 0, 0, ""))
-            model, tokenizer = load(choice.model_id, bits=choice.bits, progress=told, anonymous=self._named(choice))
+            model, tokenizer = load(
+                choice.model_id,
+                bits=choice.bits,
+                progress=told,
+                anonymous=self._named(choice),
+                leave=self._leave(choice),
+            )
             if self._named(choice):
                 fill_in_apart(tokenizer)
             lampe.patch(model).remove()  # refuse now, not after a long document was read

@@ -21,7 +21,7 @@ from app.serving.presence import Presence
 from app.serving.prompt_memory import bytes_for, enough_memory
 from app.serving.reports import GETTING_READY, Attention, Needs, Update, telling
 from app.serving.requests import Chosen, Request, Variant, planned_length
-from app.serving.speed import Countdown
+from app.serving.speed import Countdown, told
 from app.serving.texts import Texts, hidden
 from app.serving.visitors import Visitor
 from app.serving.waiting_line import Ticket, WaitingLine
@@ -321,19 +321,15 @@ class ModelService:
                 countdown = Countdown(self.speeds[choice], left)
                 steps = partial(needle.steps, loaded.model, tokenized, left, methods, stop.is_set, make)
                 del loaded  # nothing here may hold it while others have another one loaded
-                going = self._in_turns(ticket, lambda _, steps=steps: steps(), stop)  # type: ignore[misc]
+                going = self._in_turns(ticket, partial(told, steps, countdown), stop)
                 del steps
                 with enough_memory(longest), closing(going) as events:
                     for event in events:
+                        yield event
                         if isinstance(event, Result):
                             left.remove(event.cell)
-                            yield event
                             if ticket.blocks:
                                 break
-                            continue
-                        seconds, (cell, tokens) = countdown(*event), event
-                        ticket.seconds = partial(float, seconds)
-                        yield Update("Reading", tokens, cell.length, "tokens", seconds_left=seconds)
                 del going, events
                 ticket.bytes = 0
                 ticket.give_back(rest=True)

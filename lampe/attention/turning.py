@@ -33,6 +33,7 @@ class Turn:
     Parameters
     ----------
     cosine, sine : Tensor, shape (1, 1, tokens, head_dim)
+        With one dimension more before these, x is rotated by each of several tables.
     partner : Tensor or int
         For each dimension the one it is rotated with; half a head where that is the one half a head away.
     """
@@ -44,7 +45,7 @@ class Turn:
     def __call__(self, x: Tensor) -> Tensor:
         """x of shape (batch, heads, tokens, head_dim), rotated; on a CPU rounded once, at the end."""
         cosine, sine = self.cosine, self.sine
-        if x.device.type != "cpu" or x.shape[2] <= _ROWS:
+        if x.device.type != "cpu" or x.shape[2] <= _ROWS or cosine.ndim > x.ndim:
             return self._turned(x, cosine, sine)
         turned = torch.empty_like(x)
         for row in range(0, x.shape[2], _ROWS):

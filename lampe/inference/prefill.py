@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache
 
+from lampe.errors import InputError
 from lampe.models.device import input_device
 from lampe.patching.room import make_room
 from lampe.patching.rotary import grows
@@ -192,16 +194,28 @@ class PromptReader:
         -------
         (float, bool)
             The mean of their log-likelihoods, in nats, and whether each is the likeliest one.
+
+        Raises
+        ------
+        InputError
+            If the model gives no numbers there: in halves they may have overflowed.
         """
         count = count or len(words)
         if since := self.cache.get_seq_length() - (self.ids.shape[1] - 1):  # an answer was made, or others scored
             self.cache.crop(-since)
+            if self._plan is not None:  # the answer may have had a plan of its own
+                self.cache.lampe_plan = self._plan
         expected = torch.tensor(words, device=self.ids.device)
         given = torch.cat([self.last, expected[None, :-1]], dim=1)
         out = self.model(given, past_key_values=self.cache, use_cache=True, logits_to_keep=count)
         logits, scored = out.logits[0].float(), expected[-count:].to(out.logits.device)
-        mean = -torch.nn.functional.cross_entropy(logits, scored)
-        return min(0.0, mean.item()), bool((logits.argmax(-1) == scored).all())
+        mean = -torch.nn.functional.cross_entropy(logits, scored).item()
+        if not math.isfinite(mean):
+            raise InputError(
+                f"After {self.ids.shape[1]:,} tokens the model's scores aren't numbers in {self.model.dtype}: its "
+                "values have overflowed. Load it in another type."
+            )
+        return min(0.0, mean), bool((logits.argmax(-1) == scored).all())
 
     @property
     def _whole(self) -> bool:

@@ -10,15 +10,20 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from lampe.inference.prefill import chunk_for, read
+from lampe.inference.prefill import CHUNK, chunk_for, read
 from lampe.models.device import input_device
 
-_FAR = 8  # chunks after which one is timed
+_FAR = 4096  # tokens, about, after which a chunk is timed
 
 
 def measured_tokens(model: Any) -> int:
     """Tokens that the measurement takes memory for."""
-    return (_FAR + 1) * chunk_for(model)
+    return (_far(model) + 1) * chunk_for(model)
+
+
+def _far(model: Any) -> int:
+    """In chunks: three are needed to tell a near one from a far one."""
+    return max(3, _FAR // chunk_for(model))
 
 
 @dataclass(frozen=True)
@@ -33,11 +38,14 @@ class Speed:
         For each earlier token that it attends to.
     answer : float
         For each token of an answer.
+    chunk : int
+        Tokens that it reads at once.
     """
 
     token: float
     pair: float
     answer: float
+    chunk: int = CHUNK
 
     def reading(self, start: int, stop: int) -> float:
         """Seconds for reading the tokens from `start` up to `stop`: as a square where attention is most of it."""
@@ -45,13 +53,13 @@ class Speed:
 
 
 @torch.inference_mode()
-def measure(model: Any, far: int = _FAR, stop: Callable[[], bool] = lambda: False) -> Speed | None:
+def measure(model: Any, far: int | None = None, stop: Callable[[], bool] = lambda: False) -> Speed | None:
     """Time one chunk at the text's start, one after `far` chunks, and single tokens after them: a few seconds.
 
     The keys of the tokens before the far chunk are copies of the first one's: what they hold doesn't change the time.
     None if `stop`, as in `read`, ended it.
     """
-    chunk = chunk_for(model)
+    chunk, far = chunk_for(model), far or _far(model)
     ids = torch.arange(chunk, device=input_device(model))[None] % model.config.get_text_config().vocab_size
     cache = DynamicCache(config=model.config)
 
@@ -78,4 +86,4 @@ def measure(model: Any, far: int = _FAR, stop: Callable[[], bool] = lambda: Fals
     if stop():
         return None
     pair = max(0.0, distant - near) / (chunk**2 * (far - 1))  # so many more pairs for each token of the far one
-    return Speed(max(0.0, near / chunk - pair * 1.5 * chunk), pair, answer)
+    return Speed(max(0.0, near / chunk - pair * 1.5 * chunk), pair, answer, chunk)

@@ -40,6 +40,7 @@ def load(
     *,
     progress: ProgressCallback | None = None,
     anonymous: bool = False,
+    leave: float = 0.0,
 ) -> tuple[Any, Any]:
     """A model in evaluation mode, and its tokenizer.
 
@@ -56,7 +57,9 @@ def load(
         See `lampe.models.progress.ProgressCallback`.
     anonymous : bool
         For an id that somebody else has named: the Hub is asked without this machine's token, which may open what is
-        private, and weights are taken as safetensors alone.
+        private, and nothing but what `fetch` brings is taken, of the repository as it was then.
+    leave : float
+        For an id that somebody else has named: see `fetch`.
 
     Returns
     -------
@@ -73,6 +76,10 @@ def load(
         raise InputError(f"Weights are loaded in 4 or in 16 bits, not {bits!r}.")
     place = _place(None if device == "auto" else device)
     name, source = _find(model_id, progress, anonymous)
+    if anonymous and not source["local_files_only"]:
+        # What the weights' index names may lie elsewhere, and be of any size: transformers would fetch it.
+        revision = fetch(model_id, progress=progress, anonymous=True, leave=leave)
+        source |= {"revision": revision, "local_files_only": True}
     with _explained(name, bits, place), quiet(progress):
         config = _causal_config(name, source, bits)
         tokenizer = transformers.AutoTokenizer.from_pretrained(**source)
@@ -140,7 +147,7 @@ def fetch(
     progress: ProgressCallback | None = None,
     anonymous: bool = False,
     leave: float = 0.0,
-) -> None:
+) -> str | None:
     """Have a model's files on this computer, without reading them into memory: what `load` would fetch first.
 
     Other parameters and errors are as in `load`; an exception of `progress` ends the download, and what has come of a
@@ -151,6 +158,11 @@ def fetch(
     leave : float
         The share of the disk that is to stay free.
 
+    Returns
+    -------
+    str or None
+        The commit that the files are of; None where nothing can be fetched.
+
     Raises
     ------
     LoadError
@@ -158,15 +170,20 @@ def fetch(
     """
     name, source = _find(model_id, progress, anonymous)
     if source["local_files_only"]:
-        return
+        return None
     token = False if anonymous else None
     with _explained(name):
-        files = HfApi(token=token).model_info(name, files_metadata=True, timeout=10).siblings or []
+        repository = HfApi(token=token).model_info(name, files_metadata=True, timeout=10)
+        files, commit = repository.siblings or [], repository.sha
         wanted = {file.rfilename: file.size or 0 for file in files if _FILES.fullmatch(file.rfilename)}
         if not any(file.endswith(".safetensors") for file in wanted) and not anonymous:
             wanted |= {file.rfilename: file.size or 0 for file in files if _OLD_WEIGHTS.fullmatch(file.rfilename)}
         total, before = sum(wanted.values()), 0
-        missing = sum(size for file, size in wanted.items() if not isinstance(try_to_load_from_cache(name, file), str))
+        missing = sum(
+            size
+            for file, size in wanted.items()
+            if not isinstance(try_to_load_from_cache(name, file, revision=commit), str)
+        )
         cache = Path(constants.HF_HUB_CACHE)
         disk = shutil.disk_usage(next(folder for folder in (cache, *cache.parents) if folder.exists()))
         if missing and leave and missing > disk.free - leave * disk.total:
@@ -191,8 +208,10 @@ def fetch(
                 return super().update(n)
 
         for file, size in wanted.items():
-            hf_hub_download(name, file, token=token, tqdm_class=Bar)
+            # Of somebody else's, the files whose sizes were looked at: a branch may have moved on since.
+            hf_hub_download(name, file, revision=commit if anonymous else None, token=token, tqdm_class=Bar)
             before += size
+        return commit
 
 
 def refusal(model_id: str) -> str:

@@ -215,10 +215,11 @@ def _groups(cells: Sequence[Cell]) -> dict[tuple[int, str], list[Cell]]:
     return {key: groups[key] for key in dict.fromkeys((cell.length, cell.method) for cell in cells)}
 
 
-def to_read(cells: Sequence[Cell]) -> dict[Cell, int]:
-    """The token from which each cell will be read, in the order of `run`: about, since its needle isn't placed yet."""
+def to_read(cells: Sequence[Cell], chunk: int = CHUNK) -> dict[Cell, int]:
+    """The token from which each cell will be read, in the order of `run`, in chunks of so many tokens: about, since its
+    needle isn't placed yet."""
     return {
-        cell: round(cell.depth * cell.length) // CHUNK * CHUNK if number else 0
+        cell: round(cell.depth * cell.length) // chunk * chunk if number else 0
         for group in _groups(cells).values()
         for number, cell in enumerate(group)
     }

@@ -100,6 +100,10 @@ class Hooks:
     # What transformers and torch call
 
     def _before(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        if module is not self._decoder:
+            raise RuntimeError(
+                "This model is a copy of a patched one: take the patch off before copying, and patch the copy."
+            )
         self._pass = Pass(cache=kwargs.get("past_key_values"))
         masks = kwargs.get("attention_mask")
         if isinstance(masks, dict):  # what `_mask` gave generate() for each type of layer: the padding mask

@@ -164,7 +164,7 @@ def test_weights_that_are_long_in_coming_hold_up_nobody(service, small, monkeypa
     service.model()
     came, ended = threading.Event(), threading.Event()
 
-    def fetch_slowly(name, progress, anonymous):
+    def fetch_slowly(name, progress, anonymous, leave):
         came.set()
         try:
             while True:
@@ -210,17 +210,19 @@ def test_a_config_beyond_all_models_is_refused_before_anything_is_built(monkeypa
 
 
 def test_what_a_visitor_names_is_asked_for_without_the_token_and_as_safetensors(monkeypatch):
+    """And of it nothing but what was fetched, at the commit whose sizes were looked at."""
     asked = []
 
     class Hub:
         def __init__(self, token=None):
             asked.append(token)
 
-        def model_info(self, name, timeout):
-            return SimpleNamespace(siblings=[])
+        def model_info(self, name, timeout, files_metadata=False):
+            return SimpleNamespace(siblings=[], sha="c0ffee")
 
     def found(kind):
-        def from_pretrained(*, token=None, use_safetensors=None, **_):
+        def from_pretrained(*, token=None, use_safetensors=None, local_files_only, revision=None, **_):
+            assert (local_files_only, revision) == ((True, "c0ffee") if token is False else (False, None))
             asked.append((kind, token, use_safetensors))
             if kind == "model":
                 raise OSError("enough")
@@ -235,4 +237,5 @@ def test_what_a_visitor_names_is_asked_for_without_the_token_and_as_safetensors(
         asked.clear()
         with pytest.raises(lampe.LoadError, match="enough"):
             lampe.load("somebody/model", 16, anonymous=anonymous)
-        assert asked == [token, ("config", token, None), ("tokenizer", token, None), ("model", token, safe)]
+        looks = [token] * (3 if anonymous else 1)
+        assert asked == [*looks, ("config", token, None), ("tokenizer", token, None), ("model", token, safe)]

@@ -272,6 +272,20 @@ def test_who_waits_is_told_and_what_there_is_stays_in_sight(service):
     assert last(waiting).report.new_tokens == 2
 
 
+def test_needle_tests_wait_in_their_middle_too(service):
+    """Others are given turns between two chunks; what the test is at stays in sight, and it goes on."""
+    cell = Cell("single", 1500, 0.5, "lampe")
+    last(service.ask(Request(TEXT, QUESTION, "rope", 1)))
+    going = service.needles(HAYSTACKS["filler"](), [cell], chosen=mapped(service), visitor=BOB)
+    update = next(update for update in going if update.stage == "Reading")
+    with service._line.join(ANN, service.settings.own) as ticket:
+        assert ticket.wait(5)
+        later = next(update for update in going if update.waiting)
+        assert (later.stage, later.total, later.waiting) == (update.stage, update.total, 1)
+    *_, result = going
+    assert isinstance(result, Result)
+
+
 def test_what_would_take_too_long_isnt_begun(service):
     last(service.ask(Request(TEXT, QUESTION, "rope", 1)))
     hurried = ModelService(replace(service.settings, max_minutes=1))

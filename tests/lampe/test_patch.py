@@ -227,3 +227,12 @@ def test_no_tensor_is_as_large_as_queries_times_keys(family, monkeypatch):
             reads(length)
     widest = max(SHAPE["intermediate_size"], SHAPE["hidden_size"]) * 2
     assert 0 < largest.numbers <= length * widest < length * length / 10
+
+
+def test_a_copy_of_a_patched_model_says_what_it_is(llama):
+    """Its hooks are the original's: what it read would be told of the other one."""
+    with lampe.patch(llama, CONFIG):
+        copied = copy.deepcopy(llama)
+        with pytest.raises(RuntimeError, match="copy of a patched one"):
+            logits(copied, tokens(20))
+        logits(llama, tokens(20))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import DynamicCache
 
+import lampe
 from lampe.inference.prefill import read
 from tests.lampe.tiny import FAMILIES, build, tokens
 
@@ -38,3 +39,16 @@ def test_a_stop_comes_before_the_next_layer(llama):
     assert list(read(llama, cache, tokens(50), chunk=20, stop=stop)) == [20]
     assert [layer.get_seq_length() for layer in cache.layers] == [40, 20, 20], "three layers, then one, then no more"
     assert not any(module._forward_pre_hooks for module in llama.modules()), "nothing is left on the model"
+
+
+def test_scores_that_are_no_numbers_are_no_perfect_ones():
+    model = build(FAMILIES["llama"])
+    reader = lampe.PromptReader(model)
+    list(reader.read(tokens(30)[0].tolist()))
+    mean, _ = reader.score([5, 6, 7])
+    assert mean < 0
+    assert reader.score([5, 6, 7])[0] == pytest.approx(mean), "what was scored before is out of the cache"
+    with torch.no_grad():
+        model.lm_head.weight.fill_(torch.nan)
+    with pytest.raises(lampe.LampeError, match="aren't numbers"):
+        reader.score([5, 6, 7])
