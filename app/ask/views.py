@@ -22,11 +22,9 @@ _BINS = 160  # along the strip of a document
 
 def no_text(drawn: int) -> str:
     """What stands in the length's place before there is a text."""
-    told = in_both(
-        f"<b>No text yet.</b> The map below is drawn for {drawn:,} tokens.",
-        f"<b>还没有文本。</b>下面的映射按 {drawn:,} 个词元绘制。",
-    )
-    return f'<div class="length">{told}</div>'
+    none = in_both("No text yet.", "还没有文本。")
+    told = in_both(f"The map below is drawn for {drawn:,} tokens.", f"下面的映射按 {drawn:,} 个词元绘制。")
+    return f'<div class="length"><b>{none}</b> {told}</div>'
 
 
 def length_readout(tokens: int, exact: bool, window: int, limit: int) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -17,10 +18,11 @@ from app.serving.computing import Tell
 from app.serving.models import Loaded
 from app.serving.reports import Attention, RunReport, Update
 from app.serving.requests import Prompt, Request, planned_length
-from app.serving.speed import Pace
+from app.serving.speed import Countdown, Pace
 from lampe.inference.prefill import PromptReader
 from lampe.inference.speed import Speed
 from lampe.methods import Method, Rope
+from lampe.needle import Reading, Result
 from lampe.patching.patch import in_steps
 from lampe.positions import PositionMap
 
@@ -208,6 +210,19 @@ class _Drawing:
 
     def __exit__(self, *_: object) -> None:
         self._keep()
+
+
+def told(
+    steps: Callable[[], Iterator[Reading | Result]], countdown: Countdown, tell: Tell
+) -> Iterator[Update | Result]:
+    """The steps of needle tests, as what there is to show of each."""
+    with closing(steps()) as events:  # type: ignore[type-var]
+        for event in events:
+            if isinstance(event, Result):
+                yield event
+                continue
+            left = countdown(*event)
+            yield Update("Reading", event.tokens, event.cell.length, "tokens", seconds_left=left, run_left=left)
 
 
 def region_rows(position_map: PositionMap, length: int, shares: torch.Tensor | None = None) -> list[dict[str, Any]]:

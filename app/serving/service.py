@@ -12,7 +12,7 @@ from typing import Any
 
 import lampe
 from app.documents.reading import Files
-from app.serving.answering import Run, answer
+from app.serving.answering import Run, answer, told
 from app.serving.computing import Computing, Tell
 from app.serving.document_cache import LAMPE, DocumentCache
 from app.serving.evidence import Evidence, look_back
@@ -21,7 +21,7 @@ from app.serving.presence import Presence
 from app.serving.prompt_memory import bytes_for, enough_memory
 from app.serving.reports import GETTING_READY, Attention, Needs, Update, telling
 from app.serving.requests import Chosen, Request, Variant, planned_length
-from app.serving.speed import Countdown, told
+from app.serving.speed import Countdown
 from app.serving.texts import Texts, hidden
 from app.serving.visitors import Visitor
 from app.serving.waiting_line import Ticket, WaitingLine

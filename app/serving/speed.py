@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 
-from app.serving.computing import Tell
-from app.serving.reports import Update
 from lampe.inference.speed import Speed
-from lampe.needle import Cell, Reading, Result, to_read
+from lampe.needle import Cell, to_read
 
 _SETTLED = 3.0  # seconds after which a run's own pace says more than what was measured before
 
@@ -51,16 +48,3 @@ class Countdown:
         """Seconds left when so many tokens of a cell are read."""
         speed = self._speed
         return self._pace(speed.reading(tokens, cell.length) + self._ANSWER * speed.answer + self._after[cell])
-
-
-def told(
-    steps: Callable[[], Iterator[Reading | Result]], countdown: Countdown, tell: Tell
-) -> Iterator[Update | Result]:
-    """The steps of needle tests, as what there is to show of each."""
-    with closing(steps()) as events:  # type: ignore[type-var]
-        for event in events:
-            if isinstance(event, Result):
-                yield event
-                continue
-            left = countdown(*event)
-            yield Update("Reading", event.tokens, event.cell.length, "tokens", seconds_left=left, run_left=left)

@@ -47,7 +47,7 @@ def test_stop_ends_a_run_and_the_next_one_works(page):
     page.get_by_role("button", name=EXAMPLES[1].label).click()
     expect(page.locator("#length")).to_contain_text("× the window")
     page.get_by_role("button", name="Ask", exact=True).click()
-    expect(page.locator("#status")).to_contain_text("512 of", timeout=60_000)
+    expect(page.locator("#status")).to_contain_text(re.compile(r"[1-9][\d,]* of 1"), timeout=60_000)
     page.get_by_role("button", name="Stop", exact=True).click()
     expect(page.locator("#status")).to_contain_text("Stopped", timeout=20_000)
     assert page.get_by_label("Document").input_value() == EXAMPLES[1].text
