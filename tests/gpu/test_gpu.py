@@ -37,8 +37,6 @@ from tests.lampe.test_with_others import MODES
 from tests.lampe.tiny import CONFIG, FAMILIES, LENGTH, build, logits, tokens
 
 GPU = "cuda"
-LEAVE = 3
-"""CUDA's kernels round the probabilities to the dtype of the values; the stand-ins that tests elsewhere have don't."""
 
 
 @pytest.fixture
@@ -65,7 +63,7 @@ def test_models_run_here_by_default():
 @pytest.mark.parametrize("method", TOKENS)
 @pytest.mark.parametrize(("first", "stop"), [(0, 130), (0, 7), (50, 130), (119, 125), (129, 130)])
 def test_each_backend_and_method_gives_what_the_reference_gives(afresh, backend, dtype, method, first, stop):
-    against_the_reference(backend, dtype, TOKENS[method], first, stop, GPU, LEAVE, rows=2)
+    against_the_reference(backend, dtype, TOKENS[method], first, stop, GPU, rows=2)
 
 
 @pytest.mark.parametrize(("backend", "dtype"), PAIRS)
@@ -77,12 +75,12 @@ def test_random_maps_and_passes(backend, dtype, data):
     )
     stop = data.draw(st.integers(1, 200))
     first = data.draw(st.integers(0, stop - 1))
-    against_the_reference(backend, dtype, config.position_map(data.draw(st.integers(1, 160))), first, stop, GPU, LEAVE)
+    against_the_reference(backend, dtype, config.position_map(data.draw(st.integers(1, 160))), first, stop, GPU)
 
 
 @pytest.mark.parametrize(("backend", "dtype"), PAIRS)
 def test_tokens_keep_their_near_keys_under_each(afresh, backend, dtype):
-    tokens_against_the_reference(backend, dtype, GPU, LEAVE)
+    tokens_against_the_reference(backend, dtype, GPU)
 
 
 @pytest.mark.parametrize("dtype", [F16, BF16, F32])
@@ -231,7 +229,7 @@ def kernels_of(one):
 WIDE = lampe.LampeConfig(8192, 512, 200, lampe.Constant(2048))
 
 
-@pytest.mark.parametrize(("count", "most"), [(1, 13), (512, 21)], ids=["a token", "a chunk"])
+@pytest.mark.parametrize(("count", "most"), [(1, 9), (512, 18)], ids=["a token", "a chunk"])
 def test_kernels_started_for_a_layer(wide, count, most):
     """Beyond the unpatched model's; a call over many keys for one query is two kernels, and so may a product be."""
     one, _ = passed(wide, None, count)
