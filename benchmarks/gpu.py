@@ -1,11 +1,14 @@
 """Reading and writing on a GPU: models of two shapes with random weights, plain and under LaMPE.
 
-    python -m benchmarks.gpu [--lengths 4096 16384 65536 131072] [--bits 16 4] [--repeats 3] [--quick] [--fresh]
+    python -m benchmarks.gpu [--lengths 4096 16384 65536 131072] [--bits 16 4] [--repeats 3] [--no-cudnn] [--profile]
+                             [--quick] [--fresh]
 
 What weights hold doesn't change what they cost, so nothing is fetched: Llama-3-8B's shape, and the default model's. For
 each length the text is read in chunks, and then tokens are made, in turn plain and under LaMPE; beside the seconds
 stands the memory that a reading takes beyond weights and cache, at its peak. A last table has the size of the chunks.
-Rows go to gpu.jsonl beside this file; the first ones there, of chunks of 512 tokens, were taken from what it printed.
+On Hopper chips PyTorch gives the unpatched model's attention to cuDNN, which makes a new plan for each length, and so
+for each token; --no-cudnn has it take another way. --profile only prints where the time of a token goes. Rows go to
+gpu.jsonl beside this file; the first ones there, of chunks of 512 tokens, were taken from what it printed.
 """
 
 from __future__ import annotations
@@ -17,12 +20,12 @@ from typing import Any
 import torch
 from bitsandbytes.nn import Linear4bit, Params4bit
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from benchmarks.measure import TIMED, Rows, arguments, paired, prefill, random_ids, seconds
+from benchmarks.measure import TIMED, Rows, arguments, paired, prefill, random_ids, reading_and_tokens, seconds
 from lampe.inference.prefill import GPU_CHUNK
-from lampe.methods import PRESETS, Rope
-from lampe.models.memory import cache_bytes
+from lampe.methods import PRESETS, Method, Rope
 from lampe.patching.patch import applied, patch
 
 LENGTHS = [4096, 16_384, 65_536, 131_072]
@@ -52,20 +55,32 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", default=list(SHAPES))
     parser.add_argument("--bits", type=int, nargs="+", default=[16, 4])
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--no-cudnn", dest="cudnn", action="store_false", help="not for the unpatched model's attention"
+    )
+    parser.add_argument("--profile", action="store_true", help="of a token, on the processor and on the GPU")
     given = parser.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("This measures a GPU, and PyTorch sees none here.")
+    torch.backends.cuda.enable_cudnn_sdp(given.cudnn)
     rows = Rows(None if given.quick else "gpu", given.fresh)
     for shape in given.shapes:
         config, settings = SHAPES[shape]
+        ways = {"plain": Rope(settings.window), "LaMPE": settings}
         model = random_model(config)
+        if given.profile:
+            for name, method in ways.items():
+                print(shape, name, profiled(model, method), sep="\n", flush=True)
+            continue
         for bits in sorted(given.bits, reverse=True):  # what was packed isn't unpacked again
             if bits == 4:
                 in_four_bits(model)
             for length in [4096] if given.quick else given.lengths:
                 asked = {"shape": shape, "bits": bits, "tokens": length, "chunk": GPU_CHUNK}
+                asked |= {} if given.cudnn else {"cudnn": False}
+                repeats = given.repeats if length < 65_536 else 1
                 if not rows.has(**asked, what="reading"):
-                    for what, row in measured(model, settings, length, given.repeats).items():
+                    for what, row in reading_and_tokens(model, ways, length, repeats, 5 * repeats).items():
                         rows.add(**asked, what=what, **row)
             if not given.quick and not rows.has(shape=shape, bits=bits, tokens=16_384, what="chunks"):
                 rows.add(shape=shape, bits=bits, tokens=16_384, what="chunks", **chunks(model, settings, 16_384))
@@ -94,38 +109,21 @@ def in_four_bits(model: Any) -> None:
                 setattr(module, name, packed.to("cuda"))
 
 
-def measured(model: Any, settings: Any, length: int, repeats: int) -> dict[str, dict[str, Any]]:
-    """A reading and tokens after it, plain and under LaMPE."""
-    ids, held = random_ids(model, length), cache_bytes(model.config, length)
-    ways = {"plain": Rope(settings.window), "LaMPE": settings}
-    beyond: dict[str, int] = {}
-    caches: dict[str, Any] = {}
-
-    def reading(way: str) -> float:
-        caches.pop(way, None)
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        with applied(model, ways[way]) as patched:
-            if patched:
-                patched.plan(length)
-
-            def read() -> None:
-                caches[way] = prefill(model, ids, GPU_CHUNK)
-
-            taken = seconds(read)
-        beyond[way] = round((torch.cuda.max_memory_allocated() - before - held) / 1e6)
-        return taken
-
-    def token(way: str) -> float:
-        with applied(model, ways[way]):
-            step = partial(model, ids[:, :1], past_key_values=caches[way], logits_to_keep=1)
+@torch.inference_mode()
+def profiled(model: Any, method: Method) -> str:
+    """What a token after 4,096 others takes, by operator: most on the processor first."""
+    with applied(model, method) as patched:
+        if patched:
+            patched.plan(4096)
+        ids = random_ids(model, 4096)
+        step = partial(model, ids[:, :1], past_key_values=prefill(model, ids, GPU_CHUNK), logits_to_keep=1)
+        for _ in range(3):
             step()
-            return seconds(lambda: [step() for _ in range(8)]) / 8
-
-    read = paired({way: partial(reading, way) for way in ways}, repeats if length < 65_536 else 1)
-    with torch.inference_mode():
-        made = paired({way: partial(token, way) for way in ways}, 5 * repeats)
-    return {"reading": {"beyond_mb": beyond, **read}, "a token": made}
+        torch.cuda.synchronize()
+        with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as made:
+            step()
+            torch.cuda.synchronize()
+    return made.key_averages().table(sort_by="self_cpu_time_total", row_limit=12, max_name_column_width=50)
 
 
 def chunks(model: Any, settings: Any, length: int) -> dict[str, Any]:

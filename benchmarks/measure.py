@@ -10,6 +10,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -20,11 +21,16 @@ from transformers import DynamicCache
 
 import lampe
 from benchmarks.three_pass import three_pass
-from lampe.inference.prefill import read
-from lampe.methods import Constant
+from lampe.inference.prefill import chunk_for, read
+from lampe.methods import Constant, Method
+from lampe.models.memory import cache_bytes
+from lampe.patching.patch import applied
 
 TIMED = lampe.LampeConfig(8192, 512, 200, Constant(2048))
 """What the speed of a prompt is measured with: mapped from 4k tokens on, where the default's own preset isn't."""
+
+_TOKENS = 4  # made in a turn
+_ROOM = 256  # tokens that an answer is planned to have
 
 
 def machine() -> dict[str, Any]:
@@ -172,6 +178,60 @@ def prefill(model: Any, ids: torch.Tensor, chunk: int | None = None) -> DynamicC
     for _ in read(model, cache, ids, chunk=chunk or ids.shape[1]):
         pass
     return cache
+
+
+def reading_and_tokens(
+    model: Any, ways: Mapping[str, Method], length: int, repeats: int, token_turns: int
+) -> dict[str, dict[str, Any]]:
+    """A text read in chunks, and tokens made after it, under several methods in turn.
+
+    Parameters
+    ----------
+    model : transformers model
+    ways : mapping of name to Method
+        The first is what the others are compared with.
+    length : int
+        Tokens of the text.
+    repeats, token_turns : int
+        Turns of the reading, and of a few tokens.
+
+    Returns
+    -------
+    dict
+        "reading" and "a token", each as `paired` gives it; on a GPU "reading" has also the most memory that was taken
+        beyond weights and cache, in MB.
+    """
+    ids, held, on_gpu = random_ids(model, length), cache_bytes(model.config, length), model.device.type == "cuda"
+    beyond: dict[str, int] = {}
+    caches: dict[str, Any] = {}
+
+    def reading(way: str) -> float:
+        caches.pop(way, None)
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+        with applied(model, ways[way]) as patched:
+            if patched:  # with room for what is made: a plan that it would outgrow is made anew for each token
+                patched.plan(length + _ROOM, length)
+
+            def read() -> None:
+                caches[way] = prefill(model, ids, chunk_for(model))
+
+            taken = seconds(read)
+        if on_gpu:
+            beyond[way] = round((torch.cuda.max_memory_allocated() - before - held) / 1e6)
+        return taken
+
+    def token(way: str) -> float:
+        with applied(model, ways[way]):
+            step = partial(model, ids[:, :1], past_key_values=caches[way], logits_to_keep=1)
+            step()
+            return seconds(lambda: [step() for _ in range(_TOKENS)]) / _TOKENS
+
+    read = paired({way: partial(reading, way) for way in ways}, repeats)
+    with torch.inference_mode():
+        made = paired({way: partial(token, way) for way in ways}, token_turns)
+    return {"reading": {"beyond_mb": beyond, **read} if on_gpu else read, "a token": made}
 
 
 def random_ids(model: Any, length: int) -> torch.Tensor:

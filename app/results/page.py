@@ -53,7 +53,13 @@ RECORDED = {
     ),
     "methods": Recorded(
         "All methods, and each tuned", _ROOT / "benchmarks" / "methods",
-        "python -m benchmarks.methods --windows 4 --tune",
+        "python -m benchmarks.methods --windows 8 --tune",
+    ),
+    "ruler": Recorded(
+        "RULER, by method", _ROOT / "benchmarks" / "ruler" / "rows.jsonl",
+        "python -m lampe evaluate --tasks niah_single_1,niah_multikey_2,niah_multikey_3,ruler_vt,ruler_cwe,ruler_fwe "
+        "--lengths 4096,8192,12288,16384 --methods rope,lampe,dca,selfextend,lampe-fixed,lampe-uniform,lampe-tailless "
+        "--out benchmarks/ruler",
     ),
     "held-out": Recorded(
         "Held-out text for the default", _ROOT / "benchmarks" / "presets.jsonl", "python -m benchmarks.presets"

@@ -51,12 +51,16 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--settings", type=Path, action="append", default=[], help="a method's settings, as `lampe tune` writes them"
     )
     parser.add_argument("--out", type=Path, default=Path("evaluation"), help="a folder")
+    parser.add_argument("--recorded", action="store_true", help="only print the table of all rows that are there")
     add_cluster(parser)
     parser.set_defaults(run=run)
 
 
 def run(given: argparse.Namespace) -> int:
     """Run what is missing, and print the table of it."""
+    if given.recorded:
+        print(summary(read_rows(given.out / _ROWS)))
+        return 0
     try:
         from lampe.evaluation import harness
     except ImportError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import fmean
@@ -147,23 +147,41 @@ def read_rows(path: Path) -> list[Row]:
     return [row for row, _ in rows]
 
 
+_Rows = dict[tuple[str, int], Row]
+"""Rows of a method by task and number."""
+
+
 def summary(rows: Iterable[Row]) -> str:
     """A table of text: mean score of each task, length and method with a 95 % interval, the mean log-likelihood of the
-    expected answers, and each method's paired difference to the first."""
-    groups: dict[tuple[str, int], dict[str, dict[int, Row]]] = {}
+    expected answers, and each method's paired differences to the first in both. Where there are several tasks of a
+    length, all of them together come last."""
+    groups: dict[tuple[str, int], dict[str, _Rows]] = {}
+    together: dict[int, dict[str, _Rows]] = {}
+    tasks: dict[int, set[str]] = {}
     for row in rows:
-        groups.setdefault((row.task, row.length), {}).setdefault(row.method, {})[row.number] = row
+        for group in (groups.setdefault((row.task, row.length), {}), together.setdefault(row.length, {})):
+            group.setdefault(row.method, {})[row.task, row.number] = row
+        tasks.setdefault(row.length, set()).add(row.task)
     wide = max([6, *(len(method) for by_method in groups.values() for method in by_method)])
-    lines = [f"{'method':<{wide}}  {'score':>6}  {'95 % interval':<14}  {'log p':>7}  samples  less the first's"]
-    for (task, length), by_method in sorted(groups.items()):
-        lines.append(f"\n{task}" + (f", {length:,} tokens" if length else ""))
+    lines = [
+        f"{'method':<{wide}}  {'score':>6}  {'95 % interval':<14}  {'log p':>7}  samples  "
+        "less the first's: score; log p"
+    ]
+
+    def add(title: str, by_method: dict[str, _Rows]) -> None:
+        lines.append(title)
         ordered = sorted(by_method.items(), key=lambda pair: list(METHODS).index(pair[0]))
-        first: Mapping[int, Row] = ordered[0][1]
-        lines += [_line(method, own, first, wide) for method, own in ordered]
+        lines.extend(_line(method, own, ordered[0][1], wide) for method, own in ordered)
+
+    for (task, length), by_method in sorted(groups.items()):
+        add(f"\n{task}" + (f", {length:,} tokens" if length else ""), by_method)
+    for length, by_method in sorted(together.items()):
+        if length and len(tasks[length]) > 1:
+            add(f"\nall {len(tasks[length])} tasks, {length:,} tokens", by_method)
     return "\n".join(lines)
 
 
-def _line(method: str, own: Mapping[int, Row], first: Mapping[int, Row], wide: int) -> str:
+def _line(method: str, own: _Rows, first: _Rows, wide: int) -> str:
     scores = [row.score for row in own.values() if row.score is not None]
     failed = len(own) - len(scores)
     if not scores:
@@ -173,8 +191,16 @@ def _line(method: str, own: Mapping[int, Row], first: Mapping[int, Row], wide: i
     likelihoods = [row.log_likelihood for row in own.values() if row.log_likelihood is not None]
     likely = f"{fmean(likelihoods):7.2f}" if likelihoods else f"{'':7}"
     line = f"{method:<{wide}}  {found.mean:6.2f}  {found.low:5.2f} to {found.high:5.2f}  {likely}  {len(scores):>7}"
-    pairs = [(row.score, first[number].score) for number, row in own.items() if number in first]
-    both = [a - b for a, b in pairs if a is not None and b is not None]
-    if both and own is not first:
-        line += f"  {bootstrapped([both])}"
+    if own is not first:
+        line += "; ".join(_less(own, first, measure) for measure in ("score", "log_likelihood"))
     return line + (f"  {failed} failed" if failed else "")
+
+
+def _less(own: _Rows, first: _Rows, measure: str) -> str:
+    """The paired difference in a measure, each task keeping its share; empty without a pair."""
+    pairs: dict[str, list[float]] = {}
+    for (task, number), row in own.items():
+        both = [getattr(one, measure) for one in (row, first.get((task, number))) if one]
+        if len(both) == 2 and None not in both:
+            pairs.setdefault(task, []).append(both[0] - both[1])
+    return f"  {bootstrapped(pairs.values())}" if pairs else ""

@@ -25,12 +25,14 @@ from lampe.errors import InputError, first_line
 from lampe.models.device import compute_dtype, default_place
 from lampe.models.embedded import DEFAULT_MODEL_NAME, NO_SPACE, LoadError, prepare_default
 from lampe.models.progress import Progress, ProgressCallback, quiet
+from lampe.models.strangers import check_tokenizer
 
 _SHARED_HIDDEN_SIZE = 2048
 """From this hidden size on, a model's matrices are quantised by all threads."""
 _FILES = re.compile(r"[\w.-]+\.(?:json|jinja|txt|model)|model[\w.-]*\.safetensors")
 """Of a repository's: some hold the weights a second time, in folders or under other names."""
 _OLD_WEIGHTS = re.compile(r"pytorch_model[\w.-]*\.bin")
+_SMALL = 100_000_000  # bytes of somebody else's config and tokenizer; Gemma 3's are 39 MB
 
 
 def load(
@@ -76,10 +78,8 @@ def load(
         raise InputError(f"Weights are loaded in 4 or in 16 bits, not {bits!r}.")
     place = _place(None if device == "auto" else device)
     name, source = _find(model_id, progress, anonymous)
-    if anonymous and not source["local_files_only"]:
-        # What the weights' index names may lie elsewhere, and be of any size: transformers would fetch it.
-        revision = fetch(model_id, progress=progress, anonymous=True, leave=leave)
-        source |= {"revision": revision, "local_files_only": True}
+    if anonymous:
+        source = _somebody_elses(name, source, progress, leave)
     with _explained(name, bits, place), quiet(progress):
         config = _causal_config(name, source, bits)
         tokenizer = transformers.AutoTokenizer.from_pretrained(**source)
@@ -130,6 +130,8 @@ def load_tokenizer(
 ) -> Any:
     """The tokenizer alone; no weights are read into memory. Parameters and errors as in `load`."""
     name, source = _find(model_id, progress, anonymous)
+    if anonymous:
+        source = _somebody_elses(name, source, progress, weights=False)
     with _explained(name):
         return transformers.AutoTokenizer.from_pretrained(**source)
 
@@ -137,6 +139,8 @@ def load_tokenizer(
 def load_config(model_id: str | os.PathLike[str] | None = None, *, anonymous: bool = False) -> Any:
     """The config alone: a small file, no weights. Parameters and errors as in `load`."""
     name, source = _find(model_id, anonymous=anonymous)
+    if anonymous:
+        source = _somebody_elses(name, source, weights=False)
     with _explained(name):
         return _causal_config(name, source, 4)  # the more lenient: it takes folders saved in 4 bits too
 
@@ -147,6 +151,7 @@ def fetch(
     progress: ProgressCallback | None = None,
     anonymous: bool = False,
     leave: float = 0.0,
+    weights: bool = True,
 ) -> str | None:
     """Have a model's files on this computer, without reading them into memory: what `load` would fetch first.
 
@@ -157,6 +162,8 @@ def fetch(
     ----------
     leave : float
         The share of the disk that is to stay free.
+    weights : bool
+        False takes the other files alone, and refuses more than 100 MB of them.
 
     Returns
     -------
@@ -166,7 +173,7 @@ def fetch(
     Raises
     ------
     LoadError
-        If less of the disk would stay free.
+        If less of the disk would stay free, or what isn't weights is too much.
     """
     name, source = _find(model_id, progress, anonymous)
     if source["local_files_only"]:
@@ -176,7 +183,14 @@ def fetch(
         repository = HfApi(token=token).model_info(name, files_metadata=True, timeout=10)
         files, commit = repository.siblings or [], repository.sha
         wanted = {file.rfilename: file.size or 0 for file in files if _FILES.fullmatch(file.rfilename)}
-        if not any(file.endswith(".safetensors") for file in wanted) and not anonymous:
+        if not weights:
+            wanted = {file: size for file, size in wanted.items() if not file.endswith(".safetensors")}
+            if sum(wanted.values()) > _SMALL:
+                raise LoadError(
+                    f"{name}'s config and tokenizer are {sum(wanted.values()) / 1e6:,.0f} MB, and at most "
+                    f"{_SMALL / 1e6:.0f} MB are fetched here. Choose another model."
+                )
+        elif not any(file.endswith(".safetensors") for file in wanted) and not anonymous:
             wanted |= {file.rfilename: file.size or 0 for file in files if _OLD_WEIGHTS.fullmatch(file.rfilename)}
         total, before = sum(wanted.values()), 0
         missing = sum(
@@ -254,6 +268,24 @@ def _find(
             "An id looks like owner/name, with letters, digits, '-', '_' and '.' only."
         ) from error
     return text, source(text, online=_hub_answers(text, anonymous))
+
+
+def _somebody_elses(
+    name: str,
+    source: dict[str, Any],
+    progress: ProgressCallback | None = None,
+    leave: float = 0.0,
+    weights: bool = True,
+) -> dict[str, Any]:
+    """The same of a repository as it was when the sizes of its files were looked at, with nothing left to be fetched
+    (what an index of weights names may lie elsewhere, and be of any size), and a tokenizer that is safe to run."""
+    if not source["local_files_only"]:
+        revision = fetch(name, progress=progress, anonymous=True, leave=leave, weights=weights)
+        source = source | {"revision": revision, "local_files_only": True}
+    tokenizer = try_to_load_from_cache(name, "tokenizer.json", revision=source.get("revision"))
+    if isinstance(tokenizer, str):
+        check_tokenizer(name, Path(tokenizer))
+    return source
 
 
 def _as_folder(text: str) -> Path | None:

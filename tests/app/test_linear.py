@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
+from tokenizers import Regex, pre_tokenizers
 
 from app.documents.cutting import WAYS, cut
 from app.documents.document import Found, Part, text_of, tidied
@@ -16,6 +17,7 @@ from app.documents.formats.markup import read_html
 from app.documents.formats.plain import read_markdown, read_plain
 from app.serving.evidence import spans
 from lampe.inference.prompt import parts_of
+from lampe.models.strangers import KNOWN
 from lampe.needle import TASKS, Haystack
 from lampe.needle.haystacks import _sentences
 from tests.app import samples
@@ -47,9 +49,9 @@ def seconds(work: Callable[[str], object], text: str) -> float:
     return time.process_time() - started
 
 
-def grows_by_its_length(work: Callable[[str], object], piece: str) -> bool:
+def grows_by_its_length(work: Callable[[str], object], piece: str, small: int = SMALL) -> bool:
     """Whether sixteen times as much takes much less than a square would; a machine may be busy now and then."""
-    few, many = (piece * (size // len(piece)) for size in (SMALL, 16 * SMALL))
+    few, many = (piece * (size // len(piece)) for size in (small, 16 * small))
     least = max(min(seconds(work, few) for _ in range(3)), 0.002)
     return any(seconds(work, many) < 60 * least for _ in range(3))
 
@@ -74,3 +76,10 @@ def test_what_is_measured_would_show():
 
     assert not grows_by_its_length(square, "x")
     assert text_of(square("xy").parts) == "x"
+
+
+@pytest.mark.parametrize("expression", sorted(KNOWN))
+def test_each_known_tokenizers_expression_does_so_too(expression):
+    split = pre_tokenizers.Split(Regex(expression), "isolated")
+    for piece in (" ", "\n", " \n", "a", "A", "1", "'", "'s", "!", "!a", "汉", "é", "ʰ", "a\u0301", "\r "):
+        assert grows_by_its_length(split.pre_tokenize_str, piece, SMALL // 5), piece

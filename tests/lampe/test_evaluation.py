@@ -22,8 +22,8 @@ LENGTH = 1024
 RUN = Run("a model", 4, True, 0, "0.4.13")
 
 
-def row(method="lampe", number=0, score=1.0, **more):
-    sample, own = Sample("niah_single_1", 4096, number, method), METHODS[method].for_window(8192)
+def row(method="lampe", number=0, score=1.0, task="niah_single_1", **more):
+    sample, own = Sample(task, 4096, number, method), METHODS[method].for_window(8192)
     settings = {"key": RUN.key_of(sample, own), "settings": own.settings(), "score": score}
     return Row(**asdict(sample), **asdict(RUN), **settings | more)
 
@@ -186,3 +186,21 @@ def test_the_table_pairs_methods_on_the_samples_that_both_have():
     assert mapped.split()[:2] == ["lampe", "1.00"]
     assert "+1.000 (+1.000 to +1.000)" in mapped
     assert mapped.endswith("1 failed")
+
+
+def test_several_tasks_of_a_length_are_paired_together_too(tmp_path, capsys):
+    rows = [
+        row(method, number, score, task=task, log_likelihood=likely)
+        for task, scores in {"niah_single_1": (1.0, 1.0), "ruler_vt": (0.2,)}.items()
+        for method, worse, likely in (("rope", 0.2, -3.0), ("lampe", 0.0, -1.0))
+        for number, score in enumerate(score - worse for score in scores)
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(asdict(one)) + "\n" for one in rows), encoding="utf-8")
+    assert main(["evaluate", "--recorded", "--out", str(tmp_path)]) == 0
+    table = capsys.readouterr().out
+    assert table == summary(rows) + "\n"
+    *_, title, rope, mapped = table.splitlines()
+    assert title == "all 2 tasks, 4,096 tokens"
+    assert rope.split()[:2] == ["rope", "0.53"]
+    assert "+0.200 (+0.200 to +0.200);" in mapped
+    assert "+2.000 (+2.000 to +2.000)" in mapped

@@ -25,7 +25,8 @@ FILES = {
 }
 FETCH = """
 import sys
-from lampe.models.load import LoadError, fetch
+from lampe.models import load
+from lampe.models.load import LoadError, fetch, load_config, load_tokenizer
 
 class Stopped(Exception):
     pass
@@ -36,6 +37,11 @@ def told(report):
         raise Stopped
 
 try:
+    if sys.argv[1] == "large":
+        load._SMALL = 900
+        load_config("somebody/model", anonymous=True)
+    if sys.argv[1] == "tokenizer":
+        load_tokenizer("somebody/model", anonymous=True)
     fetch("somebody/model", progress=told, anonymous=True, leave=1.0 if sys.argv[1] == "full" else 0.0)
 except Stopped:
     print("stopped")
@@ -116,6 +122,17 @@ def test_the_disk_isnt_filled_but_what_is_there_stays_of_use(hub, tmp_path):
     assert not [name for name in ASKED if name.endswith(".safetensors")]
     fetched(hub, tmp_path, "whole")
     assert "takes" not in " ".join(fetched(hub, tmp_path, "full")), "it is there, and takes no more"
+
+
+def test_of_somebody_elses_model_small_files_are_sized_before_they_come_and_the_tokenizer_is_looked_at(hub, tmp_path):
+    (refused,) = fetched(hub, tmp_path, "large")
+    assert refused == (
+        "somebody/model's config and tokenizer are 0 MB, and at most 0 MB are fetched here. Choose another model."
+    )
+    assert not ASKED
+    (refused,) = fetched(hub, tmp_path, "tokenizer")
+    assert refused == "somebody/model's tokenizer.json can't be read. Choose another model."
+    assert ASKED == ["config.json", "tokenizer.json"]
 
 
 def test_weights_come_with_progress_once_and_a_stop_keeps_what_has_come(hub, tmp_path):

@@ -1,0 +1,39 @@
+"""What each method costs beside plain RoPE: seconds of a reading and of a token, and on a GPU memory.
+
+    python -m benchmarks.methods_cost [--lengths 4096 8192 12288 16384] [--methods rope,lampe,…] [--repeats 2] [--quick]
+                                      [--fresh]
+
+The default model in 4 bits, each method as its authors' rule has it, in turn: a method that leaves a length as it is
+costs there what plain RoPE does. Text is read in chunks, as the page reads. Rows go to methods_cost.jsonl beside this
+file, one for each machine, length and what was measured.
+"""
+
+from __future__ import annotations
+
+import lampe
+from benchmarks.measure import Rows, arguments, machine, reading_and_tokens
+from benchmarks.methods import LENGTHS
+from lampe.cli.arguments import list_of
+from lampe.families import family_config
+from lampe.methods import METHODS, methods_for
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS)
+    parser.add_argument("--methods", type=list_of(str), default=list(METHODS), help=f"of {', '.join(METHODS)}")
+    parser.add_argument("--repeats", type=int, default=2)
+    given = parser.parse_args()
+    keys = ["rope", "lampe", "dca"] if given.quick else ["rope", *(key for key in given.methods if key != "rope")]
+    rows = Rows(None if given.quick else "methods_cost", given.fresh)
+    ways = methods_for(keys, family_config("smollm2"))
+    model, _ = lampe.load(bits=4)
+    for length in [900] if given.quick else given.lengths:
+        asked = {"where": machine()["machine"], "tokens": length}
+        if not rows.has(**asked):
+            for what, row in reading_and_tokens(model, ways, length, given.repeats, given.repeats).items():
+                rows.add(**asked, what=what, **row)
+
+
+if __name__ == "__main__":
+    main()
