@@ -50,6 +50,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--settings", type=Path, action="append", default=[], help="a method's settings, as `lampe tune` writes them"
     )
+    parser.add_argument("--leval", type=Path, help="the folder of L-Eval's closed tasks, for leval")
     parser.add_argument("--out", type=Path, default=Path("evaluation"), help="a folder")
     parser.add_argument("--recorded", action="store_true", help="only print the table of all rows that are there")
     add_cluster(parser)
@@ -143,7 +144,7 @@ def _prepared(
         groups.setdefault((sample.task, sample.length), []).append(sample)
     for (name, length), group in groups.items():
         try:
-            task = harness.prepared(name, length, given.samples, folder, given.out / _SAMPLES)
+            task = harness.prepared(name, length, given.samples, folder, given.out / _SAMPLES, given.leval)
         except EvaluationError as error:
             print(error, file=sys.stderr)
             continue
@@ -165,7 +166,7 @@ def _spread(
     with harness.plain_tokenizer(load_tokenizer(given.model)) as folder:
         units = [sample for _, group in _prepared(given, harness, missing, folder) for sample in group]
     made = {file.name: file.read_bytes() for file in sorted((given.out / _SAMPLES).glob("*.json"))}
-    make = partial(_worker, given.model, device_of(cluster), given.samples, made, ran, methods)
+    make = partial(_worker, given.model, device_of(cluster), given.samples, made, given.leval, ran, methods)
     for done in spread(cluster, make, units):
         if isinstance(done, Failed):
             method = methods[done.unit.method]
@@ -178,8 +179,8 @@ def _spread(
 
 
 def _worker(
-    model_id: str | None, device: str | None, count: int, made: dict[str, bytes], ran: Run, methods: dict[str, Method],
-    threads: int,
+    model_id: str | None, device: str | None, count: int, made: dict[str, bytes], leval: Path | None, ran: Run,
+    methods: dict[str, Method], threads: int,
 ) -> Callable[[Sample], list[Row]]:  # fmt: skip
     """In an actor: a model, and what it does with a sample."""
     from lampe.evaluation import harness
@@ -195,7 +196,7 @@ def _worker(
 
     @cache
     def task(name: str, length: int) -> Any:
-        return harness.prepared(name, length, count, folder, kept)
+        return harness.prepared(name, length, count, folder, kept, leval)
 
     def work(sample: Sample) -> list[Row]:
         with adapter.under(methods[sample.method]):

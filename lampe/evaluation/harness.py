@@ -34,6 +34,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import Kind
 from transformers import StoppingCriteria, StoppingCriteriaList
 
+from lampe.evaluation import leval
 from lampe.evaluation.rows import EvaluationError
 from lampe.inference.prefill import PromptReader
 from lampe.inference.prompt import decode, encode
@@ -67,15 +68,19 @@ def leaves(names: Sequence[str]) -> list[str]:
     EvaluationError
         If the harness knows no task of a name.
     """
-    index = _manager(names).task_index
+    index = _manager([name for name in names if name not in {*leval.TASKS, "leval"}]).task_index
 
     def under(name: str) -> Iterator[str]:
         entry = index.get(name)
-        if entry is None:
+        if name == "leval":
+            yield from leval.TASKS
+        elif name in leval.TASKS:
+            yield name
+        elif entry is None:
             near = [known for known in index if name.lower()[:5] in known.lower()][:8]
             hint = f" Is it one of {', '.join(near)}?" if near else ""
             raise EvaluationError(f"lm-evaluation-harness {VERSION} has no task {name!r:.60}.{hint}")
-        if entry.kind is Kind.GROUP:
+        elif entry.kind is Kind.GROUP:
             inside = (entry.cfg or {}).get("task") or []
             for part in [inside] if isinstance(inside, str) else inside:
                 yield from under(part if isinstance(part, str) else part.get("task") or part["group"])
@@ -115,7 +120,9 @@ def plain_tokenizer(tokenizer: Any) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def prepared(name: str, length: int, count: int, tokenizer: str, kept: Path) -> ConfigurableTask:
+def prepared(
+    name: str, length: int, count: int, tokenizer: str, kept: Path, leval_texts: Path | None = None
+) -> ConfigurableTask:
     """A task with its samples.
 
     The harness makes 500 for each length, which takes minutes: the first ones are kept in a file, and taken from
@@ -133,12 +140,19 @@ def prepared(name: str, length: int, count: int, tokenizer: str, kept: Path) -> 
         A folder.
     kept : Path
         A folder for the samples.
+    leval_texts : Path, optional
+        The folder of L-Eval's closed tasks.
 
     Raises
     ------
     EvaluationError
         If its data can't be had.
     """
+    if name in leval.TASKS:
+        with _given(leval.docs_of(name, leval_texts)):
+            task = ConfigurableTask(config=leval.config_of(name))
+        task.set_config(key="num_fewshot", value=0)
+        return task
     own = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(Path(tokenizer).glob("tokenizer.*"))))
     file = kept / f"{name}-{length}-{own.hexdigest()[:8]}-{VERSION}.json"
     docs = json.loads(file.read_text(encoding="utf-8")) if length and file.exists() else []
