@@ -19,7 +19,7 @@ UNSEEN = "#D55E00"
 GREY = "#7a7f87"
 LINES = (
     ("#0072B2", "solid"), ("#D55E00", "dash"), ("#009E73", "dot"), ("#CC79A7", "dashdot"), ("#56B4E9", "longdash"),
-    ("#8a6d00", "longdashdot"), ("#555555", "dash"),
+    ("#8a6d00", "longdashdot"), ("#868686", "dash"),
 )  # fmt: skip
 """Of lines that are told apart by colour and by dash."""
 
