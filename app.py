@@ -1,5 +1,6 @@
 """The web app: `python app.py`, or a Hugging Face Space."""
 
+import io
 import sys
 
 import gradio as gr
@@ -16,4 +17,7 @@ page = build(settings)
 demo: gr.Blocks = page.demo
 
 if __name__ == "__main__":
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file or pipe on Windows may have no letter for what gradio says
+            stream.reconfigure(errors="backslashreplace")
     page.launch()

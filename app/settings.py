@@ -123,7 +123,7 @@ class Settings:
         if mcp not in ("0", "1"):
             raise InputError(f"MCP is {mcp!r}; it must be 1 or 0.")
         if mcp == "1" and importlib.util.find_spec("mcp") is None:
-            raise InputError("MCP is 1, and the package mcp isn't here: pip install 'gradio[mcp]', or leave MCP out.")
+            raise InputError('MCP is 1, and the package mcp isn\'t here: pip install "gradio[mcp]", or leave MCP out.')
         own, why = environment.get("MODEL_ID") or None, ""
 
         def names(variable: str) -> tuple[str, ...]:

@@ -6,9 +6,9 @@
 What weights hold doesn't change what they cost, so nothing is fetched: Llama-3-8B's shape, and the default model's. For
 each length the text is read in chunks, and then tokens are made, in turn plain and under LaMPE; beside the seconds
 stands the memory that a reading takes beyond weights and cache, at its peak. A last table has the size of the chunks.
-On Hopper chips PyTorch gives the unpatched model's attention to cuDNN, which makes a new plan for each length, and so
-for each token; --no-cudnn has it take another way. --profile only prints where the time of a token goes. Rows go to
-gpu.jsonl beside this file; the first ones there, of chunks of 512 tokens, were taken from what it printed.
+On Hopper chips PyTorch gives the unpatched model's attention to cuDNN, whose calls take the processor long where the
+text grows by a token; --no-cudnn has it take another way. --profile only prints where the time of a token goes. Rows go
+to gpu.jsonl beside this file; the first ones there, of chunks of 512 tokens, were taken from what it printed.
 """
 
 from __future__ import annotations

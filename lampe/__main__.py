@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 
 from lampe.cli import calibrate, doctor, evaluate, methods, needle, perplexity, tune
@@ -22,6 +23,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     tune.add(commands.add_parser("tune", help="find the settings of any method that suit a model"))
     doctor.add(commands.add_parser("doctor", help="what LaMPE makes of a model, and what to do next"))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file or pipe on Windows may have no letter for a sign
+            stream.reconfigure(errors="backslashreplace")
     given = parser.parse_args(arguments)
     try:
         return given.run(given)

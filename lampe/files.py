@@ -38,7 +38,7 @@ def decoded(data: bytes) -> dict[str, Any]:
     ValueError, RecursionError
         If it isn't one.
     """
-    return msgspec.json.decode(data, type=dict[str, Any])
+    return msgspec.json.decode(data.removeprefix(b"\xef\xbb\xbf"), type=dict[str, Any])  # Windows' editors' mark
 
 
 def checked(kind: type[T], given: Any) -> T:

@@ -42,6 +42,7 @@ class Files:
         InputError
             If it can't be read: the sentence says why, what the limit is, and what to do.
         """
+        before = _identity(path)
         try:
             with self._line.join(visitor) as ticket:
                 while not ticket.wait(0.5):
@@ -52,7 +53,18 @@ class Files:
                 document = read_document(path)
             yield document
         finally:
-            Path(path).unlink(missing_ok=True)
+            # Uploads of one content share a path: somebody else's newer one stays. What can't go now, the sweep takes.
+            if _identity(path) == before:
+                with suppress(OSError):
+                    Path(path).unlink()
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Of the file that lies there now; another upload puts another one there."""
+    with suppress(OSError):
+        about = Path(path).stat()
+        return about.st_ino, about.st_ctime_ns if os.name == "nt" else 0
+    return None
 
 
 def read_document(path: str) -> Document:

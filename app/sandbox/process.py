@@ -7,12 +7,15 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from contextlib import suppress
 from pathlib import Path
 
 _ROOT = Path(__file__).parents[2]
-_KEPT = ("PATH", "SYSTEMROOT", "PYTHONHOME", "PYTHONPATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+_KEPT = (
+    "PATH", "SYSTEMROOT", "APPDATA", "USERPROFILE", "PYTHONHOME", "PYTHONPATH", "PYTHONUSERBASE", "LD_LIBRARY_PATH",
+    "DYLD_LIBRARY_PATH",
+)  # fmt: skip
+"""Of the environment: where programs, Python and its packages lie."""
 
 
 def module(name: str, *arguments: str) -> list[str]:
@@ -53,8 +56,13 @@ def run_apart(arguments: list[str], data: bytes, seconds: float, most: int) -> b
         env={name: os.environ[name] for name in _KEPT if name in os.environ},
         start_new_session=True,
     )
-    started = time.monotonic()
-    timer = threading.Timer(seconds, _end, [process])
+    late = threading.Event()
+
+    def end_late() -> None:
+        late.set()
+        _end(process)
+
+    timer = threading.Timer(seconds, end_late)
     timer.daemon = True
     timer.start()
     assert process.stdin
@@ -64,13 +72,12 @@ def run_apart(arguments: list[str], data: bytes, seconds: float, most: int) -> b
             process.stdin.write(data)
         with process.stdout:
             answer = process.stdout.read(most + 1)
-        late = time.monotonic() - started >= seconds
     finally:
         timer.cancel()
         timer.join()
         _end(process)
         process.wait()
-    if late:
+    if late.is_set():
         raise TimeoutError(f"took longer than {seconds:.0f} seconds")
     return answer if len(answer) <= most else b""
 

@@ -121,7 +121,9 @@ class Models:
             return made
         with self._fetching[choice.model_id in self.settings.offered]:  # one that is slow to come holds up no other
             if choice.model_id not in self._tokenizers:
-                made = load_tokenizer(choice.model_id, progress=progress, anonymous=self._named(choice))
+                made = load_tokenizer(
+                    choice.model_id, progress=progress, anonymous=self._named(choice), leave=self._leave(choice)
+                )
                 if self._named(choice):
                     fill_in_apart(made)
                 _keep(self._tokenizers, choice.model_id, made)
@@ -231,7 +233,7 @@ class Models:
         ------
         lampe.LoadError
         """
-        config = load_config(choice.model_id, anonymous=self._named(choice))
+        config = load_config(choice.model_id, anonymous=self._named(choice), leave=self._leave(choice))
         text = config.get_text_config()
         for field, most in _MOST.items():
             value = getattr(text, field, None) or 0

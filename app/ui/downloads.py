@@ -40,7 +40,8 @@ def saves(
             with desk.turn(visitor_of(request)):
                 name, text = make(*values)
             path = Path(tempfile.mkdtemp()) / name  # it goes with the other temporary files
-            path.write_text(text, encoding="utf-8")
+            # Spreadsheets take a CSV for UTF-8 by its mark; its line ends are there already.
+            path.write_text(text, encoding="utf-8-sig" if path.suffix == ".csv" else "utf-8", newline="")
             return str(path), gr.skip()
         except LampeError as error:
             return None, sentence(str(error))

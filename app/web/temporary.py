@@ -55,8 +55,8 @@ class TemporaryFolder:
 
     def sweep(self, age: float = AGE, room: int = 0) -> None:
         """Delete what is older, and the oldest of what leaves no room; a file's age is that of its last use."""
-        now = time.time()
         files = sorted(self._files())
+        now = time.time()  # after the look: what came meanwhile isn't from the future
         total = sum(size for _, size, _ in files)
         for used, size, file in files:
             # A clock that was set back leaves files from the future.

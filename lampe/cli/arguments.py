@@ -89,6 +89,6 @@ def text_named(name: str, known: dict[str, Callable[[], Haystack]] = HAYSTACKS) 
         return known[name]()
     data = Path(name).read_bytes()
     try:
-        return Haystack.named(Path(name).name, data.decode("utf-8"))
+        return Haystack.named(Path(name).name, data.decode("utf-8-sig").replace("\r\n", "\n"))
     except UnicodeDecodeError:
         raise NeedleError(f"{name} isn't plain text in UTF-8.") from None

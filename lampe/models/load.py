@@ -18,6 +18,7 @@ import torch
 import transformers
 from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub import errors as hub
+from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import validate_repo_id
 from tqdm import tqdm
 
@@ -82,7 +83,7 @@ def load(
         source = _somebody_elses(name, source, progress, leave)
     with _explained(name, bits, place), quiet(progress):
         config = _causal_config(name, source, bits)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(**source)
+        tokenizer = _tokenizer(name, source, anonymous)
         if progress and not source["local_files_only"]:
             progress(Progress(f"Fetching {name}", 0, 0, "bytes"))
         dtype = compute_dtype(place)
@@ -127,20 +128,21 @@ def load_tokenizer(
     *,
     progress: ProgressCallback | None = None,
     anonymous: bool = False,
+    leave: float = 0.0,
 ) -> Any:
     """The tokenizer alone; no weights are read into memory. Parameters and errors as in `load`."""
     name, source = _find(model_id, progress, anonymous)
     if anonymous:
-        source = _somebody_elses(name, source, progress, weights=False)
+        source = _somebody_elses(name, source, progress, leave, weights=False)
     with _explained(name):
-        return transformers.AutoTokenizer.from_pretrained(**source)
+        return _tokenizer(name, source, anonymous)
 
 
-def load_config(model_id: str | os.PathLike[str] | None = None, *, anonymous: bool = False) -> Any:
+def load_config(model_id: str | os.PathLike[str] | None = None, *, anonymous: bool = False, leave: float = 0.0) -> Any:
     """The config alone: a small file, no weights. Parameters and errors as in `load`."""
     name, source = _find(model_id, anonymous=anonymous)
     if anonymous:
-        source = _somebody_elses(name, source, weights=False)
+        source = _somebody_elses(name, source, leave=leave, weights=False)
     with _explained(name):
         return _causal_config(name, source, 4)  # the more lenient: it takes folders saved in 4 bits too
 
@@ -163,7 +165,7 @@ def fetch(
     leave : float
         The share of the disk that is to stay free.
     weights : bool
-        False takes the other files alone, and refuses more than 100 MB of them.
+        False takes the other files alone. Of somebody else's these are 100 MB at most.
 
     Returns
     -------
@@ -183,13 +185,14 @@ def fetch(
         repository = HfApi(token=token).model_info(name, files_metadata=True, timeout=10)
         files, commit = repository.siblings or [], repository.sha
         wanted = {file.rfilename: file.size or 0 for file in files if _FILES.fullmatch(file.rfilename)}
+        small = {file: size for file, size in wanted.items() if not file.endswith(".safetensors")}
+        if anonymous and sum(small.values()) > _SMALL:
+            raise LoadError(
+                f"{name}'s config and tokenizer are {sum(small.values()) / 1e6:,.0f} MB, and at most "
+                f"{_SMALL / 1e6:.0f} MB are fetched here. Choose another model."
+            )
         if not weights:
-            wanted = {file: size for file, size in wanted.items() if not file.endswith(".safetensors")}
-            if sum(wanted.values()) > _SMALL:
-                raise LoadError(
-                    f"{name}'s config and tokenizer are {sum(wanted.values()) / 1e6:,.0f} MB, and at most "
-                    f"{_SMALL / 1e6:.0f} MB are fetched here. Choose another model."
-                )
+            wanted = small
         elif not any(file.endswith(".safetensors") for file in wanted) and not anonymous:
             wanted |= {file.rfilename: file.size or 0 for file in files if _OLD_WEIGHTS.fullmatch(file.rfilename)}
         total, before = sum(wanted.values()), 0
@@ -199,7 +202,10 @@ def fetch(
             if not isinstance(try_to_load_from_cache(name, file, revision=commit), str)
         )
         cache = Path(constants.HF_HUB_CACHE)
-        disk = shutil.disk_usage(next(folder for folder in (cache, *cache.parents) if folder.exists()))
+        there = next((folder for folder in (cache, *cache.parents) if folder.exists()), None)
+        if there is None:
+            raise LoadError(f"The folder {cache} can't be made: its drive isn't there. Set HF_HOME to another one.")
+        disk = shutil.disk_usage(there)
         if missing and leave and missing > disk.free - leave * disk.total:
             raise LoadError(
                 f"{name} takes {missing / 1e9:.1f} GB of the disk here, of which {disk.free / 1e9:.1f} GB are free and "
@@ -278,14 +284,34 @@ def _somebody_elses(
     weights: bool = True,
 ) -> dict[str, Any]:
     """The same of a repository as it was when the sizes of its files were looked at, with nothing left to be fetched
-    (what an index of weights names may lie elsewhere, and be of any size), and a tokenizer that is safe to run."""
-    if not source["local_files_only"]:
-        revision = fetch(name, progress=progress, anonymous=True, leave=leave, weights=weights)
-        source = source | {"revision": revision, "local_files_only": True}
-    tokenizer = try_to_load_from_cache(name, "tokenizer.json", revision=source.get("revision"))
+    (what an index of weights names may lie elsewhere, and be of any size), and a tokenizer that is safe to build."""
+    place = source["pretrained_model_name_or_path"]
+    if Path(place).is_dir():
+        return source
+    if source["local_files_only"]:  # the Hub doesn't answer: as it was when it last did
+        snapshots = (Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=place, repo_type="model")).glob(
+            "snapshots/*"
+        )
+        revision = max((one for one in snapshots), key=lambda one: one.stat().st_mtime, default=Path("main")).name
+    else:
+        revision = fetch(place, progress=progress, anonymous=True, leave=leave, weights=weights) or "main"
+    tokenizer = try_to_load_from_cache(place, "tokenizer.json", revision=revision)
     if isinstance(tokenizer, str):
-        check_tokenizer(name, Path(tokenizer))
-    return source
+        check_tokenizer(name, Path(tokenizer).read_bytes())
+    return source | {"revision": revision, "local_files_only": True}
+
+
+def _tokenizer(name: str, source: dict[str, Any], anonymous: bool) -> Any:
+    """A tokenizer; somebody else's is looked at as it was built."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(**source)
+    if anonymous:
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            raise LoadError(
+                f"{name} has no tokenizer.json, and others' tokenizers may take for ever. Choose another model."
+            )
+        check_tokenizer(name, backend.to_str())
+    return tokenizer
 
 
 def _as_folder(text: str) -> Path | None:
@@ -428,7 +454,7 @@ def _explanation(
     if says("backend tokenizer"):
         return f"{name} has no tokenizer that transformers can read. Choose a model that comes with a tokenizer.json."
     if caused_by(ImportError) and says("bitsandbytes", "accelerate", "gguf"):
-        words = f"{name} needs packages that aren't here ({first_line(error)}): pip install 'lampe-lab[4bit]'."
+        words = f'{name} needs packages that aren\'t here ({first_line(error)}): pip install "lampe-lab[4bit]".'
         return f"{words} Try 16 bits otherwise." if bits == 4 else words
     if bits == 4 and says("bitsandbytes", "4bit", "4-bit", "quantiz"):
         return f"bitsandbytes can't load {name} in 4 bits here ({first_line(error)}). Try 16 bits."

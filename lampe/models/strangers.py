@@ -1,15 +1,17 @@
 """What somebody else's tokenizer may do with a text: only what takes time and memory by the text's length.
 
-A tokenizer.json brings regular expressions, which may never end, and replacements, which may make a text a thousand
-times as long. For a model that somebody else has named, the expressions are those of tokenizers that are known.
+A tokenizer.json brings regular expressions, which may never end, and steps that make a text a thousand times as long.
+For a model that somebody else has named, its parts are those of the usual tokenizers of causal models, each within
+bounds, and the expressions are known ones. It is looked at before it is built, for an expression may be hard to compile
+too, and once more as it was built, for what was fetched may be read in other ways.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from collections import Counter
+from typing import Annotated, Any, Literal
+
+import msgspec
 
 from lampe.models.embedded import LoadError
 
@@ -40,8 +42,10 @@ KNOWN = frozenset(
         _words(r"[\p{L}\p{M}]", r"\p{N}", r"[^\s\p{L}\p{M}\p{N}]"),  # Qwen 3.5
         _cased(f"{_CONTRACTIONS}?", r"\p{N}{1,3}"),  # GPT-4o
         _cased("", r"\p{N}"),  # Mistral's Tekken
-        # DeepSeek V3 cuts three times
-        "[一-龥぀-ゟ゠-ヿ]+",
+        r"\s?\p{L}+",  # DeepSeek Coder cuts several times
+        r"\s?\p{P}+",
+        "[一-龥ࠀ-一가-\ud7ff]+",
+        "[一-龥぀-ゟ゠-ヿ]+",  # and DeepSeek V3
         rf"{_MARKS}[A-Za-z]+|[^\r\n\p{{L}}\p{{P}}\p{{S}}]?[\p{{L}}\p{{M}}]+| ?[\p{{P}}\p{{S}}]+[\r\n]*|{_ENDINGS}",
         r"\p{N}{1,3}",
         r"\p{N}",
@@ -57,48 +61,165 @@ KNOWN = frozenset(
 """Expressions that take time by the length of the text alone (a test holds each to it)."""
 
 
-def check_tokenizer(name: str, path: Path) -> None:
-    """Refuse a tokenizer.json that a text could be too much for.
+_Few = Annotated[str, msgspec.Meta(max_length=8)]
+_Word = Annotated[str, msgspec.Meta(max_length=1000)]
+
+
+class _Part(msgspec.Struct, tag_field="type"):
+    """A step of a tokenizer; what isn't named here of its fields makes nothing longer or slower."""
+
+
+class _Pattern(msgspec.Struct):
+    Regex: str | None = None
+    String: Annotated[str, msgspec.Meta(min_length=1, max_length=100)] | None = None
+
+
+class _Plain(_Part, tag="ByteLevel"): ...
+
+
+class _Nfc(_Part, tag="NFC"): ...
+
+
+class _Nfd(_Part, tag="NFD"): ...
+
+
+class _Nfkc(_Part, tag="NFKC"): ...
+
+
+class _Nfkd(_Part, tag="NFKD"): ...
+
+
+class _Lowercase(_Part, tag="Lowercase"): ...
+
+
+class _Prepend(_Part, tag="Prepend"):
+    prepend: _Few
+
+
+class _Replace(_Part, tag="Replace"):
+    pattern: _Pattern
+    content: str
+
+    def __post_init__(self) -> None:
+        if len(self.content) > len(self.pattern.String or " "):
+            raise ValueError("it makes a text longer")
+
+
+class _Split(_Part, tag="Split"):
+    pattern: _Pattern
+
+
+class _Digits(_Part, tag="Digits"): ...
+
+
+class _Metaspace(_Part, tag="Metaspace"):
+    replacement: _Few
+
+
+class _Strip(_Part, tag="Strip"): ...
+
+
+class _ByteFallback(_Part, tag="ByteFallback"): ...
+
+
+class _Fuse(_Part, tag="Fuse"): ...
+
+
+class _Special(msgspec.Struct):
+    ids: Annotated[list[int], msgspec.Meta(max_length=8)]
+
+
+class _Template(_Part, tag="TemplateProcessing"):
+    single: Annotated[list[dict[str, Any]], msgspec.Meta(max_length=8)]
+    pair: Annotated[list[dict[str, Any]], msgspec.Meta(max_length=16)]
+    special_tokens: dict[str, _Special]
+
+    def __post_init__(self) -> None:
+        if any(Counter(next(iter(piece), "") for piece in one)["Sequence"] > 2 for one in (self.single, self.pair)):
+            raise ValueError("it repeats a text")
+
+
+_Normalizer = _Nfc | _Nfd | _Nfkc | _Nfkd | _Lowercase | _Prepend | _Replace
+_Cutter = _Plain | _Split | _Digits | _Metaspace
+_Processor = _Plain | _Template
+_Decoder = _Plain | _Metaspace | _Replace | _Strip | _ByteFallback | _Fuse
+
+
+class _Normalizers(_Part, tag="Sequence"):
+    normalizers: Annotated[list[_Normalizer], msgspec.Meta(max_length=8)]
+
+
+class _Cutters(_Part, tag="Sequence"):
+    pretokenizers: Annotated[list[_Cutter], msgspec.Meta(max_length=8)]
+
+
+class _Processors(_Part, tag="Sequence"):
+    processors: Annotated[list[_Processor], msgspec.Meta(max_length=4)]
+
+
+class _Decoders(_Part, tag="Sequence"):
+    decoders: Annotated[list[_Decoder], msgspec.Meta(max_length=8)]
+
+
+class _Added(msgspec.Struct):
+    content: _Word
+
+
+class _Bpe(msgspec.Struct):
+    """Byte-pair encoding: others take the square of a long word's length, or more."""
+
+    vocab: dict[_Word, int]
+    type: Literal["BPE"] = "BPE"
+    unk_token: _Word | None = None
+    continuing_subword_prefix: _Few | None = None
+    end_of_word_suffix: _Few | None = None
+
+
+class _Tokenizer(msgspec.Struct):
+    model: _Bpe
+    normalizer: _Normalizers | _Normalizer | None = None
+    pre_tokenizer: _Cutters | _Cutter | None = None
+    post_processor: _Processors | _Processor | None = None
+    decoder: _Decoders | _Decoder | None = None
+    added_tokens: Annotated[list[_Added], msgspec.Meta(max_length=20_000)] = []
+
+
+def check_tokenizer(name: str, content: str | bytes) -> None:
+    """Refuse a tokenizer that a text could be too much for.
 
     Parameters
     ----------
     name : str
         The model's, for the message.
-    path : Path
+    content : str or bytes
+        Of a tokenizer.json.
 
     Raises
     ------
     LoadError
-        If it brings an expression that isn't known, makes a text longer, or can't be read.
+        If a part of it isn't a usual one within bounds, or brings an expression that isn't known.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        parts = list(_parts([content.get(part) for part in ("normalizer", "pre_tokenizer", "decoder")]))
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        found = msgspec.json.decode(content, type=_Tokenizer)
+        for parts in (found.normalizer, found.pre_tokenizer, found.post_processor, found.decoder):
+            _check(parts)
+    except (ValueError, RecursionError) as error:  # msgspec's own errors are of the first
         raise LoadError(
-            f"{name}'s tokenizer.json can't be read, so it isn't run here. Choose another model."
+            f"{name}'s tokenizer isn't one of the usual kinds, and an unusual one may take for ever ({error!s:.120}). "
+            "Choose another model, or ask whoever runs this to offer it (MODEL_IDS)."
         ) from error
-    for part in parts:
-        pattern = part.get("pattern")
-        if isinstance(pattern, dict) and (expression := pattern.get("Regex")) is not None and expression not in KNOWN:
-            raise LoadError(
-                f"{name}'s tokenizer cuts a text by an expression that isn't known here ({expression!r:.80}), and one "
-                "may take for ever. Choose another model, or ask whoever runs this to offer it (MODEL_IDS)."
-            )
-        if part.get("type") == "Replace" and len(str(part.get("content"))) > max(1, len(_replaced(pattern))):
-            raise LoadError(
-                f"{name}'s tokenizer makes a text longer before it cuts it, without a bound. Choose another model, or "
-                "ask whoever runs this to offer it (MODEL_IDS)."
-            )
 
 
-def _parts(given: Any) -> Iterator[dict[str, Any]]:
-    """All that stands in it under a name."""
-    if isinstance(given, dict):
-        yield given
-    for inside in given.values() if isinstance(given, dict) else given if isinstance(given, list) else ():
-        yield from _parts(inside)
-
-
-def _replaced(pattern: Any) -> str:
-    return str(pattern.get("String", "")) if isinstance(pattern, dict) else ""
+def _check(parts: Any) -> None:
+    """Of steps in a row: known expressions, and what may make a text longer once at most."""
+    inside = getattr(parts, parts.__struct_fields__[0]) if parts is not None and parts.__struct_fields__ else None
+    steps = inside if isinstance(inside, list) and not isinstance(parts, _Template) else [parts]
+    for step in steps:
+        pattern = getattr(step, "pattern", None)
+        if pattern is not None and (pattern.Regex is None) == (pattern.String is None):
+            raise ValueError("a pattern is an expression or a string")
+        if pattern is not None and pattern.Regex is not None and pattern.Regex not in KNOWN:
+            raise ValueError(f"its expression {pattern.Regex!r:.60} isn't a known one")
+    kinds = Counter(type(step) for step in steps if not isinstance(step, _Replace | _Split | _Digits))
+    if repeated := [kind for kind, count in kinds.items() if count > 1]:
+        raise ValueError(f"{repeated[0].__struct_config__.tag} stands in it more than once")

@@ -134,7 +134,7 @@ def test_a_full_disk_when_a_file_is_saved(monkeypatch, tmp_path):
         assert "no room for the file" in said
     monkeypatch.setattr(downloads.tempfile, "mkdtemp", lambda: str(tmp_path))
     assert save(visitor)[0] == str(tmp_path / "a.csv")
-    assert (tmp_path / "a.csv").read_text() == "1,2"
+    assert (tmp_path / "a.csv").read_bytes() == b"\xef\xbb\xbf1,2"
 
 
 @pytest.mark.parametrize("jump", [86_400.0, -86_400.0])

@@ -353,6 +353,20 @@ def test_files_go_by_age_and_folders_with_them(folder):
     assert not inside.parent.exists()
 
 
+def test_what_is_written_while_the_sweep_looks_stays(folder, monkeypatch):
+    look = folder._files
+
+    def files():
+        new = written(folder, "new", age=-0.01)  # a clock's tick later
+        yield from look()
+        time.sleep(0.02)
+        assert new.exists()
+
+    monkeypatch.setattr(folder, "_files", files)
+    folder.sweep()
+    assert (folder.path / "new").exists()
+
+
 def test_the_oldest_go_where_there_is_too_much(tmp_path):
     folder = TemporaryFolder(tmp_path / "lab", most_bytes=100)
     files = [written(folder, str(number), age=10 - number, size=40) for number in range(4)]

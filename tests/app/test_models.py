@@ -197,7 +197,7 @@ def test_a_config_beyond_all_models_is_refused_before_anything_is_built(monkeypa
     """20,000 layers took 28 s and 0.8 GB to be built without weights."""
     asked = []
 
-    def config(name, anonymous):
+    def config(name, anonymous, leave):
         asked.append(anonymous)
         return LlamaConfig(**{field: 20_000_000})
 
@@ -226,6 +226,8 @@ def test_what_a_visitor_names_is_asked_for_without_the_token_and_as_safetensors(
             asked.append((kind, token, use_safetensors))
             if kind == "model":
                 raise OSError("enough")
+            if kind == "tokenizer":
+                return SimpleNamespace(backend_tokenizer=SimpleNamespace(to_str=lambda: '{"model": {"vocab": {}}}'))
             return LlamaConfig()
 
         return SimpleNamespace(from_pretrained=from_pretrained)

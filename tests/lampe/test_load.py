@@ -350,7 +350,7 @@ def test_no_hub_is_said_quickly():
 def test_bitsandbytes_trouble_is_named():
     error = ImportError("Using `bitsandbytes` 4-bit quantization requires bitsandbytes")
     words = module._explanation(error, "some/model", 4, torch.device("cpu"))
-    assert "pip install 'lampe-lab[4bit]'. Try 16 bits" in words
+    assert 'pip install "lampe-lab[4bit]". Try 16 bits' in words
     assert logging.getLogger("bitsandbytes").level != logging.ERROR
 
 
