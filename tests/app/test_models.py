@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-import transformers
 from transformers import LlamaConfig
 
 import app.serving.models
@@ -234,7 +233,7 @@ def test_what_a_visitor_names_is_asked_for_without_the_token_and_as_safetensors(
 
     monkeypatch.setattr(lampe.models.load, "HfApi", Hub)
     for name, kind in (("AutoConfig", "config"), ("AutoTokenizer", "tokenizer"), ("AutoModelForCausalLM", "model")):
-        monkeypatch.setattr(transformers, name, found(kind))
+        monkeypatch.setattr(lampe.models.load.transformers, name, found(kind))  # in some orders a module of its own
     for anonymous, token, safe in ((True, False, True), (False, None, None)):
         asked.clear()
         with pytest.raises(lampe.LoadError, match="enough"):
