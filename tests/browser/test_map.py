@@ -197,7 +197,7 @@ def test_a_link_with_a_wrong_value_says_so(page):
 
 
 @pytest.mark.parametrize(
-    ("button", "start"), [("CSV", "region,query"), ("JSON", "{"), ("One HTML file", "<!doctype html>")]
+    ("button", "start"), [("CSV", "\ufeffregion,query"), ("JSON", "{"), ("One HTML file", "<!doctype html>")]
 )
 def test_a_view_can_be_taken_home(page, browser, button, start):
     open_map(page)
