@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import io
 import sys
 
 from lampe.cli import calibrate, doctor, evaluate, methods, needle, perplexity, tune
 from lampe.errors import LampeError
+from lampe.files import output_never_fails
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,9 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     tune.add(commands.add_parser("tune", help="find the settings of any method that suit a model"))
     doctor.add(commands.add_parser("doctor", help="what LaMPE makes of a model, and what to do next"))
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a file or pipe on Windows may have no letter for a sign
-            stream.reconfigure(errors="backslashreplace")
+    output_never_fails()
     given = parser.parse_args(arguments)
     try:
         return given.run(given)

@@ -5,7 +5,9 @@ msgspec checks the types that a dataclass declares, and says where in a file ano
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -122,3 +124,10 @@ def append_line(path: Path, values: dict[str, Any]) -> None:
     """Append an object to a file of JSON lines."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(values) + "\n")
+
+
+def output_never_fails() -> None:
+    """Have what is printed written with escapes where a file or pipe has no letter for a sign, as on Windows."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

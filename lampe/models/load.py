@@ -292,7 +292,7 @@ def _somebody_elses(
         snapshots = (Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=place, repo_type="model")).glob(
             "snapshots/*"
         )
-        revision = max((one for one in snapshots), key=lambda one: one.stat().st_mtime, default=Path("main")).name
+        revision = max(snapshots, key=lambda one: one.stat().st_mtime, default=Path("main")).name
     else:
         revision = fetch(place, progress=progress, anonymous=True, leave=leave, weights=weights) or "main"
     tokenizer = try_to_load_from_cache(place, "tokenizer.json", revision=revision)

@@ -54,7 +54,7 @@ KNOWN = frozenset(
         r"[0-9]",
         r"\s+",
         " {2,}",
-        "[\r\n]",
+        "[\r\n]",  # the two characters themselves
         r"[\r\n]",
     }
 )
@@ -74,7 +74,7 @@ class _Pattern(msgspec.Struct):
     String: Annotated[str, msgspec.Meta(min_length=1, max_length=100)] | None = None
 
 
-class _Plain(_Part, tag="ByteLevel"): ...
+class _ByteLevel(_Part, tag="ByteLevel"): ...
 
 
 class _Nfc(_Part, tag="NFC"): ...
@@ -140,9 +140,9 @@ class _Template(_Part, tag="TemplateProcessing"):
 
 
 _Normalizer = _Nfc | _Nfd | _Nfkc | _Nfkd | _Lowercase | _Prepend | _Replace
-_Cutter = _Plain | _Split | _Digits | _Metaspace
-_Processor = _Plain | _Template
-_Decoder = _Plain | _Metaspace | _Replace | _Strip | _ByteFallback | _Fuse
+_Cutter = _ByteLevel | _Split | _Digits | _Metaspace
+_Processor = _ByteLevel | _Template
+_Decoder = _ByteLevel | _Metaspace | _Replace | _Strip | _ByteFallback | _Fuse
 
 
 class _Normalizers(_Part, tag="Sequence"):
