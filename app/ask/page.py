@@ -181,7 +181,8 @@ class AskTab:
         )
         over = [self.conversation, self.on, self.kept, self.opened, self.about, self.left_out, self.uncut]
         written = [self.text.change, self.state.chosen.change]  # each time, for `count` has the text's `LATEST`
-        gr.on(written, self.new_text, [self.text, self.opened], over, trigger_mode="multiple", **AT_ONCE)
+        now = [self.text, self.opened, self.conversation, self.state.chosen]
+        gr.on(written, self.new_text, now, over, trigger_mode="multiple", **AT_ONCE)
         for button, example in zip(self.examples, EXAMPLES, strict=True):
             button.click(
                 lambda example=example: (gr.Textbox(example.text, interactive=True), example.question),
@@ -312,10 +313,14 @@ class AskTab:
         }
         return shown if about is None else shown | {self.about: about}
 
-    def new_text(self, text: str, opened: Opened | None) -> Shown:
-        """What was said about one text is no conversation about another, and its pages aren't the other's."""
-        over: Shown = {self.conversation: None, self.on: gr.Button(interactive=False)}
-        over[self.kept] = gr.Column(visible=False)
+    def new_text(self, text: str, opened: Opened | None, conversation: Conversation | None, chosen: Chosen) -> Shown:
+        """What was said about one text is no conversation about another, and its pages aren't the other's.
+
+        A busy page may tell of a text when it has been answered about already.
+        """
+        over: Shown = {self.conversation: gr.skip()}
+        if conversation is None or (conversation.text, conversation.chosen) != (text, chosen):
+            over = {self.conversation: None, self.on: gr.Button(interactive=False), self.kept: gr.Column(visible=False)}
         if opened and opened.wrote(text):
             return over
         return over | {self.opened: None, self.about: "", self.left_out: "", self.uncut: gr.Button(visible=False)}
