@@ -1,6 +1,10 @@
 """The web app: `python app.py`, or a Hugging Face Space."""
 
+import os
 import sys
+
+if os.environ.get("SPACES_ZERO_GPU"):  # where GPUs are lent: it stands in for CUDA, and must come before PyTorch
+    import spaces  # noqa: F401
 
 import gradio as gr
 

@@ -16,7 +16,7 @@ from app.limits import MAX_MAP_LENGTH, whole_number
 from app.map.figures import curves
 from app.map.settings import check
 from app.needle.forms import checked_grid, given_haystack
-from app.serving.evidence import Evidence, passages
+from app.serving.evidence import passages
 from app.serving.reports import Update
 from app.serving.requests import Chosen, Request, Sampling
 from app.serving.service import ModelService
@@ -86,17 +86,15 @@ def build_api(service: ModelService) -> None:
                 raise InputError(f"passages_looked_at must be 0 to {_MOST_PASSAGES}, not {wanted}.")
             turns = tuple((str(asked), str(said)) for asked, said in earlier)
             sampling, chosen = Sampling(temperature, top_p, seed), model_of(model, bits)
-            asked = Request(text, question, method, max_new_tokens, turns, sampling, chosen, cut)
+            asked = Request(text, question, method, max_new_tokens, turns, sampling, chosen, cut, wanted > 0)
             with runs.started(request, beside=True) as stop:
                 # To its end: leaving it would stop it.
                 ended = deque(service.ask(asked, stop, visitor), maxlen=1)
                 if not ended or not (report := ended[0].report):
                     raise InputError("The caller has left.")
                 update, figures = ended[0], asdict(report)
-                if wanted and update.attention:
-                    for event in service.evidence(update.attention, stop, visitor):
-                        if isinstance(event, Evidence):
-                            figures["passages"] = [asdict(one) for one in passages(event, most=wanted)]
+                if update.evidence:
+                    figures["passages"] = [asdict(one) for one in passages(update.evidence, most=wanted)]
         except LampeError as error:
             raise _said(error) from error
         return update.answer, figures

@@ -24,6 +24,7 @@ from app.results.page import ResultsTab
 from app.see.first import first_picture
 from app.see.page import SeeTab
 from app.serving.service import ModelService
+from app.serving.start import start
 from app.settings import Settings
 from app.tour.page import Tour
 from app.ui.events import AT_ONCE, INTERNAL
@@ -97,7 +98,7 @@ def build(settings: Settings) -> Page:
     """
     folder = TemporaryFolder()
     folder.take_over()  # before there is any component, which remembers where its files go
-    service = ModelService(settings)
+    service = start(settings)
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as demo:
         Tour()
         state = PageState.of(settings)

@@ -15,6 +15,10 @@ from lampe.models.memory import free_bytes
 
 BYTES_PER_TOKEN = 64 * 1024
 """Memory one input token is allowed: the default model's cache takes 23 kB of it, a prefill chunk the rest."""
+LENT_BYTES = 40 * 10**9
+"""Of a GPU that is lent, less than any that is: nothing can be asked of it before it is."""
+LENT_SECONDS = 120
+"""For how long it is lent to a visitor without an account in a day."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,8 @@ class Settings:
     mcp : bool
         `MCP`: whether programs that speak the Model Context Protocol find the endpoints as tools; 1 or 0, by default
         not. It takes the package `mcp`.
+    borrowed : bool
+        `SPACES_ZERO_GPU`, which such a Space sets: a GPU is lent for each question.
     why : str
         Why this model runs, where `MODEL_ID` names none; a sentence or two.
     """
@@ -82,6 +88,7 @@ class Settings:
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
     mcp: bool = False
+    borrowed: bool = False
     why: str = ""
 
     @property
@@ -125,14 +132,14 @@ class Settings:
         if mcp == "1" and importlib.util.find_spec("mcp") is None:
             raise InputError('MCP is 1, and the package mcp isn\'t here: pip install "gradio[mcp]", or leave MCP out.')
         own, why = environment.get("MODEL_ID") or None, ""
+        borrowed = environment.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")  # as the package reads it
 
         def names(variable: str) -> tuple[str, ...]:
             return tuple(name.strip() for name in environment.get(variable, "").split(",") if name.strip())
 
         others = names("MODEL_IDS")
         if own is None:
-            device = default_place().device
-            own, why = suited(free_bytes(device) if device.type == "cuda" else None, refusal)
+            own, why = suited(LENT_BYTES if borrowed else _gpu_bytes(), refusal)
             others += (DEFAULT_MODEL_NAME,)
 
         return cls(
@@ -146,8 +153,14 @@ class Settings:
             names("ALLOWED_HOSTS"),
             names("ALLOWED_ORIGINS"),
             mcp == "1",
+            borrowed,
             why,
         )
+
+
+def _gpu_bytes() -> int | None:
+    device = default_place().device
+    return free_bytes(device) if device.type == "cuda" else None
 
 
 def default_token_limit(available_bytes: int) -> int:

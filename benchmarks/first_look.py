@@ -17,6 +17,7 @@ from typing import Any
 from app.ask.examples import EXAMPLES, Example
 from app.serving.requests import Request
 from app.serving.service import ModelService
+from app.serving.start import start
 from app.settings import Settings
 from benchmarks.measure import machine
 
@@ -55,7 +56,7 @@ def main() -> None:
     parser.add_argument("--bits", type=int, choices=(4, 16), default=4)
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
-    service = ModelService(Settings(None, arguments.bits, 65_536))
+    service = start(Settings(None, arguments.bits, 65_536))
     result = {**machine(), "bits": arguments.bits}
     print(result, flush=True)
     result["examples"] = examples(service, arguments.quick)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from app.ask.examples import EXAMPLES
 from app.serving.requests import Request
-from app.serving.service import ModelService
+from app.serving.start import start
 from app.serving.visitors import Visitor
 from app.settings import Settings
 from benchmarks.measure import Rows, arguments
@@ -26,7 +26,7 @@ QUESTIONS = (
 def main() -> None:
     given = arguments(__doc__).parse_args()
     rows = Rows(None if given.quick else "further", given.fresh)
-    service, text = ModelService(Settings(None, 4, 65_536)), EXAMPLES[1].text
+    service, text = start(Settings(None, 4, 65_536)), EXAMPLES[1].text
     if given.quick:
         text = text[:9000]
     if all(rows.has(question=question) for question in QUESTIONS):

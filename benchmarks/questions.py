@@ -20,7 +20,7 @@ from pathlib import Path
 
 from app.documents.reading import read_document
 from app.serving.requests import Request, Variant
-from app.serving.service import ModelService
+from app.serving.start import start
 from app.serving.visitors import Visitor
 from app.settings import Settings
 from benchmarks.measure import Rows, arguments
@@ -181,7 +181,7 @@ def passage(question: Question, text: str) -> str:
 
 def main() -> None:
     given = arguments(__doc__).parse_args()
-    service = ModelService(Settings(None, 4, 65_536))
+    service = start(Settings(None, 4, 65_536))
     rows = Rows(None if given.quick else "questions", given.fresh)
     texts = {name: text_of(name) for name in dict.fromkeys(question.text for question in QUESTIONS)}
     for name, text in texts.items():

@@ -20,6 +20,7 @@ from typing import Any
 from app.ask.examples import EXAMPLES
 from app.serving.requests import Request
 from app.serving.service import ModelService
+from app.serving.start import start
 from app.settings import Settings
 from benchmarks.measure import Rows, arguments
 from lampe.needle import HAYSTACKS, Cell
@@ -55,7 +56,7 @@ def main() -> None:
     given = arguments(__doc__).parse_args()
     length = SHORT if given.quick else TOKENS
     rows = Rows(None if given.quick else "stop", fresh=True)  # the stages rest on one another
-    service = ModelService(replace(Settings.from_environment({}), max_input_tokens=2 * TOKENS, kept_bytes=0))
+    service = start(replace(Settings.from_environment({}), max_input_tokens=2 * TOKENS, kept_bytes=0))
     service.model()
     for what, stages in _watched(service, length).items():
         for stage, longest in stages.items():
@@ -90,9 +91,9 @@ def _runs(service: ModelService, length: int) -> dict[str, Callable[[threading.E
 def _watched(service: ModelService, length: int) -> dict[str, dict[str, float]]:
     """Each run to its end, with the longest time between two looks in each of its stages."""
     longest = {}
-    for what, start in _runs(service, length).items():
+    for what, begin in _runs(service, length).items():
         stop = Watched()
-        for update in start(stop):
+        for update in begin(stop):
             stop.stage = getattr(update, "stage", "") or stop.stage
         longest[what] = {stage: took for stage, took in stop.longest.items() if stage}
     return longest
@@ -100,11 +101,11 @@ def _watched(service: ModelService, length: int) -> dict[str, dict[str, float]]:
 
 def _stopped(service: ModelService, length: int) -> Iterator[tuple[str, str, float]]:
     """Each run stopped once in each of its stages, with the seconds until it ended."""
-    for what, start in _runs(service, length).items():
+    for what, begin in _runs(service, length).items():
         stages: list[str] = []
         while True:
             stop, pressed = threading.Event(), 0.0
-            for update in start(stop):
+            for update in begin(stop):
                 stage = getattr(update, "stage", "")
                 if not pressed and stage and stage != "Done" and stage not in stages:
                     stages.append(stage)

@@ -17,7 +17,7 @@ import lampe
 from app.documents import kinds
 from app.documents.reading import read_document
 from app.serving.requests import Chosen
-from app.serving.service import ModelService
+from app.serving.start import start
 from app.settings import Settings
 from app.ui.state import PageState
 from lampe.methods import METHODS, registry
@@ -65,7 +65,7 @@ def test_a_method_runs_and_is_listed(example):
 @pytest.mark.parametrize("example", ["A needle"], indirect=True)
 def test_a_needle_is_hidden_and_scored(example, monkeypatch, small):
     monkeypatch.setitem(TASKS, "colour", example.Colour())
-    service = ModelService(Settings(small["llama"], 16, 6_000))
+    service = start(Settings(small["llama"], 16, 6_000))
     prompt = prompt_of(
         TokenizedHaystack(HAYSTACKS["filler"](), service.texts.tokenizer()), Cell("colour", 400, 0.5, "lampe")
     )
@@ -89,7 +89,7 @@ def test_a_document_format_is_read_in_the_confined_process(monkeypatch, tmp_path
 def test_a_tab_answers(example, small):
     settings = Settings(small["llama"], 16, 6_000)
     with gr.Blocks():
-        tab = example.WindowTab(ModelService(settings), PageState.of(settings))
+        tab = example.WindowTab(start(settings), PageState.of(settings))
     assert "4,096 tokens" in tab.tell(Chosen(settings.own))[tab.answer]
     assert "isn" in tab.tell(Chosen(Settings("no/model", 16, 64).own))[tab.answer]
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from app.documents.document import Document, Part, text_of
 from app.serving.document_cache import LAMPE
+from app.serving.evidence import Evidence
 from app.serving.reports import Attention, RunReport, Update
 from app.serving.requests import Chosen, Variant
 from lampe.errors import InputError
@@ -93,6 +94,7 @@ class Turn:
     notes: dict[Variant, str] = field(default_factory=dict)
     reports: list[RunReport] = field(default_factory=list)
     attention: Attention | None = None  # of LaMPE's answer
+    evidence: Evidence | None = None  # the same, if it was asked for
 
     @classmethod
     def new(cls, question: str, beside: Sequence[str], cut_too: bool) -> Turn:
@@ -138,7 +140,7 @@ class Turn:
         if update.report:
             self.reports.append(update.report)
             if variant == LAMPE:
-                self.attention = update.attention or self.attention
+                self.attention, self.evidence = update.attention or self.attention, update.evidence
 
     @property
     def exchanges(self) -> dict[Variant, Exchanges]:

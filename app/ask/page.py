@@ -130,7 +130,7 @@ class AskTab:
         self.question = gr.Textbox("", label=word("question"), placeholder=word("question_hint"), elem_id="question")
         self.beside = gr.Dropdown(
             BESIDE,
-            value=["rope"],
+            value=[] if self.service.settings.borrowed else ["rope"],
             multiselect=True,
             max_choices=MOST_BESIDE,
             label=word("beside"),
@@ -146,6 +146,8 @@ class AskTab:
             self.temperature = gr.Slider(0, 2, 0, step=0.05, label=word("temperature"), elem_id="temperature")
             self.top_p = gr.Slider(0.05, 1, 1, step=0.05, label=word("top_p"), elem_id="top-p")
             self.seed = gr.Number(0, label=word("seed"), elem_id="seed")
+            borrowed = self.service.settings.borrowed  # what was read is gone when the answer is there
+            self.at_once = gr.Checkbox(False, label=word("look"), visible=borrowed, elem_id="look-at-once")
             self.keep = gr.Checkbox(False, label=word("keep"), elem_id="keep-draft")
 
     def _lay_out_answers(self) -> None:
@@ -160,7 +162,8 @@ class AskTab:
             self.saved = gr.DownloadButton(visible="hidden", elem_id="report-file")
         with gr.Column(visible=False) as self.looked:
             with gr.Row(elem_classes="points"):
-                self.look = gr.Button(word("look"), size="sm", elem_id="look")
+                borrowed = self.service.settings.borrowed
+                self.look = gr.Button(word("look"), size="sm", visible=not borrowed, elem_id="look")
             self.layers = gr.Radio(
                 list(LAYERS), value=LAYERS[0], label=word("layers"), visible=False, elem_id="look-layers"
             )
@@ -201,12 +204,12 @@ class AskTab:
         counted = [self.count, [self.text, self.question, self.budget, self.state.chosen], self._counted()]
         anew, further = gr.State(False), gr.State(True)
         given = [
-            self.text, self.question, self.beside, self.cut_too, self.budget, self.temperature, self.top_p, self.seed,
-            self.conversation, self.state.chosen, self.state.label,
+            self.text, self.question, self.beside, self.cut_too, self.at_once, self.budget, self.temperature,
+            self.top_p, self.seed, self.conversation, self.state.chosen, self.state.label,
         ]  # fmt: skip
         answered = [
             self.status, self.answers, self.report, self.conversation, self.on, self.state.attention, self.looked,
-            self.evidence, self.layers, self.ran, self.kept,
+            self.found, self.evidence, self.layers, self.ran, self.kept,
         ]  # fmt: skip
         for asks in (self.go.click, self.on.click, self.question.submit):
             asks(None, js=_TO_THE_ANSWER, **AT_ONCE)
@@ -248,7 +251,7 @@ class AskTab:
                     yield {self.length: estimate.get(self.length, "") + status(event)}
                     continue
                 fits = event.length <= self.service.settings.max_input_tokens
-                needs = self.service.needs(event.ids, int(budget), chosen, visitor) if fits else None
+                needs = self.service.needs(event, int(budget), chosen, visitor) if fits else None
                 yield self._show_length(chosen, event.length, budget, True, needs)
         except LampeError as error:
             yield {self.length: message(str(error)), self.sentence: ""}
@@ -328,9 +331,9 @@ class AskTab:
     # Questions
 
     def answer(
-        self, following: bool, text: str, question: str, beside: list[str], cut_too: bool, budget: float,
-        temperature: float, top_p: float, seed: float, conversation: Conversation | None, chosen: Chosen,
-        label: str, request: gr.Request,
+        self, following: bool, text: str, question: str, beside: list[str], cut_too: bool, look: bool,
+        budget: float, temperature: float, top_p: float, seed: float, conversation: Conversation | None,
+        chosen: Chosen, label: str, request: gr.Request,
     ) -> Iterator[Shown]:  # fmt: skip
         """Run LaMPE, then what is to stand beside it: status, answers, figures, and where the attention went."""
         turn: Turn | None = None
@@ -344,7 +347,7 @@ class AskTab:
             with self.runs.started(request) as stop:
                 for variant in turn.variants:
                     earlier, (method, cut) = turn.earlier.get(variant, ()), variant
-                    asked = Request(text, question, method, longest, earlier, sampling, chosen, cut)
+                    asked = Request(text, question, method, longest, earlier, sampling, chosen, cut, look is True)
                     turn.answers[variant] = ""
                     for update in self.service.ask(asked, stop, visitor_of(request)):
                         turn.take(variant, update)
@@ -376,8 +379,11 @@ class AskTab:
             self.on: gr.Button(interactive=bool(exchanges.get(LAMPE))),
             self.state.attention: turn.attention or gr.skip(),
             self.looked: gr.Column(visible=bool(turn.attention)),
-            self.evidence: "",
-            self.layers: gr.Radio(visible=False),
+            **(
+                self._seen(turn.evidence)
+                if turn.evidence
+                else {self.evidence: "", self.layers: gr.Radio(visible=False)}
+            ),
         }
 
     def in_file(
@@ -402,16 +408,20 @@ class AskTab:
                     if not isinstance(event, Evidence):
                         yield {self.status: status(event)}
                         continue
-                    yield {
-                        self.status: note("Done."),
-                        self.found: event,
-                        self.evidence: self.show_evidence(event, LAYERS[0]),
-                        self.layers: gr.Radio(visible=True, value=LAYERS[0]),
-                    }
+                    yield {self.status: note("Done."), **self._seen(event)}
             if stop.is_set():
                 yield {self.status: note("Stopped.")}
         except LampeError as error:
             yield {self.status: message(str(error))}
+
+    def _seen(self, evidence: Evidence | None) -> Shown:
+        if evidence is None:
+            return {self.evidence: "", self.layers: gr.Radio(visible=False)}
+        return {
+            self.found: evidence,
+            self.evidence: self.show_evidence(evidence, LAYERS[0]),
+            self.layers: gr.Radio(visible=True, value=LAYERS[0]),
+        }
 
     def show_evidence(self, evidence: Evidence | None, which: str) -> Any:
         """The passages that some of the layers looked at."""

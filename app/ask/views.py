@@ -10,6 +10,7 @@ from app.documents.document import Document
 from app.serving.evidence import Evidence, Passage, by_token
 from app.serving.reports import Needs, RunReport
 from app.serving.requests import Variant
+from app.settings import LENT_SECONDS
 from app.ui.html import PRECISIONS, about_in_chinese
 from app.ui.html import about as about_seconds
 from app.ui.said import in_both
@@ -77,6 +78,14 @@ def needed(needs: Needs | None) -> str:
     if needs is None:
         return ""
     time, there = "", ""
+    if needs.lent:
+        lent, about = round(needs.lent), needs.lent / LENT_SECONDS
+        told = in_both(
+            f"One answer: up to {lent} s of a GPU that is lent, {about:.0%} of the {LENT_SECONDS} s that a visitor "
+            "without an account has in a day.",
+            f"一次回答：最多占用借来的 GPU {lent} 秒，即无账号访客每日 {LENT_SECONDS} 秒的 {about:.0%}。",
+        )
+        return f'<p class="caption">{told}</p>'
     if needs.seconds is not None:
         time, there = f"{about_seconds(needs.seconds)} here, ", f"这里{about_in_chinese(needs.seconds)}，"
     kept = f" {needs.kept:,} tokens are read already." if needs.kept else ""

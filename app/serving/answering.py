@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -15,43 +14,50 @@ from transformers import StoppingCriteria, StoppingCriteriaList, TextStreamer
 
 import lampe
 from app.serving.computing import Tell
+from app.serving.evidence import Evidence, spans
 from app.serving.models import Loaded
 from app.serving.reports import Attention, RunReport, Update
 from app.serving.requests import Prompt, Request, planned_length
-from app.serving.speed import Countdown, Pace
+from app.serving.speed import Pace
+from app.settings import ModelChoice
 from lampe.inference.prefill import PromptReader
 from lampe.inference.speed import Speed
 from lampe.methods import Method, Rope
-from lampe.needle import Reading, Result
 from lampe.patching.patch import in_steps
 from lampe.positions import PositionMap
 
 
 @dataclass(frozen=True)
-class Run:
-    """One answer to be given.
+class Answer:
+    """One answer to be given: see `Job`.
 
     Parameters
     ----------
-    loaded : Loaded
+    choice : ModelChoice
     request : Request
     prompt : Prompt
     method : Method
         The request's, with the settings that run.
-    speed : Speed
-        Of this machine; for the time left.
     """
 
-    loaded: Loaded
+    choice: ModelChoice
     request: Request
     prompt: Prompt
     method: Method
-    speed: Speed
 
     @property
     def length(self) -> int:
         """Tokens of the prompt."""
         return len(self.prompt.ids)
+
+    @property
+    def longest(self) -> int:
+        return self.length + self.request.max_new_tokens
+
+    def seconds(self, speed: Speed, kept: int = 0) -> float:
+        """See `Job.seconds`; some of the prompt's tokens needn't be read."""
+        written = self.request.max_new_tokens * (1 + self.request.look)  # each is run once more to see where it looked
+        return speed.reading(kept, self.length) + written * speed.answer
 
     @cached_property
     def planned(self) -> int:
@@ -60,9 +66,9 @@ class Run:
 
     @property
     def plan(self) -> tuple[Any, ...]:
-        """What its keys depend on besides its tokens: equal plans can share a cache."""
+        """What its keys depend on besides its tokens and the model: equal plans can share a cache."""
         plain = isinstance(self.method, Rope)  # whose keys are the same whatever the prompt's length
-        return (self.loaded,) if plain else (self.loaded, self.method, self.planned)
+        return () if plain else (self.method, self.planned)
 
     @cached_property
     def position_map(self) -> PositionMap:
@@ -70,46 +76,39 @@ class Run:
         plain = isinstance(self.method, Rope)
         return self.method.position_map(self.length if plain else self.planned, self.length)
 
+    def steps(
+        self,
+        loaded: Loaded,
+        speed: Speed,
+        reader: PromptReader,
+        stop: threading.Event,
+        tell: Tell,
+        outgrown: int | None = None,
+    ) -> Iterator[Update]:
+        """Read what the reader doesn't hold of the prompt, and answer it: see `Job.steps`.
+
+        The last update has the report; `outgrown` is for it. `tell` is called for each piece of the answer.
+        """
+        return in_steps(loaded.model, self.method, partial(_answer, self, loaded, speed, reader, stop, tell, outgrown))
+
 
 DECODED = 16
 """Tokens of an answer that are written in one turn."""
 
 
-def answer(run: Run, reader: PromptReader, stop: threading.Event, outgrown: int | None, tell: Tell) -> Iterator[Update]:
-    """Read what the reader doesn't hold of a prompt, and answer it; each step to be made in the model's thread.
-
-    Others may use the model between two steps.
-
-    Parameters
-    ----------
-    run : Run
-    reader : PromptReader
-    stop : threading.Event
-        Ends the run within a layer, or after a token.
-    outgrown : int, optional
-        For the report.
-    tell : callable
-        Called with an `Update` for each piece of the answer.
-
-    Yields
-    ------
-    Update
-        After each chunk that is read, and each so many tokens; the last one has the report.
-    """
-    return in_steps(run.loaded.model, run.method, partial(_answer, run, reader, stop, outgrown, tell))
-
-
 def _answer(
-    run: Run,
+    run: Answer,
+    loaded: Loaded,
+    speed: Speed,
     reader: PromptReader,
     stop: threading.Event,
-    outgrown: int | None,
     tell: Tell,
+    outgrown: int | None,
     patched: lampe.Patched | None,
 ) -> Iterator[Update]:
     if patched:
         patched.plan(run.planned, run.length)
-    request, prompt, loaded, length, speed = run.request, run.prompt, run.loaded, run.length, run.speed
+    request, prompt, length = run.request, run.prompt, run.length
     note = run.method.beyond(length)
     started = time.perf_counter()
     pace: Pace | None = None
@@ -120,9 +119,9 @@ def _answer(
         left = pace(speed.reading(done, length))
         yield Update("Reading", done, length, "tokens", note=note, seconds_left=left, run_left=left + to_write)
     watch = _Watch(stop, patched, loaded.model)
-    writer = _Writer(loaded.decoder, run, watch, note, tell)
+    writer = _Writer(loaded.decoder, run, speed, watch, note, tell)
     if not stop.is_set():
-        yield from _generate(run, reader, watch, writer)
+        yield from _generate(run, loaded.model, reader, watch, writer)
     ended = time.perf_counter()
     first = watch.first_token or ended
     position_map = watch.position_map or run.position_map  # generating may have planned anew since
@@ -165,11 +164,19 @@ def _answer(
         stopped=stop.is_set(),
         cut_short=watch.new_tokens == request.max_new_tokens and not watch.ended,
     )
+    evidence = None
+    if request.look and attention:
+        for event in look_back(loaded, attention, reader, stop, patched):
+            if isinstance(event, Update):
+                yield replace(event, answer=writer.answer.strip(), note=note)
+            else:
+                evidence = event
     stage = "Stopped" if stop.is_set() else "Done"
-    yield Update(stage, length, length, "tokens", writer.answer.strip(), report, attention, note)
+    answer = writer.answer.strip()
+    yield Update(stage, length, length, "tokens", answer, report, attention, note, evidence=evidence)
 
 
-def _generate(run: Run, reader: PromptReader, watch: _Watch, writer: _Writer) -> Iterator[Update]:
+def _generate(run: Answer, model: Any, reader: PromptReader, watch: _Watch, writer: _Writer) -> Iterator[Update]:
     """Write the answer, so many tokens at a time; generate() goes on with what is in the cache."""
     sampling, most = run.request.sampling, run.request.max_new_tokens
     chosen: dict[str, Any] = {"do_sample": False}
@@ -178,7 +185,7 @@ def _generate(run: Run, reader: PromptReader, watch: _Watch, writer: _Writer) ->
     ids, drawing = reader.ids, _Drawing(int(sampling.seed), reader.ids.device)
     while not watch.over and watch.new_tokens < most:
         with torch.inference_mode(), drawing:
-            ids = run.loaded.model.generate(
+            ids = model.generate(
                 ids,
                 attention_mask=torch.ones_like(ids),
                 past_key_values=reader.cache,
@@ -212,17 +219,85 @@ class _Drawing:
         self._keep()
 
 
-def told(
-    steps: Callable[[], Iterator[Reading | Result]], countdown: Countdown, tell: Tell
-) -> Iterator[Update | Result]:
-    """The steps of needle tests, as what there is to show of each."""
-    with closing(steps()) as events:  # type: ignore[type-var]
-        for event in events:
-            if isinstance(event, Result):
-                yield event
-                continue
-            left = countdown(*event)
-            yield Update("Reading", event.tokens, event.cell.length, "tokens", seconds_left=left, run_left=left)
+@dataclass(frozen=True)
+class LookBack:
+    """Finding where an answer looked: see `Job`.
+
+    Parameters
+    ----------
+    choice : ModelChoice
+    attention : Attention
+        Of that answer.
+    """
+
+    choice: ModelChoice
+    attention: Attention
+
+    @property
+    def plan(self) -> tuple[Any, ...]:
+        """See `Answer.plan`: that answer's."""
+        return self.attention.method, self.attention.position_map.length
+
+    @property
+    def longest(self) -> int:
+        return len(self.attention.prompt.ids) + len(self.attention.ids)
+
+    def seconds(self, speed: Speed) -> float:
+        return speed.reading(0, len(self.attention.prompt.ids)) + len(self.attention.ids) * speed.answer
+
+    def steps(
+        self, loaded: Loaded, speed: Speed, reader: PromptReader, stop: threading.Event, tell: Tell
+    ) -> Iterator[Update | Evidence]:
+        """See `Job.steps`; the last event is the `Evidence`, unless it was stopped."""
+        work = partial(look_back, loaded, self.attention, reader, stop)
+        return in_steps(loaded.model, self.attention.method, work)
+
+
+def look_back(
+    loaded: Loaded, attention: Attention, reader: PromptReader, stop: threading.Event, patched: lampe.Patched | None
+) -> Iterator[Update | Evidence]:
+    """Run an answer's tokens once more after their prompt, and keep where each looked: never a matrix of all pairs.
+
+    Parameters
+    ----------
+    loaded : Loaded
+    attention : Attention
+        Of that answer.
+    reader : PromptReader
+        What it doesn't hold of the prompt is read again.
+    stop : threading.Event
+        Ends it without evidence.
+    patched : Patched
+        The model, with that answer's method.
+
+    Yields
+    ------
+    Update
+        After each chunk and each token.
+    Evidence
+        At the end.
+    """
+    assert patched
+    model, ids, (first, last) = loaded.model, attention.prompt.ids, attention.prompt.document
+    weights: Any = 0
+    position_map = patched.plan(attention.position_map.length, len(ids))
+    yield Update("Reading", 0, len(ids), "tokens")
+    for done in reader.read(ids, position_map, stop.is_set):
+        yield Update("Reading", done, len(ids), "tokens")
+    patched.keep_weights = True
+    for number, token in enumerate(attention.ids):
+        if stop.is_set():
+            return
+        yield Update("Looking back", number, len(attention.ids), "tokens")
+        with torch.inference_mode():
+            one = torch.tensor([[token]], device=reader.ids.device)
+            model(one, past_key_values=reader.cache, use_cache=True, logits_to_keep=1)
+            weights = weights + patched.key_weights()[..., first:last].mean(1)
+    patched.keep_weights = False
+    decode, text = loaded.decoder.decode, ids[first:last]
+    parts = tuple((a, b, decode(text[a:b])) for a, b in spans([decode([token]) for token in text]))
+    mean = weights / max(1, len(attention.ids))
+    yield Evidence(attention.position_map, len(ids) - 1, attention.layers, mean, first, parts)
 
 
 def region_rows(position_map: PositionMap, length: int, shares: torch.Tensor | None = None) -> list[dict[str, Any]]:
@@ -238,10 +313,12 @@ def region_rows(position_map: PositionMap, length: int, shares: torch.Tensor | N
 class _Writer(TextStreamer):
     """Tells the answer as it grows, in whole words."""
 
-    def __init__(self, decoder: Any, run: Run, watch: _Watch, note: str, tell: Tell) -> None:
+    def __init__(self, decoder: Any, run: Answer, speed: Speed, watch: _Watch, note: str, tell: Tell) -> None:
         super().__init__(decoder, skip_prompt=True, skip_special_tokens=True)
         self.answer = ""
-        self._run, self._watch, self._note, self._tell = run, watch, note, tell
+        self._most, self._speed, self._watch, self._note, self._tell = (
+            run.request.max_new_tokens, speed, watch, note, tell,
+        )  # fmt: skip
 
     def end(self) -> None:
         """Of some tokens, not of the answer: a word may go on."""
@@ -257,9 +334,9 @@ class _Writer(TextStreamer):
 
     def update(self, written: int) -> Update:
         """How far the answer is."""
-        most = self._run.request.max_new_tokens
-        left = (most - written) * self._run.speed.answer
-        return Update("Answering", written, most, "tokens", self.answer.strip(), note=self._note, run_left=left)
+        written = min(written, self._most)  # a word's end is told after its token
+        left = (self._most - written) * self._speed.answer
+        return Update("Answering", written, self._most, "tokens", self.answer.strip(), note=self._note, run_left=left)
 
 
 class _Watch(StoppingCriteria):

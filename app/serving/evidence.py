@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import re
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
-import lampe
-from app.serving.models import Loaded
-from app.serving.reports import Attention, Update
-from lampe.inference.prefill import PromptReader
-from lampe.patching.patch import in_steps
 from lampe.positions import PositionMap, Role
 
 _LONGEST, _SHORTEST = 64, 6  # tokens of a passage; a shorter sentence goes with the next one
@@ -127,55 +119,3 @@ def by_token(evidence: Evidence, layers: Sequence[int] | None = None) -> Tensor:
     """The mean attention over layers to each token of the text, shape (tokens,)."""
     rows = [evidence.layers.index(layer) for layer in (evidence.layers if layers is None else layers)]
     return evidence.weights[rows].mean(0).double()
-
-
-def look_back(
-    loaded: Loaded, attention: Attention, reader: PromptReader, stop: threading.Event
-) -> Iterator[Update | Evidence]:
-    """Run an answer's tokens once more after their prompt, and keep where each looked: never a matrix of all pairs.
-
-    Each step is to be made in the model's thread; others may use the model between two.
-
-    Parameters
-    ----------
-    loaded : Loaded
-    attention : Attention
-        Of that answer.
-    reader : PromptReader
-        What it doesn't hold of the prompt is read again.
-    stop : threading.Event
-        Ends it without evidence.
-
-    Yields
-    ------
-    Update
-        After each chunk and each token.
-    Evidence
-        At the end.
-    """
-    return in_steps(loaded.model, attention.method, partial(_look_back, loaded, attention, reader, stop))
-
-
-def _look_back(
-    loaded: Loaded, attention: Attention, reader: PromptReader, stop: threading.Event, patched: lampe.Patched | None
-) -> Iterator[Update | Evidence]:
-    assert patched
-    model, ids, (first, last) = loaded.model, attention.prompt.ids, attention.prompt.document
-    weights: Any = 0
-    position_map = patched.plan(attention.position_map.length, len(ids))
-    yield Update("Reading", 0, len(ids), "tokens")
-    for done in reader.read(ids, position_map, stop.is_set):
-        yield Update("Reading", done, len(ids), "tokens")
-    patched.keep_weights = True
-    for number, token in enumerate(attention.ids):
-        if stop.is_set():
-            return
-        yield Update("Looking back", number, len(attention.ids), "tokens")
-        with torch.inference_mode():
-            one = torch.tensor([[token]], device=reader.ids.device)
-            model(one, past_key_values=reader.cache, use_cache=True, logits_to_keep=1)
-            weights = weights + patched.key_weights()[..., first:last].mean(1)
-    decode, text = loaded.decoder.decode, ids[first:last]
-    parts = tuple((a, b, decode(text[a:b])) for a, b in spans([decode([token]) for token in text]))
-    mean = weights / max(1, len(attention.ids))
-    yield Evidence(attention.position_map, len(ids) - 1, attention.layers, mean, first, parts)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from app.serving.evidence import Evidence
 from app.serving.requests import Prompt, Request, Variant
 from lampe.methods import Method
 from lampe.models.load import Progress
@@ -87,11 +88,14 @@ class Needs(NamedTuple):
         Of memory, for the text's keys and values, and for working with them.
     kept : int
         Tokens of the prompt that have been read already.
+    lent : float or None
+        Seconds that a GPU is asked for, of those that a visitor has in a day; None where it isn't a visitor's.
     """
 
     seconds: float | None
     bytes: int
     kept: int
+    lent: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +147,8 @@ class Update:
         As far as it is written.
     report, attention
         Of a run that has ended.
+    evidence : Evidence or None
+        The same, if the request asked where it looked.
     note : str
         What is to be known before there is an answer.
     seconds_left : float or None
@@ -164,6 +170,7 @@ class Update:
     seconds_left: float | None = None
     run_left: float | None = None
     waiting: int = 0
+    evidence: Evidence | None = None
 
     @classmethod
     def of(cls, progress: Progress) -> Update:

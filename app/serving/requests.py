@@ -87,6 +87,8 @@ class Request:
         What answers; the deployment's own by default.
     cut : bool
         Whether only the beginning of the text is read, as much as the window holds.
+    look : bool
+        Whether to find at once where the answer looked.
     """
 
     text: str
@@ -97,6 +99,7 @@ class Request:
     sampling: Sampling = Sampling()
     chosen: Chosen | None = None
     cut: bool = False
+    look: bool = False
 
     @property
     def variant(self) -> Variant:

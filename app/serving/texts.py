@@ -20,7 +20,6 @@ from app.serving.requests import Chosen, Prompt, Request, check_question, prompt
 from app.serving.visitors import Visitor
 from app.serving.waiting_line import WaitingLine
 from app.settings import Settings
-from lampe import needle
 from lampe.errors import InputError
 from lampe.inference.prompt import around, encode_parts
 from lampe.needle import Cell, Haystack, TokenizedHaystack
@@ -208,8 +207,3 @@ class Texts:
                 with ticket.turn():
                     make(tokenized, cell)  # what can't be made is refused before anything is run
         return tokenized
-
-
-def hidden(own: needle.Needles, tokenized: TokenizedHaystack, cell: Cell) -> needle.NeedlePrompt:
-    """The prompt of a cell with a needle of the visitor's own."""
-    return needle.hide(tokenized, own, cell.length, cell.depth, cell.rng())

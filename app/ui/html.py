@@ -19,12 +19,13 @@ TERMS = (
 )  # fmt: skip
 
 
-def header(model: ModelChoice) -> str:
-    """Name, purpose, and which model runs here."""
+def header(model: ModelChoice, borrowed: bool = False) -> str:
+    """Name, purpose, and which model runs here; a GPU that is lent can't be looked at before."""
+    attention = "a GPU that is lent for each question" if borrowed else attention_here()
     return (
         f'<header class="lab"><h1>LaMPE Lab</h1><p>{in_each_language("purpose")}</p>'
         f'<p class="model"><b>{escape(model.name)}</b> <span>{PRECISIONS[model.bits]}</span> '
-        f"<span>{escape(attention_here())}</span></p></header>"
+        f"<span>{escape(attention)}</span></p></header>"
     )
 
 

@@ -6,16 +6,18 @@ from collections.abc import Iterator
 
 import gradio as gr
 
-from app.serving.requests import Chosen
+from app.serving.requests import Chosen, Prompt
 from app.serving.service import ModelService
-from app.settings import ModelChoice
+from app.settings import LENT_SECONDS, ModelChoice
 from app.ui import html
 from app.ui.events import AT_ONCE, INTERNAL, Shown
 from app.ui.runs import Runs, visitor_of
+from app.ui.said import in_both
 from app.ui.state import PageState
 from app.ui.words import word
 from lampe.errors import InputError, LampeError
 
+_TOKENS, _ANSWER = 8192, 48  # of the question whose time is told before there is one
 _PRECISIONS = [(name, bits) for bits, name in html.PRECISIONS.items()]
 
 
@@ -33,7 +35,9 @@ class ModelRow:
         self.service, self.state, self.runs = service, state, Runs(service.presence)
         settings = service.settings
         self._ids = {ModelChoice(name, 4).name: name for name in settings.offered}
-        self.header = gr.HTML(html.header(settings.own))
+        self.header = gr.HTML(html.header(settings.own, settings.borrowed))
+        if settings.borrowed:
+            gr.HTML(self._lent(), elem_id="lent")
         with gr.Accordion(word("models"), open=False, elem_id="models"):
             if settings.why:
                 gr.HTML(html.note(settings.why))
@@ -55,6 +59,20 @@ class ModelRow:
         load.click(self.take, [name, bits, state.model], shown, **INTERNAL)
         halt.click(self.runs.stop, **AT_ONCE)
 
+    def _lent(self) -> str:
+        """What is to be known where a GPU is lent for each question."""
+        needs = self.service.needs(Prompt([0] * _TOKENS, _TOKENS, (0, _TOKENS), 0), _ANSWER)
+        assert needs is not None
+        lent = needs.lent or 0.0
+        told = in_both(
+            f"This Space borrows a GPU for each question, out of the {LENT_SECONDS} s that a visitor without an "
+            f"account has in a day: up to {lent:.0f} s for one about {_TOKENS:,} tokens. What was read is gone when "
+            "the answer is there, so a follow-up reads the text again.",
+            f"本 Space 每次提问借用一块 GPU，计入无账号访客每日的 {LENT_SECONDS} 秒：约 {_TOKENS:,} 个词元的一问最多 "
+            f"{lent:.0f} 秒。回答完成后，已读内容不保留，追问会重新阅读全文。",
+        )
+        return f'<p class="caption">{told}</p>'
+
     def take(self, name: str, bits: int, now: ModelChoice, request: gr.Request) -> Iterator[Shown]:
         """Load a model; the visitor's own stays as it is until that has come to an end."""
         try:
@@ -70,7 +88,7 @@ class ModelRow:
                 return
             yield {
                 self.status: html.note(f"{choice.name} answers now: in this window of yours, in all tabs."),
-                self.header: html.header(choice),
+                self.header: html.header(choice, self.service.settings.borrowed),
                 self.state.model: choice,
                 **self.state.choose(Chosen(choice)),
             }

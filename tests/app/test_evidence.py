@@ -15,7 +15,7 @@ from app.ask.examples import EXAMPLES
 from app.serving.computing import returned
 from app.serving.evidence import Evidence, by_token, passages, spans
 from app.serving.requests import Chosen, Request
-from app.serving.service import ModelService
+from app.serving.start import start
 from app.serving.visitors import Visitor
 from app.settings import Settings
 from lampe.inference.prefill import PromptReader
@@ -73,7 +73,7 @@ def test_the_view_escapes_the_text_and_says_what_it_is():
 
 @pytest.fixture(scope="module")
 def service(small):
-    return ModelService(Settings(small["llama"], 16, 20_000))
+    return start(Settings(small["llama"], 16, 20_000))
 
 
 def test_the_weights_are_those_of_the_answers_own_tokens(service):

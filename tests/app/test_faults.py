@@ -19,7 +19,7 @@ from app.documents.reading import read_document
 from app.page import build
 from app.serving.computing import Computing
 from app.serving.requests import Request
-from app.serving.service import ModelService
+from app.serving.start import start
 from app.serving.waiting_line import WaitingLine
 from app.settings import Settings
 from app.ui import downloads
@@ -77,11 +77,11 @@ def test_a_download_that_is_killed(tmp_path, monkeypatch, killing):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_the_models_thread_that_ends(small):
-    service = ModelService(Settings(small["llama"], 16, 20_000))
+    service = start(Settings(small["llama"], 16, 20_000))
     first = last(service.ask(Request(TEXT, QUESTION, "lampe", 8))).answer
-    thread = service._computing.thread
+    thread = service.runner.computing.thread
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_long(thread.ident), ctypes.py_object(SystemExit))
-    service._computing.start(lambda: None)  # wakes it to its end
+    service.runner.computing.start(lambda: None)  # wakes it to its end
     thread.join(10)
     assert not thread.is_alive()
     assert last(service.ask(Request(TEXT, QUESTION, "lampe", 8))).answer == first

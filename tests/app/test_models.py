@@ -15,7 +15,7 @@ import lampe
 import lampe.models.load
 from app.serving.models import Models
 from app.serving.requests import Chosen, Request
-from app.serving.service import ModelService
+from app.serving.start import start
 from app.serving.visitors import Visitor
 from app.settings import ModelChoice, Settings
 from lampe.errors import InputError
@@ -28,7 +28,7 @@ TEXT = "The lamp on the pier is green. The boat is called Heron."
 
 @pytest.fixture
 def service(small):
-    return ModelService(Settings(small["llama"], 16, 20_000, more_models=(small["other"], small["gpt2"])))
+    return start(Settings(small["llama"], 16, 20_000, more_models=(small["other"], small["gpt2"])))
 
 
 def ask(service, model):
@@ -125,8 +125,8 @@ def test_what_wouldnt_fit_alone_takes_nobodys_model_away(service, small, monkeyp
         list(service.prepare(Chosen(ModelChoice(small["other"], 16)), threading.Event()))
     assert "let go" not in str(refused.value)
     assert service.model() is model
-    assert service.documents.bytes, "nor what was read"
-    gone = sum(weight.nbytes for weight in model.parameters()) + service.documents.bytes
+    assert service.runner.documents.bytes, "nor what was read"
+    gone = sum(weight.nbytes for weight in model.parameters()) + service.runner.documents.bytes
     monkeypatch.setattr(app.serving.models, "free_bytes", lambda: 0)
     for needed, message in ((gone + 1, "are free here: [^.]*\\.$"), (gone, "was let go of first")):
         monkeypatch.setattr(app.serving.models, "needed_bytes", lambda config, bits, needed=needed: needed)

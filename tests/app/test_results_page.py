@@ -14,7 +14,7 @@ import pytest
 from app.results import views
 from app.results.files import Asked, as_csv, as_json, as_latex
 from app.results.page import HEAT, LINES, RECORDED, ResultsTab, asked_of, offered, opened, recorded
-from app.serving.service import ModelService
+from app.serving.start import start
 from app.settings import Settings
 from lampe.calibration import Row
 from lampe.errors import InputError
@@ -28,7 +28,7 @@ EVIL = "<img src=x onerror=alert(1)>\"'&_%$\\"
 @pytest.fixture(scope="module")
 def tab():
     with gr.Blocks(), gr.Tab("Results") as one:
-        return ResultsTab(ModelService(Settings.from_environment()), one)
+        return ResultsTab(start(Settings.from_environment()), one)
 
 
 def asking(**query):

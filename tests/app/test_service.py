@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch.nn.modules.module import register_module_forward_hook
 
-import app.serving.service
+import app.serving.resident
 import lampe
 from app.ask.examples import EXAMPLES
 from app.ask.views import done
 from app.serving.answering import DECODED
 from app.serving.computing import returned
-from app.serving.requests import MAX_TURNS, Chosen, Request, Sampling, Variant, planned_length
-from app.serving.service import ModelService
+from app.serving.requests import MAX_TURNS, Chosen, Prompt, Request, Sampling, Variant, planned_length
+from app.serving.start import start
 from app.serving.visitors import Visitor
 from app.settings import Settings
 from lampe.errors import InputError
@@ -37,7 +37,7 @@ LONG = EXAMPLES[0].text * 4  # so many that what is to end it comes before its e
 
 @pytest.fixture(scope="module")
 def service(small):
-    return ModelService(Settings(small["llama"], 16, 20_000))
+    return start(Settings(small["llama"], 16, 20_000))
 
 
 def mapped(service, config=CONFIG):
@@ -48,16 +48,20 @@ def prompt_of(service, request):
     return returned(service.texts.prompt(request))
 
 
+def tokens(count):
+    return Prompt(list(range(count)), count, (0, count), 0)
+
+
 def last(updates):
     *_, update = updates
     return update
 
 
 def test_the_tokenizer_and_config_come_without_the_model(default_folder):
-    service = ModelService(Settings(None, 4, 20_000))
+    service = start(Settings(None, 4, 20_000))
     assert service.config() == lampe.PRESETS["smollm2"]
     assert len(prompt_of(service, Request(TEXT, QUESTION)).ids) < 80
-    assert service.needs(range(80), 8) is None, "no model is loaded"
+    assert service.needs(tokens(80), 8) is None, "no model is loaded"
 
 
 def test_a_short_text_is_answered_alike_by_both(service):
@@ -187,7 +191,7 @@ def test_a_request_that_cant_be_run_says_why(service, change, message):
 
 
 def test_a_model_that_cant_be_had_says_why_and_can_be_tried_again():
-    service = ModelService(Settings("no such model", 4, 20_000))
+    service = start(Settings("no such model", 4, 20_000))
     for _ in range(2):
         with pytest.raises(lampe.LoadError, match="neither a folder"):
             last(service.ask(Request(TEXT, QUESTION, "lampe", 8)))
@@ -206,10 +210,10 @@ def test_out_of_memory_is_a_sentence_and_the_app_goes_on(service, monkeypatch):
 
 
 def test_what_wouldnt_fit_is_refused_before_it_is_read(service, monkeypatch):
-    needs = service.needs(range(1000), 8)
+    needs = service.needs(tokens(1000), 8)
     attention = last(service.ask(Request(TEXT, QUESTION, "lampe", 4))).attention
     with monkeypatch.context() as patched:
-        patched.setattr(app.serving.service, "free_bytes", lambda device: needs.bytes)
+        patched.setattr(app.serving.resident, "free_bytes", lambda device: needs.bytes)
         assert len(prompt_of(service, Request("word " * 1200, QUESTION)).ids) > 1000
         for refused in (
             service.ask(Request("word " * 1200, QUESTION, "lampe", 8)),
@@ -221,7 +225,7 @@ def test_what_wouldnt_fit_is_refused_before_it_is_read(service, monkeypatch):
                 stages += [update.stage for update in refused]
             assert "Reading" not in stages
         assert last(service.ask(Request(TEXT, QUESTION, "lampe", 8))).report.new_tokens
-    assert service.needs(range(2000), 8).bytes == pytest.approx(2 * needs.bytes, rel=0.02)
+    assert service.needs(tokens(2000), 8).bytes == pytest.approx(2 * needs.bytes, rel=0.02)
 
 
 def test_others_are_answered_while_a_long_text_is_read(service):
@@ -260,7 +264,7 @@ def test_a_grid_lets_others_go_before_it_and_gives_what_it_gives_alone(service):
 
 def test_who_waits_is_told_and_what_there_is_stays_in_sight(service):
     last(service.ask(Request(TEXT, QUESTION, "rope", 1)))
-    with service._line.join(ANN, service.settings.own) as ticket:
+    with service.runner.line.join(ANN, service.settings.own) as ticket:
         assert ticket.wait(0)
         waiting = service.ask(Request(TEXT, QUESTION, "lampe", 2), visitor=BOB)
         assert next(waiting).stage == "Waiting for the model: 1 before you"
@@ -278,7 +282,7 @@ def test_needle_tests_wait_in_their_middle_too(service):
     last(service.ask(Request(TEXT, QUESTION, "rope", 1)))
     going = service.needles(HAYSTACKS["filler"](), [cell], chosen=mapped(service), visitor=BOB)
     update = next(update for update in going if update.stage == "Reading")
-    with service._line.join(ANN, service.settings.own) as ticket:
+    with service.runner.line.join(ANN, service.settings.own) as ticket:
         assert ticket.wait(5)
         later = next(update for update in going if update.waiting)
         assert (later.stage, later.total, later.waiting) == (update.stage, update.total, 1)
@@ -288,8 +292,8 @@ def test_needle_tests_wait_in_their_middle_too(service):
 
 def test_what_would_take_too_long_isnt_begun(service):
     last(service.ask(Request(TEXT, QUESTION, "rope", 1)))
-    hurried = ModelService(replace(service.settings, max_minutes=1))
-    hurried.speeds[service.settings.own] = Speed(1.0, 0.0, 1.0)
+    hurried = start(replace(service.settings, max_minutes=1))
+    hurried.runner.speeds[service.settings.own] = Speed(1.0, 0.0, 1.0)
     message = r"take about [23] minutes here; the limit is 1\. Nothing was run"
     for refused in (
         hurried.ask(Request(TEXT, QUESTION, "rope", 100)),
@@ -300,9 +304,9 @@ def test_what_would_take_too_long_isnt_begun(service):
 
 
 def test_memory_that_others_have_set_aside_is_waited_for(service, monkeypatch):
-    needs = service.needs(range(1000), 8)
-    monkeypatch.setattr(app.serving.service, "free_bytes", lambda device: needs.bytes)
-    with service._line.join(ANN, service.settings.own) as ticket:
+    needs = service.needs(tokens(1000), 8)
+    monkeypatch.setattr(app.serving.resident, "free_bytes", lambda device: needs.bytes)
+    with service.runner.line.join(ANN, service.settings.own) as ticket:
         ticket.bytes = needs.bytes // 2
         waiting = service.ask(Request("word " * 800, QUESTION, "lampe", 4), visitor=BOB)
         assert any(update.stage.startswith("Waiting for memory") for update in waiting)
@@ -310,13 +314,13 @@ def test_memory_that_others_have_set_aside_is_waited_for(service, monkeypatch):
 
 
 def test_stop_ends_the_measurement_of_the_speed(service):
-    service.speeds.clear()
+    service.runner.speeds.clear()
     stop = threading.Event()
     for update in service.measured(stop=stop):
         if update.stage.startswith("Measuring"):
             stop.set()
-    assert service.speeds == {}
-    assert service.needs(range(100), 8).seconds is None
+    assert service.runner.speeds == {}
+    assert service.needs(tokens(100), 8).seconds is None
 
 
 def test_an_answer_that_reached_its_longest_says_so(service, monkeypatch):
@@ -352,8 +356,8 @@ OTHER = "Which island is this about?"
 
 def test_a_second_question_reads_only_itself_and_is_answered_as_if_alone(service):
     first = last(service.ask(Request(DOCUMENT, QUESTION, "lampe", 8, chosen=mapped(service)), visitor=ANN)).report
-    ids = prompt_of(service, Request(DOCUMENT, OTHER)).ids
-    mine, anyones = (service.needs(ids, 8, mapped(service), visitor) for visitor in (ANN, None))
+    prompt = prompt_of(service, Request(DOCUMENT, OTHER))
+    mine, anyones = (service.needs(prompt, 8, mapped(service), visitor) for visitor in (ANN, None))
     second = last(service.ask(Request(DOCUMENT, OTHER, "lampe", 8, chosen=mapped(service)), visitor=ANN))
     assert (mine.kept, anyones.kept) == (second.report.kept, 0)
     assert mine.seconds < anyones.seconds

@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from app.ask.page import AskTab
 from app.page import build
 from app.serving.requests import Chosen
-from app.serving.service import ModelService
+from app.serving.start import start
 from app.settings import Settings
 from app.ui.state import PageState
 
@@ -52,7 +52,7 @@ def test_a_model_that_cant_be_had_doesnt_stop_the_page():
     settings = Settings("no such model", 4, 9000)
     with gr.Blocks():
         state = PageState.of(settings)
-        tab = AskTab(ModelService(settings), state)
+        tab = AskTab(start(settings), state)
     visitor = gr.Request(session_hash="ann")
     (shown,) = tab.count("Some text.", "What?", 48, Chosen(settings.own), visitor)
     assert "neither a folder" in shown[tab.length]

@@ -20,7 +20,7 @@ from app.needle.page import NeedleTab
 from app.needle.results import GridResults
 from app.serving.document_cache import LAMPE
 from app.serving.requests import Chosen, Variant
-from app.serving.service import ModelService
+from app.serving.start import start
 from app.settings import Settings
 from app.ui.mapping_row import MappingRow
 from app.ui.model_row import ModelRow
@@ -35,7 +35,7 @@ class Page:
     """The tabs of one visitor."""
 
     def __init__(self, settings):
-        self.service = ModelService(settings)
+        self.service = start(settings)
         with gr.Blocks() as demo:
             self.state = PageState.of(settings)
             self.model_row = ModelRow(self.service, self.state)
@@ -57,7 +57,7 @@ def page(small):
 
 
 def answered(page, question="What?", beside=("rope",), following=False, conversation=None, text=TEXT, budget=4):
-    given = [following, text, question, list(beside), False, budget, 0, 1, 0, conversation, page.chosen]
+    given = [following, text, question, list(beside), False, False, budget, 0, 1, 0, conversation, page.chosen]
     return list(page.ask.answer(*given, page.label, VISITOR))
 
 
@@ -96,7 +96,7 @@ def test_what_the_server_has_forgotten_isnt_run_under_the_pages_label(page):
     """A page that was left for long still says "LaMPE as published"; the server has what is chosen at first."""
     first = Chosen(page.state.own)
     assert page.state.choose(first)[page.state.label] == ""
-    given = [TEXT, "What?", [], False, 4, 0, 1, 0, None]
+    given = [TEXT, "What?", [], False, False, 4, 0, 1, 0, None]
     grid = "filler", "single", ["rope"], 0
     for ran in (
         page.ask.answer(False, *given, first, page.label, VISITOR),

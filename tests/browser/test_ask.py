@@ -70,7 +70,7 @@ def test_what_comes_of_a_question_is_on_the_first_screen(page):
 def test_who_waits_in_line_is_told_and_may_stop(page, served):
     brief(page)
     beside(page)
-    with served.service._line.turn():  # as long as the test likes: a fast machine gives its own back in a moment
+    with served.service.runner.line.turn():  # as long as the test likes: a fast machine gives its own back in a moment
         for name in ("Puffin", "Kestrel"):
             ask(page, f"The boat is called {name}.")
             expect(page.locator("#status")).to_contain_text("1 before you", timeout=60_000)

@@ -7,7 +7,7 @@ import torch
 from playwright.sync_api import expect
 from transformers import LlamaForCausalLM
 
-import app.serving.service
+import app.serving.resident
 from app.page import build
 from app.settings import Settings
 from tests.browser.visits import DONE, brief, counted
@@ -50,7 +50,7 @@ def test_what_wouldnt_fit_is_refused_with_what_would(page, monkeypatch):
     expect(page.locator("#status")).to_contain_text(DONE, timeout=60_000)
     expect(page.locator("#length")).to_contain_text("One answer: ")
     expect(page.locator("#length")).to_contain_text("512 tokens are read already")
-    monkeypatch.setattr(app.serving.service, "free_bytes", lambda device: 100_000)
+    monkeypatch.setattr(app.serving.resident, "free_bytes", lambda device: 100_000)
     ask(page)
     expect(page.get_by_role("alert")).to_contain_text("tokens fit now. Nothing was run: take a shorter text.")
     expect(page.get_by_label("Document", exact=True)).to_have_value(TEXT)
