@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +25,8 @@ class Files:
 
     def __init__(self) -> None:
         self._line = WaitingLine(_PLACES)
+        self._readers: Counter[str] = Counter()  # of each path: uploads of one content, by whomever, share it
+        self._counting = threading.Lock()
 
     def read(self, path: str, visitor: Visitor | None = None) -> Iterator[Update | Document]:
         """The text of an uploaded file, read in a process of its own; the file is deleted.
@@ -43,6 +47,8 @@ class Files:
             If it can't be read: the sentence says why, what the limit is, and what to do.
         """
         before = _identity(path)
+        with self._counting:
+            self._readers[path] += 1
         try:
             with self._line.join(visitor) as ticket:
                 while not ticket.wait(0.5):
@@ -53,10 +59,15 @@ class Files:
                 document = read_document(path)
             yield document
         finally:
-            # Uploads of one content share a path: somebody else's newer one stays. What can't go now, the sweep takes.
-            if _identity(path) == before:
-                with suppress(OSError):
-                    Path(path).unlink()
+            with self._counting:
+                self._readers[path] -= 1
+                last = not self._readers[path]
+                if last:
+                    del self._readers[path]
+                # Somebody else's newer upload stays, until they have read it. What can't go now, the sweep takes.
+                if last and _identity(path) == before:
+                    with suppress(OSError):
+                        Path(path).unlink()
 
 
 def _identity(path: str) -> tuple[int, int] | None:

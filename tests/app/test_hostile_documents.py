@@ -493,3 +493,15 @@ def test_somebody_elses_newer_upload_of_the_same_file_stays(tmp_path):
     assert path.exists()
     assert list(Files().read(str(path)))[-1].text == "The boat is called Heron."
     assert not path.exists()
+
+
+def test_a_class_that_uploads_one_handout_at_once_reads_it(tmp_path):
+    """Most of them wait in the line when the first have read it."""
+    path, files = tmp_path / "handout.txt", Files()
+    path.write_text("The boat is called Heron.", encoding="utf-8")
+    reading = [files.read(str(path), Visitor(f"pupil {number}")) for number in range(5)]
+    for one in reading:
+        next(one)
+    for one in reading:
+        assert list(one)[-1].text == "The boat is called Heron."
+    assert not path.exists(), "the last one deletes it"
