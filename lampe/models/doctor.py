@@ -143,7 +143,8 @@ def report(name: str, found: Diagnosis, config: Any, length: int, speed: Speed |
     lines.append(("patch", found.refusal or f"active, {seen}: queries and keys arrive where the map says"))
     if found.attention:
         lines.append(("kernel", found.attention))
-    gigabytes = f"{cache_bytes(config, length) / 1e9:.2f} GB of keys and values"
+    each = torch.finfo(compute_dtype(default_place().device)).bits // 8
+    gigabytes = f"{cache_bytes(config, length, each) / 1e9:.2f} GB of keys and values"
     weights = " or ".join(f"{size / 1e9:.2f} GB in {bits} bits" for bits, size in found.weights.items())
     weights = f"{weights} for the weights, and " if weights else ""
     lines.append(("memory", f"{weights}{gigabytes} for {length:,} tokens"))

@@ -12,7 +12,7 @@ import psutil
 import torch
 from torch import nn
 
-from lampe.models.device import default_place
+from lampe.models.device import compute_dtype, default_place
 
 _NF4 = 0.5 + 1 / 64 + 4 / 64 / 256  # bytes for each weight: its bits, a scale for each 64, and one for 256 scales
 
@@ -92,7 +92,7 @@ def release_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def weight_bytes(model: Any, bits: int) -> int:
+def weight_bytes(model: Any, bits: int, each: int | None = None) -> int:
     """Bytes of a model's weights, which may be on the meta device.
 
     Parameters
@@ -100,8 +100,11 @@ def weight_bytes(model: Any, bits: int) -> int:
     model : transformers model
     bits : int
         16, or 4: then the linear layers are NF4, but for the output head; embeddings and norms are left alone.
+    each : int, optional
+        Bytes of a number that isn't packed: by default 2, or 4 where models run by default and compute in float32.
     """
+    each = each or torch.finfo(compute_dtype(default_place().device)).bits // 8
     head = model.get_output_embeddings()
     linear = {id(one.weight) for one in model.modules() if isinstance(one, nn.Linear) and one is not head}
-    each = _NF4 if bits == 4 else 2
-    return round(sum(weight.numel() * (each if id(weight) in linear else 2) for weight in model.parameters()))
+    packed = _NF4 if bits == 4 else each
+    return round(sum(weight.numel() * (packed if id(weight) in linear else each) for weight in model.parameters()))

@@ -19,7 +19,7 @@ import lampe
 from lampe import __main__ as cli
 from lampe.cli import doctor as doctor_command
 from lampe.inference.speed import Speed
-from lampe.models import doctor
+from lampe.models import doctor, memory
 from lampe.models.doctor import NO_COPY, diagnose, layers_in_words, report
 from lampe.models.memory import cache_bytes, weight_bytes
 from lampe.models.narrow import narrow_model
@@ -31,7 +31,19 @@ LLAMA3 = LlamaConfig(
 )  # fmt: skip
 
 
-def test_a_config_alone_tells_of_a_model_that_is_far_too_large_for_this_machine():
+@pytest.fixture
+def computing_in(monkeypatch):
+    """Sets what models compute in on this machine."""
+
+    def set_to(dtype):
+        for module in (doctor, memory):
+            monkeypatch.setattr(module, "compute_dtype", lambda device: dtype)
+
+    return set_to
+
+
+def test_a_config_alone_tells_of_a_model_that_is_far_too_large_for_this_machine(computing_in):
+    computing_in(torch.bfloat16)
     found = diagnose(LLAMA3)
     assert (found.family, found.window, found.rope, found.preset) == ("llama", 8192, ("default",), "llama3")
     assert (found.rotary_size, found.head_size) == (128, 128)
@@ -50,9 +62,9 @@ def test_a_config_alone_tells_of_a_model_that_is_far_too_large_for_this_machine(
 
 
 @pytest.mark.parametrize(("free", "words"), [(8e9, "room for about"), (4e9, "no room for it in 4 bits")])
-def test_it_says_what_fits_on_this_machine(free, words, monkeypatch):
+def test_it_says_what_fits_on_this_machine(free, words, monkeypatch, computing_in):
     monkeypatch.setattr(doctor, "free_bytes", lambda: int(free))
-    monkeypatch.setattr(doctor, "compute_dtype", lambda device: torch.bfloat16)
+    computing_in(torch.bfloat16)
     found = diagnose(LLAMA3)
     text = report("it", found, LLAMA3, 8192)
     assert f"{free / 1e9:.1f} GB free: {words}" in text
@@ -97,6 +109,13 @@ def test_what_the_narrow_copy_shows_is_what_the_patch_finds(name):
     assert {layer.index: layer.reason for layer in layers if not layer.mapped} == LEFT_ALONE.get(name, {})
 
 
+def test_where_models_compute_in_float32_they_take_twice_as_much(computing_in):
+    computing_in(torch.float32)
+    found = diagnose(LLAMA3)
+    assert found.weights[16] == 4 * 8_030_261_248
+    assert "2.15 GB of keys and values for 8,192 tokens" in report("it", found, LLAMA3, 8192)
+
+
 @pytest.mark.parametrize("config", [GPT2Config(), Mamba2Config()], ids=["gpt2", "mamba2"])
 def test_a_model_that_cant_be_patched_gets_the_reason_and_a_way_on(config):
     found = diagnose(config)
@@ -116,7 +135,7 @@ def test_memory_is_what_the_tensors_take(name):
     told = cache_bytes(model.config, 40)
     # transformers keeps one token less than the window.
     assert held <= told <= held * 1.07
-    assert weight_bytes(model, 16) == sum(weight.nbytes for weight in model.parameters())
+    assert weight_bytes(model, 16, 2) == sum(weight.nbytes for weight in model.parameters())
 
 
 def test_the_command_reports_and_says_by_its_status_whether_it_works(default_folder, tmp_path, capsys):
