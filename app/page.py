@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 import os
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
 from typing import Any, NamedTuple
 
@@ -86,6 +87,7 @@ class Page(NamedTuple):
 
     def launch(self, **more: Any) -> str:
         """Start it; the address that it answers at."""
+        allow_open_files()
         return self.demo.launch(**self.options, **more)[1]
 
 
@@ -125,6 +127,18 @@ def build(settings: Settings) -> Page:
         build_api(service)
     demo.queue(max_size=_EVENTS, default_concurrency_limit=None, api_open=False)
     return Page(demo, _options(demo, settings, service, folder), service)
+
+
+def allow_open_files(least: int = 4096) -> None:
+    """Have room for as many connections as visitors keep open: macOS gives a program 256 files at first."""
+    if importlib.util.find_spec("resource"):  # not on Windows, which has no such limit
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = least if hard == resource.RLIM_INFINITY else min(least, hard)
+        if soft != resource.RLIM_INFINITY and soft < most:
+            with suppress(ValueError, OSError):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 VIEWS = ("see", "ask", "needle", "map", "calibration", "results")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import runpy
+import subprocess
+import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -25,6 +27,19 @@ def test_app_py_gives_a_demo_without_touching_the_network_or_the_weights(monkeyp
     module = runpy.run_path(str(ROOT / "app.py"))
     assert isinstance(module["demo"], gr.Blocks)
     assert not (tmp_path / "cache").exists()
+
+
+def test_it_may_keep_as_many_connections_open_as_visitors_do():
+    """In a process of its own, whose limit is that of macOS at first."""
+    code = (
+        "import resource; hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1];"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard));"
+        "from app.page import allow_open_files; allow_open_files();"
+        "print(resource.getrlimit(resource.RLIMIT_NOFILE)[0], hard)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    soft, hard = map(int, ran.stdout.split())
+    assert soft == (4096 if hard < 0 else min(4096, hard))
 
 
 def test_the_readme_names_the_gradio_that_is_required():
