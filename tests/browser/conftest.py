@@ -44,7 +44,8 @@ def page(context, server, request) -> Iterator[Page]:
     page.on("pageerror", lambda e: errors.append(str(e)))
     page.on("requestfailed", lambda r: errors.append(r.url) if not r.url.startswith(server) else None)
     page.goto(server + f"?__theme={options.get('theme', 'light')}{options.get('link', '&view=ask')}")
-    page.locator("#document:visible, #map-sentence p:visible, .hero-sentence:visible:not(:empty)").first.wait_for()
+    page.locator("#document:visible, #map-sentence p:visible, #see .hero-sentence:visible:not(:empty)").first.wait_for()
+    expect(page.locator("#first")).to_have_count(0)
     yield page
     page.evaluate("localStorage.clear()")
     for one in context.pages:

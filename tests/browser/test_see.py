@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import random
+import threading
 
 import pytest
 from playwright.sync_api import expect
 
 import lampe
-from app.see.first import START, first_method
+from app.see.first import START
 from app.see.maps import LENGTHS
 from app.ui.map_data import map_data
+from lampe.families import family_config
 from lampe.methods import METHODS
 
 RULER = "document.querySelector('.hero').ruler"
@@ -53,25 +55,48 @@ def test_the_browsers_positions_are_the_engines(page):
         assert got == pytest.approx(expected, abs=1e-9), pairs
 
 
-def test_before_any_script_has_come_the_ruler_is_there_as_it_begins(server, tab):
-    """Gradio's scripts never come here; then they do, and the ruler takes its place."""
+def test_before_gradios_scripts_have_come_the_ruler_is_there_and_moves(server, tab):
+    """They never come here: its threads end where the engine puts them, and follow the slider."""
     tab.route("**/assets/*.js", lambda route: route.abort())
     tab.goto(server)
     first = tab.locator("#first")
     expect(first).to_contain_text("never seen in training")
-    ends = first.locator("path").evaluate_all("paths => paths.map((one) => one.getAttribute('d').split(' ').at(-2))")
-    assert len(ends) == 161
-    assert tab.locator(".hero").count() == 0
-    tab.unroute("**/assets/*.js")
-    tab.reload()
+    first.get_by_role("radio", name="LaMPE", exact=True).click()
+    first.get_by_label("Length of the text").fill("70")
+    expect(first.locator("output").first).to_have_text(f"{LENGTHS[70]:,} tokens")
+    first.get_by_label("Place of the needle").fill("0")
+    position_map = lampe.LampeConfig.for_model(family_config("smollm2")).position_map(LENGTHS[70])
+    last = round(position_map.relative(LENGTHS[70] - 1, 0))
+    expect(first.locator(".hero-sentence")).to_contain_text(f"{last:,}")
+    expect(first.get_by_role("button", name="Run it live")).to_be_hidden()
+    assert tab.locator("#see").count() == 0
+
+
+def test_the_ruler_that_was_there_first_hands_over_what_it_shows(server, tab):
+    """Gradio's scripts come late: length, place, method and focus stay where the visitor has put them."""
+    held, waiting = [], threading.Event()
+    tab.route("**/assets/*.js", lambda route: route.continue_() if waiting.is_set() else held.append(route))
+    tab.goto(server, wait_until="commit")
+    first = tab.locator("#first")
+    first.get_by_role("radio", name="LaMPE", exact=True).click()
+    first.get_by_label("Length of the text").fill("40")
+    first.get_by_label("Place of the needle").fill("250")
+    waiting.set()
+    for route in held:
+        route.continue_()
     expect(first).to_have_count(0, timeout=30_000)
-    begins = tab.evaluate(f"[{RULER}.state.method.key, {RULER}.state.length]")
-    assert begins == [first_method().key, START]
-    seen = [1138 - float(end) for end in ends]  # as on the sheet: from its right edge
-    width = 0.62 * 1124 / 8192
-    position_map = first_method().position_map(START)
-    wanted = [position_map.relative(START - 1, round(n / 160 * (START - 1))) * width for n in range(161)]
-    assert seen == pytest.approx(wanted, abs=0.1)
+    assert tab.evaluate(f"[{RULER}.state.method.key, {RULER}.state.length, {RULER}.state.depth]") == [
+        "lampe", LENGTHS[40], 0.25,
+    ]  # fmt: skip
+    expect(tab.get_by_label("Place of the needle")).to_be_focused()
+    expect(tab.locator("#hero-length")).to_have_count(1)
+    expect(tab.get_by_role("button", name="Run it live")).to_be_visible()
+
+
+@pytest.mark.parametrize("page", [SEE], indirect=True)
+def test_it_begins_with_the_first_method_at_the_same_length(page):
+    begins = page.evaluate(f"[{RULER}.state.method.key, {RULER}.state.length]")
+    assert begins == [next(iter(METHODS)), START]
 
 
 def test_another_view_opens_without_it(server, tab):

@@ -1,26 +1,40 @@
-// Shows the first picture where the ruler opens as it begins, and takes it away when that is drawn. `words` is given.
+// Draws the ruler where it is what opens, from what gradio's scripts will take, and hands it over when theirs is drawn.
 const first = document.getElementById("first");
 const asked = new URLSearchParams(location.search);
-const elsewhere = [...asked.keys()].some((key) => !["view", "lang", "__theme"].includes(key));
-if ((asked.get("view") || "see") !== "see" || elsewhere) {
+const elsewhere = [...asked.keys()].some((key) => !["view", "lang", "__theme", "tokens", "needle", "by"].includes(key));
+const page = window.gradio_config;
+const see = page && page.components.find((one) => one.props.elem_id === "see");
+if ((asked.get("view") || "see") !== "see" || elsewhere || !see) {
   first.remove();
 } else {
   const theme = asked.get("__theme");
   const dark = theme === "dark" || (theme !== "light" && matchMedia("(prefers-color-scheme: dark)").matches);
-  first.classList.toggle("dark", dark);
-  const chinese = navigator.languages.some((one) => one.startsWith("zh")) && !navigator.language.startsWith("en");
-  const told = words[asked.get("lang")] || words[chinese ? "zh" : "en"];
-  for (const one of first.querySelectorAll("[data-first]")) one.textContent = told[one.dataset.first];
+  document.body.classList.toggle("dark", dark);
+  const style = document.createElement("style");
+  style.textContent = page.css;
+  first.prepend(style);
+  const element = document.getElementById("first-see");
+  element.innerHTML = see.props.html_template;
+  new Function("element", "props", "trigger", see.props.js_on_load)(element, see.props.props, () => {});
+  const mine = element.querySelector(".hero").ruler;
   const since = performance.now();
-  const away = () => {
+  let held = false; // nobody's slider is taken out of their hand
+  first.addEventListener("pointerdown", () => { held = true; });
+  for (const event of ["pointerup", "pointercancel"]) addEventListener(event, () => { held = false; });
+  const timer = setInterval(() => {
+    const drawn = document.querySelector("#see .hero-sentence:not(:empty)");
+    // What went wrong isn't to be hidden, nor a page that takes very long.
+    if (held || !(drawn || document.querySelector(".toast-body") || performance.now() - since > 20_000)) return;
     clearInterval(timer);
+    if (drawn) {
+      const { length, depth, method } = mine.state;
+      const theirs = drawn.closest(".hero");
+      theirs.ruler.go(length, depth, method.key, false);
+      const { part, key } = document.activeElement.dataset;
+      if (first.contains(document.activeElement) && (part || key)) theirs.querySelector(part ? `[data-part="${part}"]` : `[data-key="${key}"]`).focus();
+      scrollTo(0, first.scrollTop);
+    }
     first.classList.add("gone");
     setTimeout(() => first.remove(), 300);
-  };
-  const timer = setInterval(() => {
-    // Whoever does something, and what went wrong, is not to be hidden; nor is a page that takes very long.
-    const drawn = document.querySelector(".hero-sentence:not(:empty), .toast-body");
-    if (drawn || performance.now() - since > 20_000) away();
   }, 50);
-  for (const event of ["pointerdown", "keydown"]) addEventListener(event, away, { once: true, capture: true });
 }

@@ -60,6 +60,7 @@ function threads(space, ends) {
 }
 
 function draw() {
+  if (!canvas.isConnected) return; // the page's own ruler has taken its place
   const { clientWidth: width, clientHeight: height } = canvas;
   document.body.classList.toggle("seeing", width > 0);
   if (!width) return; // another view is open
@@ -401,11 +402,11 @@ function listen() {
   new MutationObserver(draw).observe(document.body, { attributes: true, attributeFilter: ["class"] });
 }
 
-function go(tokens, depth, by) {
+function go(tokens, depth, by, morph = true) {
   state.depth = depth;
   setLength(nearest(data.lengths, tokens));
   setMethod(by);
-  show(true);
+  show(morph);
 }
 
 function open() {
