@@ -74,6 +74,8 @@ class AskTab:
 
     def __init__(self, service: ModelService, state: PageState) -> None:
         self.service, self.state, self.runs = service, state, Runs(service.presence)
+        # A GPU that is lent has read nothing when the answer is there, and its time, which is the visitor's, is told.
+        self.lent = service.settings.borrowed
         self.opened, self.conversation, self.found = gr.State(None), gr.State(None), gr.State(None)
         self.ran = gr.State(())  # the last turn's figures
         with gr.Row(elem_classes="columns"):
@@ -86,7 +88,7 @@ class AskTab:
                 self.plot = gr.Plot(show_label=False, label="Position map of this text", elem_id="plot-text")
                 self.plane = gr.Plot(show_label=False, label="Attention regions of this text")
                 self.sentence = gr.HTML(elem_id="sentence")
-                self.timing = gr.Button(word("time"), size="sm", elem_id="ask-time")
+                self.timing = gr.Button(word("time"), size="sm", visible=not self.lent, elem_id="ask-time")
         self._wire_document()
         self._wire_questions()
 
@@ -130,7 +132,7 @@ class AskTab:
         self.question = gr.Textbox("", label=word("question"), placeholder=word("question_hint"), elem_id="question")
         self.beside = gr.Dropdown(
             BESIDE,
-            value=[] if self.service.settings.borrowed else ["rope"],
+            value=[] if self.lent else ["rope"],
             multiselect=True,
             max_choices=MOST_BESIDE,
             label=word("beside"),
@@ -146,8 +148,7 @@ class AskTab:
             self.temperature = gr.Slider(0, 2, 0, step=0.05, label=word("temperature"), elem_id="temperature")
             self.top_p = gr.Slider(0.05, 1, 1, step=0.05, label=word("top_p"), elem_id="top-p")
             self.seed = gr.Number(0, label=word("seed"), elem_id="seed")
-            borrowed = self.service.settings.borrowed  # what was read is gone when the answer is there
-            self.at_once = gr.Checkbox(False, label=word("look"), visible=borrowed, elem_id="look-at-once")
+            self.at_once = gr.Checkbox(False, label=word("look"), visible=self.lent, elem_id="look-at-once")
             self.keep = gr.Checkbox(False, label=word("keep"), elem_id="keep-draft")
 
     def _lay_out_answers(self) -> None:
@@ -162,8 +163,7 @@ class AskTab:
             self.saved = gr.DownloadButton(visible="hidden", elem_id="report-file")
         with gr.Column(visible=False) as self.looked:
             with gr.Row(elem_classes="points"):
-                borrowed = self.service.settings.borrowed
-                self.look = gr.Button(word("look"), size="sm", visible=not borrowed, elem_id="look")
+                self.look = gr.Button(word("look"), size="sm", visible=not self.lent, elem_id="look")
             self.layers = gr.Radio(
                 list(LAYERS), value=LAYERS[0], label=word("layers"), visible=False, elem_id="look-layers"
             )
