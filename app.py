@@ -10,14 +10,13 @@ import gradio as gr
 
 from app.page import build
 from app.settings import Settings
-from lampe.errors import InputError
+from lampe.errors import LampeError
 from lampe.files import output_never_fails
 
 try:
-    settings = Settings.from_environment()
-except InputError as error:
+    page = build(Settings.from_environment())
+except LampeError as error:
     sys.exit(str(error))
-page = build(settings)
 demo: gr.Blocks = page.demo
 
 if __name__ == "__main__":

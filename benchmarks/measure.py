@@ -188,8 +188,9 @@ def reading_and_tokens(
 ) -> dict[str, dict[str, Any]]:
     """A text read in chunks, and tokens made after it, under several methods in turn.
 
-    Each method reads one chunk before any reads the next: what else the machine does in a minute falls on all alike.
-    They hold a cache each meanwhile.
+    Each method reads one chunk before any reads the next, and is compared with the first by the median of the chunks:
+    what else the machine does in a minute falls on all alike, and what stalls one of them on none. They hold a cache
+    each meanwhile.
 
     Parameters
     ----------
@@ -205,8 +206,8 @@ def reading_and_tokens(
     Returns
     -------
     dict
-        "reading" and "a token", each as `paired` gives it; on a GPU "reading" has also the most memory that was taken
-        beyond weights and cache, in MB.
+        "reading" and "a token", each as `paired` gives it, of a reading the seconds of all chunks together; on a GPU
+        "reading" has also the most memory that was taken beyond weights and cache, in MB.
     """
     ids, held, on_gpu = random_ids(model, length), cache_bytes(model.config, length), model.device.type == "cuda"
     left: dict[str, int] = {}  # bytes that a method's reading keeps from one chunk to the next
@@ -227,16 +228,14 @@ def reading_and_tokens(
             left[way] = left.get(way, 0) + torch.cuda.memory_allocated() - before
         return taken
 
-    def reading(chunks: int) -> dict[str, float]:
+    def reading(chunks: int) -> list[dict[str, float]]:
         for kept in (caches, left, beyond):
             kept.clear()
         caches.update({way: DynamicCache(config=model.config) for way in ways})
         readings = {way: read(model, caches[way], ids) for way in ways}
-        taken = dict.fromkeys(ways, 0.0)
-        for turn in range(chunks):
-            for way in [*taken][turn % len(taken) :] + [*taken][: turn % len(taken)]:
-                taken[way] += chunk(way, readings[way])
-        return taken
+        names = list(ways)
+        orders = (names[turn % len(names) :] + names[: turn % len(names)] for turn in range(chunks))
+        return [{way: chunk(way, readings[way]) for way in order} for order in orders]
 
     def token(way: str) -> float:
         with applied(model, ways[way]):
@@ -247,7 +246,11 @@ def reading_and_tokens(
     _keep_freed_memory()
     chunks = -(-length // chunk_for(model))
     reading(chunks if repeats > 1 else 1)
-    whole = _summary([reading(chunks) for _ in range(repeats)], next(iter(ways)))
+    turns = [turn for _ in range(repeats) for turn in reading(chunks)]
+    whole = _summary(turns, next(iter(ways)))
+    for way, found in whole["runs"].items():
+        found["seconds"] = sum(turn[way] for turn in turns) / repeats
+    whole["repeats"] = repeats
     with torch.inference_mode():
         made = paired({way: partial(token, way) for way in ways}, token_turns)
     return {"reading": {"beyond_mb": beyond, **whole} if on_gpu else whole, "a token": made}

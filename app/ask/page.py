@@ -172,7 +172,7 @@ class AskTab:
     # Events
 
     def _wire_document(self) -> None:
-        counted: list[Any] = [self.text, self.question, self.budget, self.state.chosen]
+        counted: list[Any] = [self.text, self.question, self.budget, self.at_once, self.state.chosen]
         # The page paints first: another model's config may have to be fetched.
         gr.on(
             [self.state.loaded.change, *(part.change for part in counted)],
@@ -201,7 +201,9 @@ class AskTab:
         self.uncut.click(self.take_back, self.opened, document, **AT_ONCE)
 
     def _wire_questions(self) -> None:
-        counted = [self.count, [self.text, self.question, self.budget, self.state.chosen], self._counted()]
+        counted = [
+            self.count, [self.text, self.question, self.budget, self.at_once, self.state.chosen], self._counted(),
+        ]  # fmt: skip
         anew, further = gr.State(False), gr.State(True)
         given = [
             self.text, self.question, self.beside, self.cut_too, self.at_once, self.budget, self.temperature,
@@ -232,7 +234,9 @@ class AskTab:
 
     # The document
 
-    def count(self, text: str, question: str, budget: float, chosen: Chosen, request: gr.Request) -> Iterator[Shown]:
+    def count(
+        self, text: str, question: str, budget: float, look: bool, chosen: Chosen, request: gr.Request
+    ) -> Iterator[Shown]:
         """Readout, sentence, figures, and both lengths of the text's plan; fetches the tokenizer at its first use."""
         try:
             if not text.strip():
@@ -251,7 +255,7 @@ class AskTab:
                     yield {self.length: estimate.get(self.length, "") + status(event)}
                     continue
                 fits = event.length <= self.service.settings.max_input_tokens
-                needs = self.service.needs(event, int(budget), chosen, visitor) if fits else None
+                needs = self.service.needs(event, int(budget), chosen, visitor, bool(look)) if fits else None
                 yield self._show_length(chosen, event.length, budget, True, needs)
         except LampeError as error:
             yield {self.length: message(str(error)), self.sentence: ""}
@@ -347,7 +351,9 @@ class AskTab:
             with self.runs.started(request) as stop:
                 for variant in turn.variants:
                     earlier, (method, cut) = turn.earlier.get(variant, ()), variant
-                    asked = Request(text, question, method, longest, earlier, sampling, chosen, cut, look is True)
+                    asked = Request(
+                        text, question, method, longest, earlier, sampling, chosen, cut, bool(look) and variant == LAMPE
+                    )
                     turn.answers[variant] = ""
                     for update in self.service.ask(asked, stop, visitor_of(request)):
                         turn.take(variant, update)

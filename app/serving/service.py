@@ -144,8 +144,9 @@ class ModelService:
     # What a question takes
 
     def needs(
-        self, prompt: Prompt, max_new_tokens: int, chosen: Chosen | None = None, visitor: Visitor | None = None
-    ) -> Needs | None:
+        self, prompt: Prompt, max_new_tokens: int, chosen: Chosen | None = None, visitor: Visitor | None = None,
+        look: bool = False,
+    ) -> Needs | None:  # fmt: skip
         """What LaMPE's longest answer to a prompt takes here; None while the model isn't loaded.
 
         Parameters
@@ -155,8 +156,10 @@ class ModelService:
         chosen : Chosen, optional
         visitor : Visitor, optional
             As in `ask`: what is kept for them isn't read again.
+        look : bool
+            See `Request`.
         """
-        request = Request("", "", max_new_tokens=max_new_tokens, chosen=chosen)
+        request = Request("", "", max_new_tokens=max_new_tokens, chosen=chosen, look=look)
         return self.runner.needs(Answer(self.models.choice(chosen), request, prompt, self.config(chosen)), visitor)
 
     def time_for(self, cells: Sequence[Cell], chosen: Chosen | None = None) -> float | None:

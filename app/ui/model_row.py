@@ -36,8 +36,7 @@ class ModelRow:
         settings = service.settings
         self._ids = {ModelChoice(name, 4).name: name for name in settings.offered}
         self.header = gr.HTML(html.header(settings.own, settings.borrowed))
-        if settings.borrowed:
-            gr.HTML(self._lent(), elem_id="lent")
+        self.lent = gr.HTML(visible=settings.borrowed, elem_id="lent")
         with gr.Accordion(word("models"), open=False, elem_id="models"):
             if settings.why:
                 gr.HTML(html.note(settings.why))
@@ -56,12 +55,15 @@ class ModelRow:
                 halt = gr.Button(word("stop"), variant="stop", elem_id="model-stop")
             self.status = gr.HTML(elem_id="model-status")
         shown = [self.status, self.header, state.model, state.chosen, state.label]
+        if settings.borrowed:
+            said = [state.loaded.change, state.chosen.change]
+            gr.on(said, self.say_what_is_lent, state.chosen, self.lent, **INTERNAL)
         load.click(self.take, [name, bits, state.model], shown, **INTERNAL)
         halt.click(self.runs.stop, **AT_ONCE)
 
-    def _lent(self) -> str:
+    def say_what_is_lent(self, chosen: Chosen) -> str:
         """What is to be known where a GPU is lent for each question."""
-        needs = self.service.needs(Prompt([0] * _TOKENS, _TOKENS, (0, _TOKENS), 0), _ANSWER)
+        needs = self.service.needs(Prompt([0] * _TOKENS, _TOKENS, (0, _TOKENS), 0), _ANSWER, chosen)
         assert needs is not None
         lent = needs.lent or 0.0
         told = in_both(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -162,6 +163,16 @@ def _encoded(tokenizer: Any, texts: Sequence[str], special: bool) -> list[list[i
 # one visitor's text under the other's switch, or wait for each other: each way has a tokenizer of its own.
 _settled_ones: WeakKeyDictionary[Any, dict[bool, Any]] = WeakKeyDictionary()
 _settling, _slow = threading.Lock(), threading.Lock()
+
+
+def _with_new_locks() -> None:
+    """In a forked process: whoever held one isn't there to give it back."""
+    global _settling, _slow
+    _settling, _slow = threading.Lock(), threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_with_new_locks)
 
 
 def _settled(tokenizer: Any, split: bool) -> Any:

@@ -122,14 +122,14 @@ def test_where_an_answer_looked_is_shown_for_some_of_its_layers(page):
 
 def test_a_text_is_counted_and_drawn_and_one_that_is_too_long_is_told(page):
     ask = page.ask
-    *_, shown = ask.count(TEXT, "What?", 48, page.chosen, VISITOR)
+    *_, shown = ask.count(TEXT, "What?", 48, False, page.chosen, VISITOR)
     end, planned = shown[page.state.lengths]
     assert f"{end:,} tokens" in shown[ask.length]
     assert planned >= end + 48
     assert "64 keep exact distances" in shown[ask.sentence]
-    (none,) = ask.count("  ", "", 48, page.chosen, VISITOR)
+    (none,) = ask.count("  ", "", 48, False, page.chosen, VISITOR)
     assert "No text yet" in none[ask.length]
-    (long,) = ask.count("word " * 1_000_001, "", 48, page.chosen, VISITOR)
+    (long,) = ask.count("word " * 1_000_001, "", 48, False, page.chosen, VISITOR)
     assert "more than 5,000,000 are not counted" in long[ask.length]
 
 

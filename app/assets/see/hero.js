@@ -60,7 +60,7 @@ function threads(space, ends) {
 }
 
 function draw() {
-  if (!canvas.isConnected) return; // the page's own ruler has taken its place
+  if (!canvas.isConnected || canvas.closest(".gone")) return; // the page's own ruler has taken its place
   const { clientWidth: width, clientHeight: height } = canvas;
   document.body.classList.toggle("seeing", width > 0);
   if (!width) return; // another view is open
