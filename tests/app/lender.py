@@ -16,6 +16,7 @@ import types
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -34,15 +35,21 @@ class Lender(types.ModuleType):
         Of the visitor's.
     asked : list of float
         Seconds that each job asked for.
+    seconds_to_start : float
+        Until a process has its GPU.
     pids : list of int
         Of the processes that were forked.
     """
 
     def __init__(self) -> None:
         super().__init__("spaces")
-        self.seconds_left = 1e9
+        self.seconds_left, self.seconds_to_start = 1e9, 0.0
         self.asked: list[float] = []
         self.pids: list[int] = []
+
+    def at_work(self) -> list[int]:
+        """Processes that are still there."""
+        return [pid for pid in self.pids if Path(f"/proc/{pid}").exists()]
 
     def GPU(self, duration: Callable[..., float]) -> Callable[[Any], Any]:
         def decorate(task: Callable[..., Iterator[Any]]) -> Any:
@@ -63,7 +70,9 @@ class Lender(types.ModuleType):
     def _lent(self, task: Callable[..., Iterator[Any]], args: bytes, seconds: float) -> Iterator[Any]:
         ours, theirs = _fork.Pipe()
         stop = _fork.Event()
-        process = _fork.Process(target=_forked, args=(task, args, theirs, stop, os.getpid()), daemon=True)
+        process = _fork.Process(
+            target=_forked, args=(task, args, theirs, stop, os.getpid(), self.seconds_to_start), daemon=True
+        )
         process.start()
         theirs.close()
         self.pids.append(process.pid or 0)
@@ -77,7 +86,7 @@ class Lender(types.ModuleType):
                     try:
                         kind, value = ours.recv()
                     except EOFError:
-                        kind, value = "error", "aborted"
+                        kind, value = "error", "GPU task aborted"
                     if kind == "error":
                         raise gr.Error(value, title="ZeroGPU worker error", print_exception=False)
                     if kind == "end":
@@ -90,7 +99,9 @@ class Lender(types.ModuleType):
             process.join()
 
 
-def _forked(task: Callable[..., Iterator[Any]], args: bytes, out: Any, stop: Any, parent: int) -> None:
+def _forked(
+    task: Callable[..., Iterator[Any]], args: bytes, out: Any, stop: Any, parent: int, seconds_to_start: float
+) -> None:
     """What the process does: in a thread of its own, as there."""
 
     def iterate() -> None:
@@ -98,6 +109,7 @@ def _forked(task: Callable[..., Iterator[Any]], args: bytes, out: Any, stop: Any
             assert os.getpid() != parent
             assert threading.active_count() == 2, "none of the parent's"
             torch.set_num_threads(1)
+            time.sleep(seconds_to_start)
             steps = task(*pickle.loads(args))
             for value in steps:
                 if stop.is_set():

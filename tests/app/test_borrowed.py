@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import sys
 import threading
+from dataclasses import replace
 
 import pytest
 
 import app.serving.borrowed
 from app.ask.conversation import Turn
-from app.serving.borrowed import Borrowed
+from app.serving.answering import Answer
+from app.serving.borrowed import Borrowed, _done, _Estimate
 from app.serving.document_cache import LAMPE
 from app.serving.evidence import passages
+from app.serving.reports import Update
 from app.serving.requests import Chosen, Request, Variant
 from app.serving.start import start
+from app.serving.waiting_line import MOST_OF_ONE
 from app.settings import LENT_SECONDS, ModelChoice, Settings
 from lampe.errors import InputError
 from lampe.inference.speed import Speed
+from lampe.models.load import LoadError
 from lampe.needle import HAYSTACKS, Cell, Result
 from tests.app.lender import Lender
-from tests.app.test_service import CONFIG, DOCUMENT, LONG, QUESTION, TEXT, last, mapped, prompt_of
+from tests.app.test_service import ANN, CONFIG, DOCUMENT, LONG, QUESTION, TEXT, last, mapped, prompt_of
 
 CELLS = [
     Cell("single", length, depth, method) for length in (600, 700) for depth in (0.2, 0.8) for method in ("lampe",)
@@ -39,8 +45,13 @@ def lender(monkeypatch):
 def service(small, lender):
     """Models that are small, on the CPU, with a speed that is about theirs."""
     service = start(Settings(small["llama"], 16, 20_000, borrowed=True))
-    service.runner.speeds = dict.fromkeys(service.runner.speeds, Speed(1e-4, 1e-9, 0.005))
+    thinks(service, Speed(1e-4, 1e-9, 0.005))
     return service
+
+
+def thinks(service, speed, start=0.0):
+    """What jobs are thought to take."""
+    service.runner.estimates[service.settings.own] = _Estimate(start, speed)
 
 
 @pytest.mark.parametrize("method", ["lampe", "rope"])
@@ -97,21 +108,18 @@ def test_a_stop_ends_the_process_and_keeps_what_was_written(service, lender):
                 stop.set()
         assert after[-1].stage == "Stopped"
         assert bool(after[-1].answer) == (when == "Answering")
-    for pid in lender.pids:
-        with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)
+    assert not lender.at_work()
 
 
 def test_who_leaves_gives_the_gpu_back(service, lender):
     updates = service.ask(Request(LONG, QUESTION, "lampe", 200, chosen=mapped(service)))
     next(update for update in updates if update.done)
     updates.close()
-    with pytest.raises(ProcessLookupError):
-        os.kill(lender.pids[0], 0)
+    assert not lender.at_work()
 
 
 def test_needle_tests_go_in_batches_that_the_time_allows(service, lender):
-    service.runner.speeds[service.settings.own] = Speed(0.02, 0, 0.01, 512)  # two tests fit in one
+    thinks(service, Speed(0.02, 0, 0.01, 512))  # two tests fit in one
     found = [event for event in service.needles(HAYSTACKS["reference"](), CELLS) if isinstance(event, Result)]
     assert sorted((result.cell for result in found), key=repr) == sorted(CELLS, key=repr)
     assert len(lender.asked) > 1
@@ -123,54 +131,76 @@ def test_needle_tests_go_in_batches_that_the_time_allows(service, lender):
 
 def test_a_quota_that_is_used_up_is_a_sentence_and_nothing_is_run(service, lender):
     lender.seconds_left = 3
-    with pytest.raises(InputError, match=r"ZeroGPU quota exceeded: You have exceeded .* Nothing was answered"):
+    with pytest.raises(InputError, match=r"ZeroGPU quota exceeded: You have exceeded .* This one wasn't answered"):
         last(service.ask(Request(TEXT, QUESTION, "lampe", 4)))
     assert lender.pids == []
 
 
-def test_a_time_that_was_too_short_is_told_and_the_next_asks_for_more(service, monkeypatch):
-    monkeypatch.setattr(app.serving.borrowed, "_START", 0.0)
+def test_a_time_that_was_too_short_is_told_and_the_next_asks_for_twice_as_much(service, lender, monkeypatch):
     monkeypatch.setattr(app.serving.borrowed, "_SHORTEST", 1.5)
-    service.runner.speeds[service.settings.own] = Speed(1e-6, 0, 1e-6)
-    updates = []
+    thinks(service, Speed(1e-6, 0, 1e-6))
+    updates, request = [], Request(LONG, QUESTION, "lampe", 500, chosen=mapped(service))
 
     def ask():
-        updates.extend(service.ask(Request(LONG, QUESTION, "lampe", 500, chosen=mapped(service))))
+        updates.extend(service.ask(request))
 
     with pytest.raises(InputError, match=r"was taken back before the end: it was lent for 2 s"):
         ask()
     assert updates, "what had come stays"
-    assert service.runner.speeds[service.settings.own].token > 1e-6
+    assert service.needs(prompt_of(service, request), 500, mapped(service)).lent == 4
+
+
+def test_a_start_that_took_too_long_is_told_and_learnt_as_well(service, lender, monkeypatch):
+    monkeypatch.setattr(app.serving.borrowed, "_SHORTEST", 1.0)
+    monkeypatch.setattr(lender, "seconds_to_start", 5)
+    with pytest.raises(InputError, match=r"was taken back before the end: it was lent for 1 s"):
+        last(service.ask(Request(TEXT, QUESTION, "lampe", 4)))
+    assert service.runner.estimates[service.settings.own].start == 1
+
+
+def test_a_short_answer_teaches_no_more_than_what_was_done(service, lender):
+    """Its tokens count, not those that it might have had."""
+    asked = Request(TEXT, QUESTION, "lampe", 500)
+    job = Answer(service.settings.own, asked, prompt_of(service, asked), service.config())
+    update = last(service.ask(replace(asked, max_new_tokens=8)))
+    done = _done(job, update)
+    assert done.request.max_new_tokens == update.report.new_tokens <= 8
+    assert done.seconds(Speed(0, 0, 1.0)) == update.report.new_tokens
+    estimate = _Estimate(0, Speed(0, 0, 0.02))
+    estimate.learn(0.2, 0.1)
+    assert estimate.speed.answer == pytest.approx(0.015), "half and half"
+    assert _done(job, Update("Answering")) is None
 
 
 def test_a_worker_that_dies_is_a_sentence_and_the_next_question_is_answered(service, lender):
     updates = service.ask(Request(LONG, QUESTION, "lampe", 200, chosen=mapped(service)))
     next(update for update in updates if update.done)
     os.kill(lender.pids[-1], signal.SIGKILL)
-    with pytest.raises(InputError, match=r"has ended \("):
+    with pytest.raises(InputError, match="The process that had the GPU has ended"):
         list(updates)
     assert last(service.ask(Request(TEXT, QUESTION, "lampe", 4))).report.new_tokens
 
 
-def test_what_the_job_refuses_is_said_in_its_own_words_and_a_failure_by_its_name(service, monkeypatch):
+def test_what_the_job_refuses_is_said_in_its_own_words_and_a_failure_by_its_name(service, monkeypatch, capfd):
     def refuses(*_):
         raise InputError("No, and this is why.")
         yield
 
     def fails(*_):
-        raise ZeroDivisionError
+        raise ZeroDivisionError(QUESTION)
         yield
 
     monkeypatch.setattr("app.serving.answering._answer", refuses)
     with pytest.raises(InputError, match="No, and this is why"):
         last(service.ask(Request(TEXT, QUESTION, "lampe", 4)))
     monkeypatch.setattr("app.serving.answering._answer", fails)
-    with pytest.raises(InputError, match="has ended \\(ZeroDivisionError\\)"):
+    with pytest.raises(InputError, match=r"went wrong on the GPU \(ZeroDivisionError\)"):
         last(service.ask(Request(TEXT, QUESTION, "lampe", 4)))
+    assert QUESTION not in "".join(capfd.readouterr()), "its message may be a visitor's text"
 
 
 def test_what_would_take_longer_than_is_lent_is_refused_before(service, lender):
-    service.runner.speeds[service.settings.own] = Speed(1.0, 0, 1.0)
+    thinks(service, Speed(1.0, 0, 1.0))
     with pytest.raises(InputError, match=f"{LENT_SECONDS} s are lent at a time"):
         last(service.ask(Request(DOCUMENT, QUESTION, "lampe", 4)))
     assert lender.asked == []
@@ -191,6 +221,35 @@ def test_nothing_is_run_before_anybody_asks(small, lender, monkeypatch):
     monkeypatch.setattr("lampe.attention.selfcheck.checked", lambda *_: pytest.fail("it was probed"))
     Borrowed(Settings(small["llama"], 16, 20_000, borrowed=True))
     assert lender.pids == []
+
+
+def test_a_job_that_ends_early_is_told(service, monkeypatch):
+    """`spaces` may end one after somebody else's stop."""
+    monkeypatch.setattr(service.runner, "_work", lambda *_: (pickle.dumps([Update("Reading", 1, 2)]) for _ in "1"))
+    with pytest.raises(InputError, match="taken back before the end"):
+        list(service.ask(Request(TEXT, QUESTION, "lampe", 4)))
+    with pytest.raises(InputError, match="taken back before the end"):
+        list(service.needles(HAYSTACKS["reference"](), CELLS))
+
+
+def test_a_model_that_cant_be_had_is_refused_to_who_chooses_it(small, lender):
+    settings = Settings(small["llama"], 16, 20_000, more_models=("no/such folder",), borrowed=True)
+    service = start(settings)
+    with pytest.raises(LoadError, match="neither a folder"):
+        list(service.prepare(Chosen(ModelChoice("no/such folder", 16)), threading.Event()))
+    assert last(service.ask(Request(TEXT, QUESTION, "lampe", 4))).report
+    with pytest.raises(LoadError, match="neither a folder"):
+        start(Settings("no/such folder", 16, 20_000, borrowed=True))
+
+
+def test_one_visitor_has_no_more_than_their_share(service):
+    going = [service.ask(Request(TEXT, QUESTION, "lampe", 4), visitor=ANN) for _ in range(MOST_OF_ONE + 1)]
+    for one in going[:-1]:
+        next(one)
+    with pytest.raises(InputError, match="under way here, the most at once"):
+        next(going[-1])
+    for one in going:
+        one.close()
 
 
 def test_variants_beside_each_other_are_jobs_too(service, lender):

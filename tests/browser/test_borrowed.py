@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import expect
 
 from app.page import build
+from app.serving.borrowed import _Estimate
 from app.settings import Settings
 from lampe.inference.speed import Speed
 from tests.app.lender import Lender
@@ -32,7 +33,7 @@ def served(small, lender):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "spaces", lender)
         page = build(replace(Settings(small["like the default"], 16, 20_000), borrowed=True))
-    page.service.runner.speeds = dict.fromkeys(page.service.runner.speeds, Speed(1e-4, 1e-9, 0.005))
+    page.service.runner.estimates[page.service.settings.own] = _Estimate(8.0, Speed(1e-4, 1e-9, 0.005))
     return page
 
 
