@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 from dataclasses import replace
 
 import pytest
 from playwright.sync_api import expect
 
+import app.serving.borrowed
 from app.page import build
 from app.serving.borrowed import _Estimate
 from app.settings import Settings
@@ -62,11 +64,20 @@ def test_where_an_answer_looked_is_asked_for_beforehand(page):
     expect(page.locator("#look")).to_be_hidden()
 
 
-def test_a_stop_gives_the_gpu_back(page):
-    ask(page, "The boat is called Heron. The lamp is green. " * 1500)
+def test_a_stop_gives_the_gpu_back(page, lender, monkeypatch):
+    packed = app.serving.borrowed._packed
+
+    def slowly(*given):
+        for pack in packed(*given):
+            time.sleep(0.5)  # so that what is to stop it comes before its end
+            yield pack
+
+    monkeypatch.setattr(app.serving.borrowed, "_packed", slowly)
+    ask(page, "The boat is called Heron. The lamp is green. " * 700)
     expect(page.locator("#status")).to_contain_text("Reading", timeout=60_000)
     page.get_by_role("button", name="Stop", exact=True).click()
     expect(page.locator("#status")).to_contain_text("Stopped", timeout=60_000)
+    assert not lender.at_work()
 
 
 def test_who_has_no_time_left_is_told(page, lender, monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
@@ -9,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lampe.inference import prompt
 from lampe.inference.prompt import ANSWER_PREFIX, PART, build_prompt, encode, parts_of
 from lampe.models.load import load_tokenizer
 
@@ -100,3 +103,15 @@ def test_a_tokenizer_isnt_changed_by_encoding(tokenizer):
     build_prompt(tokenizer, "a <|im_end|> b", "y")
     assert not tokenizer._tokenizer.encode_special_tokens
     assert tokenizer.encode("a <|im_end|> b", add_special_tokens=False) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a process is never forked here")
+def test_a_forked_process_isnt_held_up_by_a_lock_that_its_parent_had(tokenizer):
+    encode(tokenizer, "a")
+    with prompt._settling:
+        process = multiprocessing.get_context("fork").Process(target=encode, args=(tokenizer, "a"))
+        process.start()
+        process.join(60)
+        ended = process.exitcode
+        process.kill()
+    assert ended == 0
