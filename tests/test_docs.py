@@ -61,6 +61,7 @@ def test_every_public_name_is_in_the_reference(tmp_path):
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.name)
 def test_a_notebook_runs_from_its_first_cell_to_its_last(path, monkeypatch):
     """With the default model, on short texts; what is kept in the repository has no output."""

@@ -25,6 +25,7 @@ def test_only_these_endpoints_are_public(client):
     }  # fmt: skip
 
 
+@pytest.mark.long
 def test_ask_answers_with_its_figures(client):
     answer, figures = client.predict(TEXT, QUESTION, "lampe", 8, api_name="/ask")
     assert "Heron" in answer
@@ -38,6 +39,7 @@ def test_ask_answers_with_its_figures(client):
     assert figures["regions"] == [{"name": "All", "role": "near", "keys": figures["input_length"], "share": None}]
 
 
+@pytest.mark.long
 def test_ten_callers_at_once_each_get_their_own_answer(server):
     names = ["Heron", "Puffin", "Kestrel", "Swan", "Eagle", "Falcon", "Robin", "Raven", "Sparrow", "Pelican"]
     callers = [Client(server, verbose=False) for _ in names]
@@ -52,6 +54,7 @@ def test_ten_callers_at_once_each_get_their_own_answer(server):
         caller.close()
 
 
+@pytest.mark.long
 def test_a_second_question_and_a_follow_up_reuse_what_was_read(client):
     text = EXAMPLES[0].text[:5000]
     answer, first = client.predict(text, QUESTION, "lampe", 8, api_name="/ask")
@@ -215,6 +218,7 @@ def test_a_needle_is_hidden_asked_for_and_scored(client):
     assert 0 < row["attention"] < 1
 
 
+@pytest.mark.long
 def test_a_grid_streams_its_rows(client):
     job = client.submit([600, 700], [0.2, 0.8], 1, 0, "passkey", ["rope"], None, api_name="/needle_grid")
     job.result(timeout=300)

@@ -69,6 +69,7 @@ def await_all(come_to, jobs):
         time.sleep(0.1)
 
 
+@pytest.mark.long
 def test_a_caller_who_leaves_frees_the_model(server):
     leaving, staying = Client(server, verbose=False), Client(server, verbose=False)
     short, long = (TEXT, QUESTION, "lampe", 8), (EXAMPLES[0].text[:2800], QUESTION, "lampe", 1)

@@ -49,6 +49,7 @@ def test_the_table_is_what_the_command_reckons():
         assert f"| {file.stem} | {cost.prompts:,} | {cost.tokens / 1e9:.2f} billion | {cost.hours:,.0f} |" in table
 
 
+@pytest.mark.long
 def test_one_runs_with_what_is_given_after_its_name(small, tmp_path):
     more = ["--model", small["llama"], "--bits", "16", "--tasks", "niah_single_1", "--lengths", "600", "--samples", "1"]
     more += ["--methods", "rope,lampe", "--out", str(tmp_path)]

@@ -81,6 +81,7 @@ def test_who_waits_in_line_is_told_and_may_stop(page, served):
     expect(page.locator("#lampe-answer p")).to_contain_text(re.compile(r"\w"))
 
 
+@pytest.mark.long
 def test_other_methods_answer_beside_lampe(page):
     brief(page)
     beside(page, "SelfExtend", "LaMPE, as published", "YaRN", "LaMPE + YaRN")
@@ -106,6 +107,7 @@ def test_without_the_switch_only_lampe_runs(page):
     expect(page.locator("#rope-answer")).to_have_count(0)
 
 
+@pytest.mark.long
 def test_a_follow_up_goes_on_with_what_was_read(page):
     brief(page, 24)
     page.get_by_label("Document").fill("The boat is called Heron. The lamp is green. " * 40)
@@ -184,6 +186,7 @@ def test_a_file_that_cant_be_read_is_a_sentence_and_the_text_stays(page, name, d
     expect(page.get_by_label("Document", exact=True)).to_have_value("What was here before.")
 
 
+@pytest.mark.long
 def test_a_pdfs_pages_are_marked_and_two_of_them_are_read(page):
     pages = ["The boat is called Heron.", "The lamp is green.", "The boat is called Kestrel.", "The door is blue."]
     page.locator("input[type=file]").set_input_files(
@@ -224,6 +227,7 @@ def test_a_pdfs_pages_are_marked_and_two_of_them_are_read(page):
     expect(about).to_be_empty()
 
 
+@pytest.mark.long
 def test_hostile_text_stays_text(page):
     brief(page)
     page.get_by_label("Document").fill(
@@ -235,6 +239,7 @@ def test_hostile_text_stays_text(page):
     assert page.title() == "LaMPE Lab"
 
 
+@pytest.mark.long
 def test_a_draft_is_kept_in_the_browser_only_where_one_says_so(page):
     def again():
         """The same browser, later: another page, as a reload cuts off what listens."""

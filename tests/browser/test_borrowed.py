@@ -24,6 +24,8 @@ from tests.browser.test_ask import (  # noqa: F401, the same tests with this pag
 )
 from tests.browser.visits import DONE, ask, brief
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def lender():

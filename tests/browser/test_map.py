@@ -19,6 +19,7 @@ PLACES = [6, 9.3, 12.5, 13, 13.2, 14.06, 17.81, 20, 13.75]
 SMOL = lampe.PRESETS["smollm2"]
 
 
+@pytest.mark.long
 def test_methods_are_drawn_beside_lampe_and_a_link_brings_them_back(page):
     open_map(page)
     expect(page.locator("#plot-methods")).to_be_hidden()
@@ -94,6 +95,7 @@ def test_while_the_slider_is_dragged_the_browser_draws_and_asks_nothing(page):
     expect(page.locator("#map-live p")).to_contain_text(f"{round(2 ** PLACES[-1]):,} tokens:")
 
 
+@pytest.mark.long
 def test_the_map_follows_the_document_until_the_person_moves_it(page):
     open_map(page)
     page.get_by_role("tab", name="Ask a document").click()
@@ -114,6 +116,7 @@ def test_the_map_follows_the_document_until_the_person_moves_it(page):
     expect(page.locator("#map-sentence")).to_contain_text(f"At {tokens:,} tokens, planned for {planned:,},")
 
 
+@pytest.mark.long
 def test_each_point_shows_what_it_says(page):
     open_map(page)
     sentence = page.locator("#map-sentence")
@@ -137,6 +140,7 @@ def test_each_point_shows_what_it_says(page):
     expect(page.get_by_role("alert")).to_contain_text("the limit is 400")
 
 
+@pytest.mark.long
 def test_impossible_settings_keep_the_last_good_picture(page):
     open_map(page)
     sentence = page.locator("#map-sentence p")
@@ -156,6 +160,7 @@ def test_impossible_settings_keep_the_last_good_picture(page):
     expect(page.locator("#map-sentence")).to_contain_text("LaMPE reads it just as plain RoPE does")
 
 
+@pytest.mark.long
 def test_the_matrix_zooms_down_to_single_tokens(page):
     open_map(page)
     page.get_by_role("button", name="Head border").click()
@@ -196,6 +201,7 @@ def test_a_link_with_a_wrong_value_says_so(page):
     expect(page.locator("#map-sentence")).to_contain_text("At 12,000 tokens")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("button", "start"), [("CSV", "\ufeffregion,query"), ("JSON", "{"), ("One HTML file", "<!doctype html>")]
 )
@@ -214,6 +220,7 @@ def test_a_view_can_be_taken_home(page, browser, button, start):
         offline.close()
 
 
+@pytest.mark.long
 def test_after_a_run_its_attention_is_on_the_map(page):
     brief(page)
     ask_about_the_boat(page)

@@ -43,6 +43,7 @@ def test_a_needle_is_hidden_asked_for_and_shown_in_its_place(page):
     expect(page.locator("#needle-status")).to_contain_text("The limit here is 20,000 tokens")
 
 
+@pytest.mark.long
 def test_a_grid_stops_goes_on_and_can_be_taken_home(page):
     page.get_by_role("tab", name="Needle test").click()
     page.get_by_role("tab", name="A grid").click()
@@ -87,6 +88,7 @@ def test_a_grid_stops_goes_on_and_can_be_taken_home(page):
     expect(page.locator("#needle-points button")).to_have_count(4)
 
 
+@pytest.mark.long
 def test_a_preset_file_is_opened_used_and_left_again(page, tmp_path):
     preset = made(source="<img src=x onerror=alert(1)>")
     write_preset(preset, tmp_path / "own.json")
@@ -120,6 +122,7 @@ def test_a_preset_file_is_opened_used_and_left_again(page, tmp_path):
     expect(page.locator("#sentence")).to_contain_text(f"{own:,} positions in all")
 
 
+@pytest.mark.long
 def test_the_published_mapping_is_one_press_away_in_all_tabs(page):
     published = lampe.LampeConfig.for_window(8192)
     page.get_by_role("button", name="LaMPE as published").click()
@@ -138,6 +141,7 @@ def test_the_published_mapping_is_one_press_away_in_all_tabs(page):
     expect(page.get_by_role("button", name="Back to this model's own mapping")).to_be_hidden()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", [{"link": "&view=ask&lang=zh"}], indirect=True)
 def test_a_link_shows_the_main_path_in_chinese(page):
     expect(page.get_by_role("tab", name="向文档提问")).to_have_attribute("aria-selected", "true")
@@ -168,6 +172,7 @@ CONTRAST = """() => {
 PHONE, PROJECTOR = {"width": 390, "height": 844}, {"width": 1920, "height": 1080}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "page",
     [{"viewport": PHONE}, {"viewport": PROJECTOR}, {"theme": "dark"}],

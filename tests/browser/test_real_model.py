@@ -43,6 +43,7 @@ def test_an_example_makes_the_point_in_one_click(page, example):
     assert (alike in page.locator("#sentence").inner_text()) != example.mapped
 
 
+@pytest.mark.long
 def test_stop_ends_a_run_and_the_next_one_works(page):
     page.get_by_role("button", name=EXAMPLES[1].label).click()
     expect(page.locator("#length")).to_contain_text("× the window")
@@ -55,6 +56,7 @@ def test_stop_ends_a_run_and_the_next_one_works(page):
     ask_about_the_boat(page)
 
 
+@pytest.mark.long
 def test_a_long_document_holds_up_nobody_else(page, browser, server):
     other = browser.new_page()
     other.goto(server + "?view=ask")
@@ -74,6 +76,7 @@ def test_a_long_document_holds_up_nobody_else(page, browser, server):
     expect(page.locator("#status")).to_contain_text("Stopped", timeout=20_000)
 
 
+@pytest.mark.long
 def test_three_methods_side_by_side_and_the_passages_behind_an_answer(page):
     brief(page)
     page.get_by_label("Document").fill("The boat is called Heron. Nobody knows who painted the door. " * 20)

@@ -28,6 +28,7 @@ def ask(page, question="What is the boat called?", button="Ask"):
     page.get_by_role("button", name=button, exact=True).click()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "words"), [("gpt2", "RoPE"), ("no/such folder", "neither a folder")], ids=["the patch", "the loading"]
 )
@@ -43,6 +44,7 @@ def test_a_model_is_refused_in_the_words_of(page, small, name, words):
     expect(page.locator(".lab .model")).to_contain_text(small["llama"])
 
 
+@pytest.mark.long
 def test_what_wouldnt_fit_is_refused_with_what_would(page, monkeypatch):
     page.get_by_label("Document", exact=True).fill(TEXT)
     brief(page)
@@ -59,6 +61,7 @@ def test_what_wouldnt_fit_is_refused_with_what_would(page, monkeypatch):
     expect(page.locator("#status")).to_contain_text(DONE, timeout=60_000)
 
 
+@pytest.mark.long
 def test_running_out_of_memory_is_a_sentence_and_the_next_question_is_answered(page, monkeypatch):
     page.get_by_label("Document", exact=True).fill(TEXT)
     brief(page)
@@ -75,6 +78,7 @@ def _no_memory(*_, **__):
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
+@pytest.mark.long
 def test_a_conversation_that_outgrows_its_plan_says_so(page):
     page.get_by_label("Document", exact=True).fill(TEXT)
     brief(page)
@@ -86,6 +90,7 @@ def test_a_conversation_that_outgrows_its_plan_says_so(page):
     expect(page.locator("#status")).to_contain_text("it is planned for 2,048 now, and all of it was read again")
 
 
+@pytest.mark.long
 def test_another_precision_answers_in_this_window_and_nobody_elses(page, browser, server):
     def answered(visitor, precision):
         visitor.get_by_label("Document", exact=True).fill(TEXT)

@@ -104,6 +104,7 @@ def test_another_view_opens_without_it(server, tab):
     assert tab.locator("#first").count() == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", [SEE], indirect=True)
 def test_nothing_is_asked_of_the_server_while_one_drags_and_a_frame_is_short(page):
     expect(page.locator(".hero-sentence")).to_contain_text("Plain RoPE")
@@ -176,6 +177,7 @@ def test_a_link_brings_it_back_also_in_chinese(page):
     page.wait_for_function("location.search.includes('by=selfextend') && location.search.includes('tokens=16384')")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", [SEE], indirect=True)
 def test_run_it_live_fills_in_the_needle_test(page):
     page.get_by_role("radio", name="SelfExtend").click()

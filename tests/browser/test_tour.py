@@ -51,6 +51,7 @@ def test_ten_steps_each_point_at_something_in_sight(page):
     expect(page.locator("#tour [data-key=start]")).to_be_focused()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", [{"link": "&tour=9&lang=zh"}], indirect=True)
 def test_a_link_opens_a_step_in_a_language_and_it_runs_live(page):
     expect(page.locator("#tour-panel h2")).to_have_text(WORDS["zh"]["9_title"])
@@ -66,6 +67,7 @@ def test_a_link_opens_a_step_in_a_language_and_it_runs_live(page):
     assert not DONE.match(page.locator("#status").inner_text())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "page", [{"link": "&view=see&present=1", "viewport": {"width": 1920, "height": 1080}}], indirect=True
 )
@@ -98,6 +100,7 @@ def test_a_room_reads_everything(page):
     assert page.evaluate("document.body.classList.contains('dark')") is not was
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", [{"theme": "light"}, {"theme": "dark"}], indirect=True, ids=["light", "dark"])
 def test_no_view_shuts_anybody_out(page):
     """axe-core finds nothing, in no view."""

@@ -253,6 +253,7 @@ def without_seconds(path):
     return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
 
 
+@pytest.mark.long
 def test_an_interrupted_sweep_goes_on_to_the_same_file(calls, tmp_path, monkeypatch, capsys):
     arguments, path = calls
     assert cli.main(arguments) == 0

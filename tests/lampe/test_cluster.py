@@ -46,6 +46,7 @@ def none(threads: int):
     raise OSError("no such model")
 
 
+@pytest.mark.long
 def test_lost_actors_are_started_again_and_what_fails_says_why(tmp_path):
     units = ["a", "wrong", "once", "b", "always", "c"]
     done = list(spread(TWO, partial(stations, tmp_path), units))
@@ -60,6 +61,7 @@ def test_lost_actors_are_started_again_and_what_fails_says_why(tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.long
 def test_an_actor_that_is_killed_in_the_middle_costs_nothing(tmp_path):
     import ray
 
@@ -80,6 +82,7 @@ def comparable(path):
     return {result.cell: replace(result, seconds=0, read_tokens=0) for result in results}
 
 
+@pytest.mark.long
 def test_two_actors_give_what_one_process_gives_and_a_stopped_run_goes_on(small, tmp_path, monkeypatch, capsys):
     arguments = ["needle", "--model", small["llama"], "--bits", "16", "--haystack", "filler", "--lengths", "300,500"]
     one, two = tmp_path / "one.jsonl", tmp_path / "two.jsonl"

@@ -54,6 +54,7 @@ def test_a_trial_of_lampe_is_an_evaluation_of_its_sweep(loaded, tokenized):
         assert (other.found, other.log_likelihood, other.asked) == (one.found, one.log_likelihood, one.asked)
 
 
+@pytest.mark.long
 def test_what_is_kept_isnt_measured_again_and_what_runs_alike_is_measured_once(loaded, tokenized, monkeypatch):
     model, read = loaded[0], []
     own = measure.read_window

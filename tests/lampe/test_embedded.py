@@ -44,6 +44,7 @@ def only_from(monkeypatch):
     return cut
 
 
+@pytest.mark.long
 def test_a_half_conversion_is_done_again_without_a_network(cache, wheel, only_from, default_folder, capfd):
     only_from(wheel.parent)
     folder = cache / default_folder.name

@@ -39,6 +39,7 @@ def task(small_model, tmp_path_factory):
         yield harness.prepared("niah_single_1", LENGTH, 2, folder, tmp_path_factory.mktemp("kept"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("chat", [True, False])
 def test_plain_rope_gives_what_the_harness_gives_by_itself(small_model, task, chat):
     """The oracle: the harness's own language model, on the same model, unpatched and whole."""
@@ -110,6 +111,7 @@ def test_what_memory_cant_hold_is_a_row_that_says_so(small_model, task, monkeypa
     assert "score" not in found
 
 
+@pytest.mark.long
 def test_groups_are_their_tasks_and_unknown_ones_are_told():
     assert {*harness.WITHOUT_DATA} < {*harness.leaves(["ruler"])}
     assert len(harness.leaves(["ruler", "ruler_vt"])) == 13
@@ -117,6 +119,7 @@ def test_groups_are_their_tasks_and_unknown_ones_are_told():
         harness.leaves(["niah_sngle"])
 
 
+@pytest.mark.long
 def test_the_command_runs_the_real_model_keeps_its_rows_and_goes_on(default_folder, tmp_path, capsys):
     arguments = ["evaluate", "--lengths", str(LENGTH), "--samples", "1", "--out", str(tmp_path)]
     assert main([*arguments, "--tasks", "niah_single_1,ruler_vt", "--methods", "rope"]) == 0

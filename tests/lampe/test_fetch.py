@@ -116,6 +116,7 @@ def fetched(hub, home, how):
     return done.stdout.splitlines()
 
 
+@pytest.mark.long
 def test_the_disk_isnt_filled_but_what_is_there_stays_of_use(hub, tmp_path):
     (refused,) = fetched(hub, tmp_path, "full")
     assert refused.startswith("somebody/model takes 0.0 GB of the disk here, of which ")
@@ -135,6 +136,7 @@ def test_of_somebody_elses_model_small_files_are_sized_before_they_come_and_the_
     assert ASKED == ["config.json", "tokenizer.json"]
 
 
+@pytest.mark.long
 def test_weights_come_with_progress_once_and_a_stop_keeps_what_has_come(hub, tmp_path):
     total = sum(len(FILES[name]) for name in list(FILES)[:4])
     stopped = fetched(hub, tmp_path, "stop")

@@ -302,6 +302,7 @@ def test_the_command_lists_and_refuses_methods(default_folder, tmp_path, capsys)
     assert "There is no method 'alibi'; the methods are rope, lampe, " in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_tuned_settings_are_found_written_and_run_with(small, tmp_path, capsys, monkeypatch):
     out, model = tmp_path / "tuned.json", ["--model", small["llama"], "--bits", "16"]
     monkeypatch.setattr(METHODS["rerope"], "candidates", lambda self: [self, replace(self, near=64)])

@@ -45,6 +45,7 @@ def test_each_decoding_mode_gives_with_its_cache_what_it_gives_without(llama, mo
     assert not torch.equal(cached, plain)
 
 
+@pytest.mark.long
 def test_a_compiled_model_is_mapped_alike(llama):
     """PyTorch's compiler leaves the patch as it is, and takes what lies between; transformers compiles by itself for a
     static cache on a GPU."""
