@@ -16,7 +16,7 @@ from typing import Any
 from lampe.calibration import load_preset
 from lampe.cli.arguments import add_cluster, add_model, cluster_of, device_of, list_of, read_settings
 from lampe.cluster import Cluster, Failed, spread
-from lampe.evaluation.rows import EvaluationError, Row, Run, Sample, read_rows, summary
+from lampe.evaluation.rows import EvaluationError, Row, Run, Sample, read_rows, recorded, summary
 from lampe.files import append_line
 from lampe.methods import METHODS, Method, methods_for
 from lampe.models.load import DEFAULT_MODEL_NAME, load, load_config, load_tokenizer
@@ -52,7 +52,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--leval", type=Path, help="the folder of L-Eval's closed tasks, for leval")
     parser.add_argument("--out", type=Path, default=Path("evaluation"), help="a folder")
-    parser.add_argument("--recorded", action="store_true", help="only print the table of all rows that are there")
+    parser.add_argument("--recorded", action="store_true", help="only print the tables of all rows that are there")
     add_cluster(parser)
     parser.set_defaults(run=run)
 
@@ -60,7 +60,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace) -> int:
     """Run what is missing, and print the table of it."""
     if given.recorded:
-        print(summary(read_rows(given.out / _ROWS)))
+        print(recorded(read_rows(given.out / _ROWS)))
         return 0
     try:
         from lampe.evaluation import harness

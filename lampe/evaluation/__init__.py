@@ -3,6 +3,6 @@
 `lampe.evaluation.harness` needs the extra `evaluate`; the rows of earlier runs are read without it.
 """
 
-from lampe.evaluation.rows import EvaluationError, Row, Run, Sample, read_rows, summary
+from lampe.evaluation.rows import EvaluationError, Row, Run, Sample, read_rows, recorded, summary
 
-__all__ = ["EvaluationError", "Row", "Run", "Sample", "read_rows", "summary"]
+__all__ = ["EvaluationError", "Row", "Run", "Sample", "read_rows", "recorded", "summary"]

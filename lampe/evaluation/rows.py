@@ -151,6 +151,29 @@ _Rows = dict[tuple[str, int], Row]
 """Rows of a method by task and number."""
 
 
+def recorded(rows: Iterable[Row]) -> str:
+    """The tables of rows that may be of several runs, or of one method with several settings: one for each."""
+    runs: dict[Run, list[Row]] = {}
+    for row in rows:
+        runs.setdefault(row.run, []).append(row)
+    tables = []
+    for run, group in runs.items():
+        settings: dict[str, list[dict[str, Any]]] = {}
+        for row in group:
+            if row.settings not in settings.setdefault(row.method, []):
+                settings[row.method].append(row.settings)
+        for number in range(max(map(len, settings.values()))):
+            # Of a method with fewer settings than others its last ones, so that there is something to compare with.
+            asked = {method: made[min(number, len(made) - 1)] for method, made in settings.items()}
+            said = [f"{method} {json.dumps(asked[method])}" for method, made in settings.items() if len(made) > 1]
+            prompt = "chat template" if run.chat else "no chat template"
+            cut = f", cut to {run.cut:,} tokens" if run.cut else ""
+            title = f"{run.model} in {run.bits} bits, {prompt}{cut}, lm-evaluation-harness {run.harness}"
+            some = [row for row in group if row.settings == asked[row.method]]
+            tables.append("\n".join([title, *said, "", summary(some)]))
+    return "\n\n".join(tables)
+
+
 def summary(rows: Iterable[Row]) -> str:
     """A table of text: mean score of each task, length and method with a 95 % interval, the mean log-likelihood of the
     expected answers, and each method's paired differences to the first in both. Where there are several tasks of a

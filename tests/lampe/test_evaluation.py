@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from lm_eval.models.huggingface import HFLM
 
 import lampe
 from lampe.__main__ import main
-from lampe.evaluation import EvaluationError, Row, Run, Sample, harness, read_rows, summary
+from lampe.evaluation import EvaluationError, Row, Run, Sample, harness, read_rows, recorded, summary
 from lampe.files import checked
 from lampe.methods import METHODS
 
@@ -191,6 +192,22 @@ def test_the_table_pairs_methods_on_the_samples_that_both_have():
     assert mapped.endswith("1 failed")
 
 
+def test_rows_of_several_runs_or_settings_are_told_apart():
+    """Never one table of two models, nor of a method as it was before and after it was tuned."""
+    tuned = replace(METHODS["lampe"].for_window(8192), tail=0)
+    rows = [row("rope", 0, 0.0), row("lampe", 0, 1.0)]
+    again = replace(rows[1], settings=tuned.settings(), score=0.25, key=RUN.key_of(rows[1].sample, tuned))
+    other = replace(RUN, bits=16)
+    larger = replace(rows[0], bits=16, score=0.5, key=other.key_of(rows[0].sample, METHODS["rope"].for_window(8192)))
+    first, second, third = re.split(r"\n\n(?=a model)", recorded([*rows, larger, again]))
+    for table, settings, score in ((first, METHODS["lampe"].for_window(8192), "1.00"), (second, tuned, "0.25")):
+        assert f"lampe {json.dumps(settings.settings())}" in table
+        assert table.splitlines()[-1].split()[:2] == ["lampe", score]
+        assert table.splitlines()[-2].split()[:2] == ["rope", "0.00"]
+    assert "in 16 bits" in third
+    assert third.splitlines()[-1].split()[:2] == ["rope", "0.50"]
+
+
 def test_several_tasks_of_a_length_are_paired_together_too(tmp_path, capsys):
     rows = [
         row(method, number, score, task=task, log_likelihood=likely)
@@ -201,6 +218,8 @@ def test_several_tasks_of_a_length_are_paired_together_too(tmp_path, capsys):
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(asdict(one)) + "\n" for one in rows), encoding="utf-8")
     assert main(["evaluate", "--recorded", "--out", str(tmp_path)]) == 0
     table = capsys.readouterr().out
+    title, table = table.split("\n\n", 1)
+    assert title == "a model in 4 bits, chat template, lm-evaluation-harness 0.4.13"
     assert table == summary(rows) + "\n"
     *_, title, rope, mapped = table.splitlines()
     assert title == "all 2 tasks, 4,096 tokens"
