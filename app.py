@@ -21,4 +21,7 @@ demo: gr.Blocks = page.demo
 
 if __name__ == "__main__":
     output_never_fails()
-    page.launch()
+    try:
+        page.launch()
+    except OSError as error:  # its port is another program's, or no host of this machine has such a name
+        sys.exit(f"The page can't be opened: {error} Set GRADIO_SERVER_PORT or GRADIO_SERVER_NAME to another one.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
 import subprocess
@@ -10,6 +11,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import gradio as gr
+import pytest
 from packaging.requirements import Requirement
 
 from app.ask.page import AskTab
@@ -27,6 +29,16 @@ def test_app_py_gives_a_demo_without_touching_the_network_or_the_weights(monkeyp
     module = runpy.run_path(str(ROOT / "app.py"))
     assert isinstance(module["demo"], gr.Blocks)
     assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.long
+def test_a_name_that_this_machine_hasnt_is_a_sentence():
+    """A port that is taken isn't: gradio takes the next, and prints it."""
+    environment = os.environ | {"GRADIO_SERVER_NAME": "192.0.2.1"}  # nobody's: it is kept for examples
+    ran = subprocess.run([sys.executable, "app.py"], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert ran.returncode == 1
+    assert "Set GRADIO_SERVER_PORT or GRADIO_SERVER_NAME to another one." in ran.stderr.splitlines()[-1]
+    assert "Traceback" not in ran.stderr
 
 
 def test_it_may_keep_as_many_connections_open_as_visitors_do():

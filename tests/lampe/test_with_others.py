@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import accelerate
 import peft
 import pytest
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer, TextIteratorStreamer
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, TextIteratorStreamer, set_seed
 
 import lampe
+from tests.lampe import tensor_parallel
 from tests.lampe.tiny import CONFIG, FAMILIES, LENGTH, build, close, logits, tokens
 
 MODES = {
@@ -154,3 +160,21 @@ def test_an_adapter_is_mapped_like_the_model_it_merges_into(order):
     patched.remove()
     close(logits(model, ids), plain)
     assert (expected - without).abs().max() > 0.1
+
+
+@pytest.mark.long
+def test_a_model_that_processes_share_is_mapped_alike(tmp_path):
+    """Tensor parallel, by transformers' own plan: each process has some of the heads, and all give the same."""
+    shape = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128}
+    set_seed(0)
+    config = LlamaConfig(vocab_size=512, hidden_size=64, intermediate_size=96, **shape)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    model.save_pretrained(tmp_path / "model")
+    torch.save(tensor_parallel.mapped(model), tmp_path / "expected.pt")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    ran = subprocess.run(
+        [*command, tensor_parallel.__file__, str(tmp_path / "model"), str(tmp_path / "expected.pt")],
+        cwd=Path(__file__).parents[2], env=os.environ | {"PYTHONPATH": "."}, capture_output=True, text=True,
+        timeout=300,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr[-3000:]
