@@ -3,10 +3,10 @@
     python -m benchmarks.methods_cost [--lengths 4096 8192 12288 16384] [--methods rope,lampe,…] [--repeats 1] [--quick]
                                       [--fresh]
 
-The default model in 4 bits, each method as its authors' rule has it, in turn: a method that leaves a length as it is
-costs there what plain RoPE does. Text is read in chunks, as the page reads, by each method in turn; their caches take
-47 kB a token and method, 15 GB for all at 16k. Rows go to methods_cost.jsonl beside this
-file, one for each machine, length and what was measured.
+The default model in 4 bits, each method as its authors' rule has it: one that leaves a length as it is costs there what
+the library's attention does without a map. Text is read in chunks, as the page reads, by each method in turn; their
+caches take 47 kB a token and method, 15 GB for all at 16k. Rows go to methods_cost.jsonl beside this file, one for each
+machine, length and what was measured.
 """
 
 from __future__ import annotations
