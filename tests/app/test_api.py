@@ -76,6 +76,7 @@ def test_a_conversation_has_a_longest_length_and_two_sides(client):
             client.predict(TEXT, QUESTION, "lampe", 4, 0.0, 1.0, 0, earlier, api_name="/ask")
 
 
+@pytest.mark.long
 def test_another_precision_and_the_cut_text(client):
     answer, figures = client.predict(
         TEXT, QUESTION, "rope", 8, 0.0, 1.0, 0, [], 0, "SmolLM2-135M-Instruct", 16, True, api_name="/ask"
@@ -84,6 +85,7 @@ def test_another_precision_and_the_cut_text(client):
     assert (figures["method"], figures["cut"], figures["bits"], figures["left_out"]) == ("rope", True, 16, 0)
 
 
+@pytest.mark.long
 def test_the_methods_are_listed_and_each_key_can_be_asked(client):
     listed = client.predict(api_name="/methods")
     assert [one["key"] for one in listed] == list(METHODS)

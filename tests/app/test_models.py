@@ -113,7 +113,7 @@ def test_running_out_of_memory_on_the_way_is_a_sentence(service, small, monkeypa
 def test_what_fits_in_no_way_isnt_loaded(service, small, monkeypatch):
     service.model()
     monkeypatch.setattr(app.serving.models, "free_bytes", lambda: 1_000_000)
-    with pytest.raises(lampe.LoadError, match=r"in 16 bits takes about \d+ MB, and 1 MB are free here"):
+    with pytest.raises(lampe.LoadError, match=r"in 16 bits takes about \d+ MB, and \d+ MB are free here"):
         list(service.prepare(Chosen(ModelChoice(small["other"], 16)), threading.Event()))
 
 

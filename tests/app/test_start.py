@@ -81,7 +81,7 @@ def test_a_model_that_cant_be_had_doesnt_stop_the_page():
         state = PageState.of(settings)
         tab = AskTab(start(settings), state)
     visitor = gr.Request(session_hash="ann")
-    (shown,) = tab.count("Some text.", "What?", 48, Chosen(settings.own), visitor)
+    (shown,) = tab.count("Some text.", "What?", 48, False, Chosen(settings.own), visitor)
     assert "neither a folder" in shown[tab.length]
 
 

@@ -14,6 +14,7 @@ from tests.browser.visits import DONE, ask, ask_about_the_boat, beside, brief
 SMOL = lampe.PRESETS["smollm2"]
 
 
+@pytest.mark.long
 def test_a_question_is_answered_beside_plain_rope(page):
     brief(page)
     ask_about_the_boat(page)

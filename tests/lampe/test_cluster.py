@@ -131,6 +131,7 @@ def test_how_many_models_a_cluster_holds(there, given, found):
         assert room(ray, given, 5) == found
 
 
+@pytest.mark.long
 def test_a_model_that_no_actor_can_load_is_a_sentence():
     with pytest.raises(ClusterError, match=r"No model could be loaded on the cluster: .*no such model"):
         list(spread(TWO, none, ["a", "b"]))
