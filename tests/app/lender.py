@@ -10,11 +10,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import stat
 import threading
 import time
 import types
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,15 @@ class Lender(types.ModuleType):
 def _forked(
     task: Callable[..., Iterator[Any]], args: bytes, out: Any, stop: Any, parent: int, seconds_to_start: float
 ) -> None:
-    """What the process does: in a thread of its own, as there."""
+    """What the process does: in a thread of its own, as there, and without the server's connections.
+
+    Held here, one that the server closes would stay open for the browser, whose next request would be heard by nobody.
+    """
+    for entry in list(Path("/proc/self/fd").iterdir()):
+        number = int(entry.name)
+        with suppress(OSError):
+            if stat.S_ISSOCK(os.fstat(number).st_mode) and number != out.fileno():
+                os.close(number)
 
     def iterate() -> None:
         try:

@@ -67,7 +67,7 @@ def test_an_answer_is_the_resident_models(service, small, lender, method):
 
 def test_each_question_is_a_job_of_its_own_and_reads_the_text_again(service, lender):
     updates = [list(service.ask(Request(LONG, QUESTION, "lampe", 20, chosen=mapped(service)))) for _ in range(2)]
-    assert updates[0][0].stage.startswith("Waiting for a GPU")
+    assert any(update.stage.startswith("Waiting for a GPU") for update in updates[0])
     for told in updates:
         assert len([one for one in told if one.stage == "Reading"]) > 3, "as it comes"
         assert any(one.stage == "Answering" for one in told)
