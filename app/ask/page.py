@@ -41,6 +41,9 @@ LEFT = " To edit the text, take the whole of it again."
 _TO_THE_ANSWER = """() => document.querySelector("#asked").scrollIntoView({
   block: "nearest", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth"})"""
 """What comes is in sight: on a phone it is below the question."""
+_OVER = """() => [{__type__: "update", interactive: false}, {__type__: "update", visible: false}]"""
+"""What was said about one text is no conversation about another. The browser does it: the server's answer might come after
+that to a question which was asked meanwhile."""
 _KEEP = """(keep, text, question) => {
   try {
     if (keep) localStorage.setItem("lampe-draft", JSON.stringify([text, question]));
@@ -182,10 +185,10 @@ class AskTab:
             trigger_mode="always_last",
             **INTERNAL,
         )
-        over = [self.conversation, self.on, self.kept, self.opened, self.about, self.left_out, self.uncut]
         written = [self.text.change, self.state.chosen.change]  # each time, for `count` has the text's `LATEST`
-        now = [self.text, self.opened, self.conversation, self.state.chosen]
-        gr.on(written, self.new_text, now, over, trigger_mode="multiple", **AT_ONCE)
+        gr.on(written, None, None, [self.on, self.kept], js=_OVER, trigger_mode="multiple", **AT_ONCE)
+        gone = [self.opened, self.about, self.left_out, self.uncut]
+        gr.on(written, self.new_text, [self.text, self.opened], gone, trigger_mode="multiple", **AT_ONCE)
         for button, example in zip(self.examples, EXAMPLES, strict=True):
             button.click(
                 lambda example=example: (gr.Textbox(example.text, interactive=True), example.question),
@@ -320,17 +323,11 @@ class AskTab:
         }
         return shown if about is None else shown | {self.about: about}
 
-    def new_text(self, text: str, opened: Opened | None, conversation: Conversation | None, chosen: Chosen) -> Shown:
-        """What was said about one text is no conversation about another, and its pages aren't the other's.
-
-        A busy page may tell of a text when it has been answered about already.
-        """
-        over: Shown = {self.conversation: gr.skip()}
-        if conversation is None or (conversation.text, conversation.chosen) != (text, chosen):
-            over = {self.conversation: None, self.on: gr.Button(interactive=False), self.kept: gr.Column(visible=False)}
+    def new_text(self, text: str, opened: Opened | None) -> Shown:
+        """A file's pages aren't another text's."""
         if opened and opened.wrote(text):
-            return over
-        return over | {self.opened: None, self.about: "", self.left_out: "", self.uncut: gr.Button(visible=False)}
+            return {self.opened: gr.skip()}
+        return {self.opened: None, self.about: "", self.left_out: "", self.uncut: gr.Button(visible=False)}
 
     # Questions
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import html
-from dataclasses import replace
 
 import gradio as gr
 import pytest
 
 import lampe
-from app.ask.conversation import Conversation, Opened
+from app.ask.conversation import Opened
 from app.ask.page import AskTab
 from app.calibration.page import CalibrationTab
 from app.documents.cutting import WAYS
@@ -155,25 +154,13 @@ def test_a_cut_text_cant_be_edited_and_comes_back_whole(page, tmp_path):
     )
 
 
-def test_another_text_ends_the_conversation_and_forgets_the_file(page):
+def test_another_text_isnt_the_files(page):
     opened = Opened((Part("the text", "cut"),), (Part("the text", "the whole"),))
     for text in ("cut", "the whole"):
-        assert page.ask.opened not in page.ask.new_text(text, opened, None, page.chosen), (
-            "its own change, which may come late"
-        )
-    over = page.ask.new_text("another", opened, None, page.chosen)
+        assert page.ask.about not in page.ask.new_text(text, opened), "its own change, which may come late"
+    over = page.ask.new_text("another", opened)
     assert over[page.ask.opened] is None
-    assert over[page.ask.conversation] is None
-
-
-def test_a_text_that_is_told_of_after_its_answer_keeps_it(page):
-    about = Conversation("the text", page.chosen, {})
-    kept = page.ask.new_text("the text", None, about, page.chosen)
-    assert page.ask.kept not in kept
-    assert kept[page.ask.conversation] == gr.skip()
-    other = replace(page.chosen, config=lampe.PRESETS["llama3"])
-    for text, chosen in (("another", page.chosen), ("the text", other)):
-        assert page.ask.new_text(text, None, about, chosen)[page.ask.conversation] is None
+    assert over[page.ask.about] == ""
 
 
 def test_needles_are_tested_one_by_one_and_in_a_grid_that_goes_on(page):

@@ -276,5 +276,7 @@ def test_a_report_is_saved_with_the_text_if_asked_for(page):
     content = Path(saved.value.path()).read_text(encoding="utf-8")
     assert "What is the boat called?" in content
     assert "The boat is called Heron. The lamp is green." in content
+    expect(page.get_by_role("button", name="Follow up")).to_be_enabled()
     page.get_by_label("Document", exact=True).fill("Another text.")
     expect(page.locator("#save-report")).to_be_hidden()
+    expect(page.get_by_role("button", name="Follow up")).to_be_disabled()
