@@ -82,7 +82,8 @@ class Lender(types.ModuleType):
             with closing(ours):
                 while True:
                     while not ours.poll(_BEAT):
-                        if time.monotonic() > until or not process.is_alive():
+                        ended = not process.is_alive() and not ours.poll()  # what it sent last is there before its end
+                        if time.monotonic() > until or ended:
                             raise gr.Error("GPU task aborted", title="ZeroGPU worker error", print_exception=False)
                     try:
                         kind, value = ours.recv()
