@@ -42,8 +42,8 @@ _TO_THE_ANSWER = """() => document.querySelector("#asked").scrollIntoView({
   block: "nearest", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth"})"""
 """What comes is in sight: on a phone it is below the question."""
 _OVER = """() => [{__type__: "update", interactive: false}, {__type__: "update", visible: false}]"""
-"""What was said about one text is no conversation about another. The browser does it: the server's word might come after
-the answer to a question that was asked meanwhile."""
+"""What was said about one text is no conversation about another. The browser does it: the server's word might come
+after the answer to a question that was asked meanwhile."""
 _KEEP = """(keep, text, question) => {
   try {
     if (keep) localStorage.setItem("lampe-draft", JSON.stringify([text, question]));
