@@ -23,5 +23,5 @@ if __name__ == "__main__":
     output_never_fails()
     try:
         page.launch()
-    except OSError as error:  # its port is another program's, or no host of this machine has such a name
+    except OSError as error:  # no port is free, or this machine has no such name
         sys.exit(f"The page can't be opened: {error} Set GRADIO_SERVER_PORT or GRADIO_SERVER_NAME to another one.")

@@ -382,11 +382,7 @@ class AskTab:
             self.on: gr.Button(interactive=bool(exchanges.get(LAMPE))),
             self.state.attention: turn.attention or gr.skip(),
             self.looked: gr.Column(visible=bool(turn.attention)),
-            **(
-                self._seen(turn.evidence)
-                if turn.evidence
-                else {self.evidence: "", self.layers: gr.Radio(visible=False)}
-            ),
+            **self._seen(turn.evidence),
         }
 
     def in_file(

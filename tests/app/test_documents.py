@@ -10,7 +10,8 @@ from app.documents.document import Document
 from app.documents.formats.encodings import decoded
 from app.documents.formats.markup import read_html
 from app.documents.formats.plain import read_markdown, read_plain
-from app.documents.reading import read_document
+from app.documents.reading import Files, read_document
+from app.serving.visitors import Visitor
 from tests.app.samples import WORD, chapter, docx, encrypted, epub, paragraph, pdf, stream, table
 
 FRENCH = "Le naïf élève a été reçu à l’école, où l’œuvre « déjà vue » coûte 3 €."
@@ -232,3 +233,29 @@ def test_hidden_fonts_are_no_protection(tmp_path):
 
 
 # A format that isn't there yet
+
+
+def test_somebody_elses_newer_upload_of_the_same_file_stays(tmp_path):
+    """gradio names uploads by their content: a class that uploads one handout shares a path."""
+    path = tmp_path / "handout.txt"
+    path.write_text("The boat is called Heron.", encoding="utf-8")
+    reading = Files().read(str(path))
+    next(reading)
+    (tmp_path / "again").write_text("The boat is called Heron.", encoding="utf-8")
+    (tmp_path / "again").replace(path)
+    list(reading)
+    assert path.exists()
+    assert list(Files().read(str(path)))[-1].text == "The boat is called Heron."
+    assert not path.exists()
+
+
+def test_a_class_that_uploads_one_handout_at_once_reads_it(tmp_path):
+    """Most of them wait in the line when the first have read it."""
+    path, files = tmp_path / "handout.txt", Files()
+    path.write_text("The boat is called Heron.", encoding="utf-8")
+    reading = [files.read(str(path), Visitor(f"pupil {number}")) for number in range(5)]
+    for one in reading:
+        next(one)
+    for one in reading:
+        assert list(one)[-1].text == "The boat is called Heron."
+    assert not path.exists(), "the last one deletes it"

@@ -479,29 +479,3 @@ def test_changed_members_are_read_or_refused(source):
     name = source.draw(st.sampled_from(sorted(members)))
     members[name] = source.draw(mutated(members[name]))
     samples.holds(read_here("x" + ending, samples.zipped(members)))
-
-
-def test_somebody_elses_newer_upload_of_the_same_file_stays(tmp_path):
-    """gradio names uploads by their content: a class that uploads one handout shares a path."""
-    path = tmp_path / "handout.txt"
-    path.write_text("The boat is called Heron.", encoding="utf-8")
-    reading = Files().read(str(path))
-    next(reading)
-    (tmp_path / "again").write_text("The boat is called Heron.", encoding="utf-8")
-    (tmp_path / "again").replace(path)
-    list(reading)
-    assert path.exists()
-    assert list(Files().read(str(path)))[-1].text == "The boat is called Heron."
-    assert not path.exists()
-
-
-def test_a_class_that_uploads_one_handout_at_once_reads_it(tmp_path):
-    """Most of them wait in the line when the first have read it."""
-    path, files = tmp_path / "handout.txt", Files()
-    path.write_text("The boat is called Heron.", encoding="utf-8")
-    reading = [files.read(str(path), Visitor(f"pupil {number}")) for number in range(5)]
-    for one in reading:
-        next(one)
-    for one in reading:
-        assert list(one)[-1].text == "The boat is called Heron."
-    assert not path.exists(), "the last one deletes it"
