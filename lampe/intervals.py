@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 _RESAMPLES = 10_000
+_NORMAL = 1.959964  # that 2.5 % of a normal distribution are beyond
 
 
 def wilson(found: float, trials: int, z: float = 1.96) -> tuple[float, float]:
@@ -38,7 +40,7 @@ class Estimate:
 
 
 class Difference(Estimate):
-    """The mean of paired differences, and its 95 % interval by bootstrap; `count` is that of the pairs."""
+    """The mean of paired differences, and its 95 % interval (see `bootstrapped`); `count` is that of the pairs."""
 
     @property
     def level(self) -> bool:
@@ -54,19 +56,48 @@ class Difference(Estimate):
 def bootstrapped(groups: Iterable[Sequence[float]]) -> Difference:
     """The mean of paired differences.
 
-    Pairs are drawn again, with replacement, within each group, so that each keeps its share.
+    Pairs are drawn again, with replacement, within each group, so that each keeps its share; groups of one pair, within
+    which nothing could be drawn, make one together. The interval is wider than what is drawn by as much as a normal
+    distribution's would have to be: drawn pairs lie n − 1 of n times as far apart as pairs do, in squares, and of few
+    pairs that is hardly known (Hesterberg 2015, "What teachers should know about the bootstrap").
 
     Parameters
     ----------
     groups : iterable of sequence of float
         Differences, one for each pair; at least one.
     """
-    groups = [list(group) for group in groups]
+    given = [np.asarray(group, dtype=float) for group in groups]
+    alone = [group for group in given if len(group) == 1]
+    drawn = [group for group in given if len(group) > 1] + ([np.concatenate(alone)] if alone else [])
     rng = np.random.default_rng(0)
-    count = sum(map(len, groups))
-    sums = sum(rng.choice(pairs, (_RESAMPLES, len(pairs))).sum(1) for pairs in groups)
-    low, high = np.quantile(sums / count, (0.025, 0.975))
-    return Difference(sum(map(sum, groups)) / count, float(low), float(high), count)
+    count = sum(map(len, drawn))
+    sums = sum(rng.choice(pairs, (_RESAMPLES, len(pairs))).sum(1) for pairs in drawn)
+    mean = float(sum(pairs.sum() for pairs in drawn) / count)
+    low, high = mean + _widened(drawn) * (np.quantile(sums / count, (0.025, 0.975)) - mean)
+    return Difference(mean, float(low), float(high), count)
+
+
+def _widened(groups: Sequence[Any]) -> float:
+    """How many times as wide an interval is as one that is drawn."""
+    free = sum(len(group) - 1 for group in groups)
+    as_drawn = sum(len(group) * group.var() for group in groups)
+    if not as_drawn:
+        return 1.0
+    unbiased = sum(len(group) * group.var(ddof=1) for group in groups if len(group) > 1)
+    return math.sqrt(unbiased / as_drawn) * _student(free) / _NORMAL
+
+
+def _student(free: int) -> float:
+    """Student's t that 2.5 % of all are beyond, at some degrees of freedom, by Fisher's expansion: 11 % too small at
+    one, less than 1 % from two on."""
+    z = _NORMAL
+    return (
+        z
+        + (z**3 + z) / (4 * free)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * free**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * free**3)
+        + (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / (92_160 * free**4)
+    )
 
 
 def estimated(values: Sequence[float], shares: bool) -> Estimate:

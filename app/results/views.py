@@ -84,9 +84,9 @@ def _mark(one: Estimate, measure: str) -> str:
 
 
 EXPLAINED = caption(
-    "Below each figure its 95 % interval (shares: Wilson; others, and paired differences: bootstrap) and the number of "
-    "samples. A difference whose interval holds 0 is level; colour marks the others. Area: the mean over the lengths, "
-    "evenly on a logarithmic axis, where all were measured. A cell opens its samples."
+    "Below each figure its 95 % interval (shares: Wilson; others, and paired differences: bootstrap, widened for few "
+    "values) and the number of samples. A difference whose interval holds 0 is level; colour marks the others. Area: "
+    "the mean over the lengths, evenly on a logarithmic axis, where all were measured. A cell opens its samples."
 )
 
 
