@@ -1,4 +1,4 @@
-"""What one visitor may do to take the page down, each once: `benchmarks.load` does one a round beside its visitors.
+"""What one visitor may do to take the page down, each once: `benchmarks.load` does two a round beside its visitors.
 
 Each is given the page's address and headers of the visitor's own, and what it gets back doesn't count.
 """
@@ -149,4 +149,4 @@ def attack(url: str, headers: dict[str, str], number: int) -> None:
         suppress(httpx.HTTPError, json.JSONDecodeError, LookupError, AttributeError),
         httpx.Client(base_url=url, headers=headers, timeout=SECONDS, limits=httpx.Limits(max_connections=200)) as one,
     ):
-        ATTACKS[number % len(ATTACKS)](one)
+        ATTACKS[number](one)

@@ -4,10 +4,11 @@
 
 Starts `app.py`, and calls it as programs would, each from an address of its own. Rounds take turns: a quiet one, in
 which sixteen visitors ask, two of them about a file and one after three page loads; and one in which four more are
-there: one stops a long question, two leave in the middle of one, and one does something of `benchmarks.attacks`; one
-of the sixteen sends nonsense first. Prints a line for each round: who got their own secret, who somebody else's, who
-nothing, whose call was lost, how long they waited, and the server's memory. At the end: how much longer they waited in
-the attacked rounds, and how the memory grew. The rows are kept in load.jsonl beside this file.
+there: one stops a long question, two leave in the middle of one, and one does two things of `benchmarks.attacks`, so
+that in twelve rounds all have had their turn; one of the sixteen sends nonsense first. Prints a line for each round:
+who got their own secret, who somebody else's, who nothing, whose call was lost, how long they waited, and the server's
+memory. At the end: how much longer they waited in the attacked rounds, and how the memory grew. The rows are kept in
+load.jsonl beside this file.
 """
 
 from __future__ import annotations
@@ -88,6 +89,7 @@ def _round(url: str, number: int, asking: int, attacked: bool) -> dict[str, Any]
     """Visitors who come at once; in an attacked round, four more who do harm."""
     draw = random.Random(number)
     secrets = [str(draw.randrange(10**6, 10**7)) for _ in range(asking)]
+    harms = [(number - 1 + one) % len(ATTACKS) for one in range(2)] if attacked else []
     loads: list[float] = []  # seconds until the page was there, for visitors who loaded it once
 
     def visit(place: int) -> Came:
@@ -117,7 +119,8 @@ def _round(url: str, number: int, asking: int, attacked: bool) -> dict[str, Any]
     def harm(place: int) -> None:
         headers = _address(number, asking + place)
         if place == 0:
-            attack(url, headers, number // 2)
+            for one in harms:
+                attack(url, headers, one)
             return
         client = _client(url, headers)
         job = client.submit(f"{number} {EXAMPLES[1].text}", QUESTION, api_name="/ask")
@@ -135,7 +138,7 @@ def _round(url: str, number: int, asking: int, attacked: bool) -> dict[str, Any]
                 one.result()
     counts = {kind: sum(one.kind == kind for one in came) for kind in ("own", "others", "none", "lost")}
     waits = [one.seconds for one in came]
-    named = ATTACKS[number // 2 % len(ATTACKS)].__name__ if attacked else ""
+    named = ", ".join(ATTACKS[one].__name__ for one in harms)
     return {
         "round": number, "attack": named, "asking": asking, **counts,
         "median": round(median(waits), 1), "longest": round(max(waits), 1),

@@ -34,18 +34,22 @@ class Measure:
     unit : str
     lower : bool
         Whether less of it is better.
+    digits : int
+        After the point that are worth a look.
     """
 
     title: str
     unit: str = ""
     lower: bool = False
+    digits: int = 3
 
 
 MEASURES = {
     "score": Measure("Score"),
     "log_likelihood": Measure("Log-likelihood of the right answer", "nats a token"),
     "loss": Measure("Loss on the text", "nats a token", lower=True),
-    "seconds": Measure("Time", "s a sample", lower=True),
+    "seconds": Measure("Time", "s a sample", lower=True, digits=1),
+    "megabytes": Measure("Memory", "MB beyond the model", lower=True, digits=0),
 }
 
 
@@ -199,8 +203,8 @@ def _needles(path: Path) -> Results:
         Outcome(
             result.task if len(texts) == 1 else f"{result.task}, in {result.haystack}", result.length, way,
             f"depth {result.depth:g}, trial {result.trial + 1}, seed {result.seed}",
-            {"score": result.score, "seconds": result.seconds}, result.depth, result.question, result.excerpt,
-            result.answer, result.expected,
+            {"score": result.score, "seconds": result.seconds} | _memory(result), result.depth, result.question,
+            result.excerpt, result.answer, result.expected,
         )
         for (result, _), way in zip(rows, ways, strict=True)
     ]  # fmt: skip
@@ -222,13 +226,17 @@ def _evaluation(path: Path) -> Results:
         Outcome(
             row.task, row.length, way, f"sample {row.number + 1}",
             {key: value for key in ("score", "log_likelihood") if (value := getattr(row, key)) is not None}
-            | {"seconds": row.seconds}, None, "", row.excerpt, row.answer, row.expected, row.error,
+            | {"seconds": row.seconds} | _memory(row), None, "", row.excerpt, row.answer, row.expected, row.error,
         )
         for row, way in zip(rows, ways, strict=True)
     ]  # fmt: skip
     versions = ", ".join(sorted({row.harness for row in rows}))
     models = _models({"model": row.model, "bits": row.bits} for row in rows)
     return Results(f"lm-evaluation-harness {versions}; {models}", tuple(outcomes))
+
+
+def _memory(row: needle.Result | evaluation.Row) -> dict[str, float]:
+    return {} if row.megabytes is None else {"megabytes": float(row.megabytes)}
 
 
 def _trials(path: Path) -> Results:

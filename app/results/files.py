@@ -80,7 +80,7 @@ def as_latex(results: Results, asked: Asked) -> str:
         " & ".join(["Way of reading", *(f"{length:,}" if length else "as is" for length in lengths)]) + r" \\",
         r"\midrule",
     ]
-    digits = 1 if MEASURES[measure].unit.startswith("s ") else 3
+    digits = MEASURES[measure].digits
     for way in dict.fromkeys(way for way, _ in cells):
         fields = []
         for length in lengths:

@@ -14,6 +14,8 @@ from lampe.results import MEASURES, Outcome, Results, area
 MOST_SAMPLES = 12
 """That are shown of a cell."""
 
+_COSTS = {"seconds": "s", "megabytes": "MB"}
+
 
 def title(results: Results, task: str, measure: str, base: str | None) -> str:
     """What a table shows, in a line."""
@@ -25,7 +27,7 @@ def title(results: Results, task: str, measure: str, base: str | None) -> str:
 
 def value(number: float, measure: str, shares: bool, signed: bool = False) -> str:
     """A figure as it is read."""
-    digits = ".0%" if shares else ".1f" if measure == "seconds" else ".3f"
+    digits = ".0%" if shares else f",.{MEASURES[measure].digits}f"
     return f"{number:{'+' if signed else ''}{digits}}".replace("-", "−")
 
 
@@ -36,6 +38,7 @@ def comparison(results: Results, task: str, measure: str, base: str | None) -> s
     lengths = sorted({length for _, length in estimates})
     shares = results.shares(task, measure)
     cells = results.cells(task)
+    costs = [key for key in results.measures(task) if key in _COSTS]
     rows = ""
     for way in dict.fromkeys(way for way, _ in estimates):
         fields = ""
@@ -55,14 +58,21 @@ def comparison(results: Results, task: str, measure: str, base: str | None) -> s
             )
         own = {length: estimates[way, length].mean for length in lengths if (way, length) in estimates}
         under = area(own) if len(own) == len(lengths) else None
-        seconds = [one.values["seconds"] for place, cell in cells.items() if place[0] == way for one in cell]
+        own_cells = [one for place, cell in cells.items() if place[0] == way for one in cell]
         rows += (
             f'<tr><th scope="row">{escape(way)}</th>{fields}'
             f"<td>{'–' if under is None else value(under, measure, shares)}</td>"
-            f"<td>{sum(seconds) / len(seconds):.1f}&nbsp;s</td></tr>"
+            f"{''.join(f'<td>{_cost(own_cells, key)}</td>' for key in costs)}</tr>"
         )
-    columns = ["Way of reading", *(f"{length:,}" if length else "As it is" for length in lengths)]
-    return table([*columns, "Area", "Time"], rows, escape(title(results, task, measure, base)))
+    named = [f"{length:,}" if length else "As it is" for length in lengths]
+    columns = ["Way of reading", *named, "Area", *(MEASURES[key].title for key in costs)]
+    return table(columns, rows, escape(title(results, task, measure, base)))
+
+
+def _cost(outcomes: Sequence[Outcome], measure: str) -> str:
+    """The mean of what samples took."""
+    taken = [one.values[measure] for one in outcomes if measure in one.values]
+    return f"{value(sum(taken) / len(taken), measure, shares=False)}&nbsp;{_COSTS[measure]}" if taken else "–"
 
 
 def _figure(one: Estimate, measure: str, shares: bool, failed: int) -> str:
@@ -105,7 +115,7 @@ def samples(way: str, length: int, outcomes: Sequence[Outcome]) -> str:
 
 def _sample(one: Outcome) -> str:
     measured = ", ".join(
-        f"{MEASURES[key].title.lower()} {number:.3g}" for key, number in one.values.items() if key != "seconds"
+        f"{MEASURES[key].title.lower()} {number:.3g}" for key, number in one.values.items() if key not in _COSTS
     )
     excerpt = f'<p class="excerpt">…{escape(one.excerpt)}…</p>' if one.excerpt else ""
     asked = f"<b>{escape(one.question)}</b> " if one.question else ""

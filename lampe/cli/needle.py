@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -16,6 +18,7 @@ from lampe.cli.arguments import add_cluster, add_model, cluster_of, device_of, l
 from lampe.cluster import Failed, spread
 from lampe.methods import METHODS, Method, methods_for
 from lampe.models.load import DEFAULT_MODEL_NAME, load, load_config
+from lampe.models.memory import Taken
 from lampe.needle import HAYSTACKS, TASKS, Cell, Haystack, Result, TokenizedHaystack, grid, read_rows, row_of, summary
 
 
@@ -98,7 +101,7 @@ def results(
     cluster = cluster_of(given)
     if not cluster:
         model, tokenizer = load(given.model, bits=given.bits)
-        yield from needle.run(model, TokenizedHaystack(haystack, tokenizer), cells, preset)
+        yield from _measured(model, TokenizedHaystack(haystack, tokenizer), cells, preset)
         return
     make = partial(_worker, given.model, given.bits, device_of(cluster), haystack, preset)
     for done in spread(cluster, make, cells):
@@ -114,4 +117,13 @@ def _worker(
     """In an actor: a model, and what it does with a cell."""
     model, tokenizer = load(model_id, bits, device)
     tokenized = TokenizedHaystack(haystack, tokenizer)
-    return lambda cell: needle.run(model, tokenized, [cell], preset)
+    return lambda cell: _measured(model, tokenized, [cell], preset)
+
+
+def _measured(
+    model: Any, tokenized: TokenizedHaystack, cells: Sequence[Cell], preset: dict[str, Method]
+) -> Iterator[Result]:
+    """The results, each with the memory that it took."""
+    taken = Taken(model.device)
+    for result in needle.run(model, tokenized, cells, preset):
+        yield replace(result, megabytes=taken.most())

@@ -39,7 +39,7 @@ from lampe.evaluation.rows import EvaluationError
 from lampe.inference.prefill import PromptReader
 from lampe.inference.prompt import decode, encode
 from lampe.methods import Method
-from lampe.models.memory import cache_bytes, free_bytes
+from lampe.models.memory import Taken, cache_bytes, free_bytes
 from lampe.patching.patch import Patched, applied
 
 VERSION = version("lm-eval")
@@ -223,6 +223,7 @@ class Adapter(HFLM):
     def __init__(self, model: Any, tokenizer: Any, cut: int = 0) -> None:
         super().__init__(pretrained=model, tokenizer=tokenizer, max_length=_NO_LIMIT, batch_size=1)
         self.cut = cut
+        self.taken = Taken(model.device)
         self.method: Method | None = None
         self.reading: Reading | None = None
         self._expected = ""
@@ -370,4 +371,4 @@ def timed(adapter: Adapter, task: ConfigurableTask, number: int, chat: bool) -> 
         found = {"error": str(error)}
     except (RuntimeError, ValueError) as error:
         found = {"error": f"{type(error).__name__}: {error!s:.300}"}
-    return {**found, "seconds": round(time.perf_counter() - started, 3)}
+    return {**found, "seconds": round(time.perf_counter() - started, 3), "megabytes": adapter.taken.most()}

@@ -100,6 +100,8 @@ class Row(Sample, Run):
     log_likelihood : float or None
         Of the expected answer, the mean over its tokens, in nats; it is smooth where scores are zero.
     seconds : float
+    megabytes : int or None
+        Of memory that it took at most, beyond the loaded model; None where that can't be told, and in older rows.
     error : str or None
         Why there is no score.
     """
@@ -116,6 +118,7 @@ class Row(Sample, Run):
     score: float | None = None
     log_likelihood: Annotated[float, msgspec.Meta(le=0)] | None = None
     seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    megabytes: Count | None = None
     error: str | None = None
 
     def __post_init__(self) -> None:

@@ -92,6 +92,43 @@ def release_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+class Taken:
+    """The most memory that is taken where a model runs, beyond what is taken when this is made.
+
+    On a GPU by PyTorch's allocator; else the process's own by the Linux kernel, whatever else it does meanwhile.
+
+    Parameters
+    ----------
+    device : torch.device
+        The model's.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._gpus = range(torch.cuda.device_count()) if device.type == "cuda" else ()
+        self._before = 0
+        self.most()
+        if self._gpus:
+            self._before = sum(map(torch.cuda.memory_allocated, self._gpus))
+        else:
+            self._before = psutil.Process().memory_info().rss
+
+    def most(self) -> int | None:
+        """Megabytes since it was last asked; None where the kernel doesn't say, or there is another."""
+        if self._gpus:
+            peak = sum(map(torch.cuda.max_memory_allocated, self._gpus))
+            for gpu in self._gpus:
+                torch.cuda.reset_peak_memory_stats(gpu)
+            return max(0, peak - self._before) // 10**6
+        try:
+            status = Path("/proc/self/status").read_text()
+            peak = 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+            release_memory()
+            Path("/proc/self/clear_refs").write_text("5")  # forget the peak
+        except (OSError, StopIteration):
+            return None
+        return max(0, peak - self._before) // 10**6
+
+
 def weight_bytes(model: Any, bits: int, each: int | None = None) -> int:
     """Bytes of a model's weights, which may be on the meta device.
 

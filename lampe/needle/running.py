@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
+from lampe.files import Count
 from lampe.inference.prefill import CHUNK, PromptReader
 from lampe.inference.prompt import decode, encode
 from lampe.methods import Method, Rope, method_class, methods_for
@@ -62,6 +63,8 @@ class Result:
     read_tokens : int
         Tokens that were read for this cell; the others were kept from the one before.
     seconds : float
+    megabytes : int or None
+        Of memory that it took at most, beyond the loaded model; None where nobody measured it or could.
     """
 
     task: str
@@ -90,6 +93,7 @@ class Result:
     seconds: float
     basis: str | None = None
     settings: dict[str, Any] | None = None
+    megabytes: Count | None = None
 
     @property
     def cell(self) -> Cell:

@@ -76,6 +76,16 @@ def test_differences_are_marked_by_what_is_better():
     assert "worse" not in views.comparison(results, "t", "loss", None)
 
 
+def test_what_a_way_costs_is_a_column_where_it_was_measured():
+    def made(way, **values):
+        return Outcome("t", 1024, way, "s", {"score": 1.0, "seconds": 1.25, **values})
+
+    shown = views.comparison(Results("", (made("a", megabytes=1234.4), made("b"))), "t", "score", None)
+    assert "<td>1,234&nbsp;MB</td></tr>" in shown
+    assert "<td>1.2&nbsp;s</td><td>–</td></tr>" in shown
+    assert "Memory" not in views.comparison(Results("", (made("a"),)), "t", "score", None)
+
+
 def test_a_cell_opens_its_samples(tab, tmp_path):
     rows = [replace(NEEDLE, trial=trial, answer=EVIL, excerpt=EVIL, question=EVIL) for trial in range(20)]
     results = needles(tmp_path / "rows.jsonl", *rows)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lampe.models import memory
-from lampe.models.memory import container_free_bytes, free_bytes
+from lampe.models.memory import Taken, container_free_bytes, free_bytes
 
 GB = 2**30
 
@@ -41,3 +41,15 @@ def test_a_machine_without_containers_has_none(tmp_path):
     assert container_free_bytes(tmp_path) == sys.maxsize
     (tmp_path / "memory.max").write_text("5")
     assert container_free_bytes(tmp_path) == sys.maxsize
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's own measure")
+def test_what_is_taken_at_most_is_told_and_forgotten(monkeypatch):
+    taken = Taken(torch.device("cpu"))
+    some = torch.ones(50_000_000)
+    del some
+    assert 195 <= taken.most() < 300
+    assert taken.most() < 100
+    monkeypatch.setattr(memory.Path, "write_text", lambda *_: 1 / 0)
+    monkeypatch.setattr(memory.Path, "read_text", lambda *_: "")
+    assert taken.most() is None, "a kernel that doesn't tell"

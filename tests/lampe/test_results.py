@@ -52,6 +52,13 @@ def test_needles_are_paired_by_what_was_hidden(tmp_path):
     assert "LaMPE with m = 2,048" in results.source
 
 
+def test_the_memory_that_was_measured_is_a_cost(tmp_path):
+    results = needles(tmp_path / "rows.jsonl", replace(NEEDLE, megabytes=250), replace(NEEDLE, trial=1))
+    assert results.measures("single") == ["score", "seconds", "megabytes"]
+    found = results.estimates("single", "megabytes")["LaMPE", 4096]
+    assert (found.mean, found.count) == (250, 1), "older rows have none"
+
+
 def test_settings_tell_ways_of_one_method_apart(tmp_path):
     other = lampe.LampeConfig(8192, 512, 64, 2048).settings()
     results = needles(tmp_path / "rows.jsonl", NEEDLE, replace(NEEDLE, settings=other, trial=1))
