@@ -175,13 +175,11 @@ class AskTab:
     # Events
 
     def _wire_document(self) -> None:
-        counted: list[Any] = [self.text, self.question, self.budget, self.at_once, self.state.chosen]
+        counted = self._counted()
         # The page paints first: another model's config may have to be fetched.
         gr.on(
-            [self.state.loaded.change, *(part.change for part in counted)],
-            self.count,
-            counted,
-            self._counted(),
+            [self.state.loaded.change, *(part.change for part in counted[1])],
+            *counted,
             trigger_mode="always_last",
             **INTERNAL,
         )
@@ -204,9 +202,7 @@ class AskTab:
         self.uncut.click(self.take_back, self.opened, document, **AT_ONCE)
 
     def _wire_questions(self) -> None:
-        counted = [
-            self.count, [self.text, self.question, self.budget, self.at_once, self.state.chosen], self._counted(),
-        ]  # fmt: skip
+        counted = self._counted()
         anew, further = gr.State(False), gr.State(True)
         given = [
             self.text, self.question, self.beside, self.cut_too, self.at_once, self.budget, self.temperature,
@@ -232,8 +228,10 @@ class AskTab:
         measure = measuring(self.service.measured, self.runs)
         self.timing.click(measure, self.state.chosen, self.status, **INTERNAL).then(*counted, **INTERNAL)
 
-    def _counted(self) -> list[Any]:
-        return [self.length, self.sentence, self.plot, self.plane, self.state.lengths]
+    def _counted(self) -> tuple[Any, list[Any], list[Any]]:
+        """What counts a text's tokens, what it needs, and what it shows."""
+        given = [self.text, self.question, self.budget, self.at_once, self.state.chosen]
+        return self.count, given, [self.length, self.sentence, self.plot, self.plane, self.state.lengths]
 
     # The document
 

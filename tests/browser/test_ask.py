@@ -12,7 +12,7 @@ import lampe
 from app.page import build
 from app.settings import Settings
 from tests.app.samples import docx, encrypted, paragraph, pdf, without_text
-from tests.browser.visits import DONE, ask, beside, brief, counted, expect_drawn, positions_in_all
+from tests.browser.visits import DONE, ask, beside, brief, counted, expect_drawn, launched, positions_in_all
 
 SMOL = lampe.PRESETS["smollm2"]
 
@@ -24,8 +24,7 @@ def served(small):
 
 @pytest.fixture(scope="module")
 def server(served):
-    yield served.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
-    served.demo.close()
+    yield from launched(served)
 
 
 def test_typing_counts_tokens_and_redraws_the_map(page):
@@ -167,23 +166,19 @@ def test_an_upload_becomes_the_document(page, tmp_path):
     expect(page.get_by_label("Document")).to_have_value(notes.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize(
-    ("name", "data", "words"),
-    [
+def test_a_file_that_cant_be_read_is_a_sentence_and_the_text_stays(page):
+    page.get_by_label("Document", exact=True).fill("What was here before.")
+    for name, data, words in (
         ("scan.pdf", without_text(), "This PDF has no text: it is a scan"),
         ("secret.pdf", encrypted("secret", "RC4-128"), "This PDF needs a password"),
         ("paper.pdf", b"PK\x03\x04" + bytes(99), "isn't a PDF: by its content it is a zip archive"),
         ("cut.docx", docx(paragraph("Some words"))[:300], "is damaged: the archive"),
-    ],
-    ids=["scan", "password", "another kind", "damaged"],
-)
-def test_a_file_that_cant_be_read_is_a_sentence_and_the_text_stays(page, name, data, words):
-    page.get_by_label("Document", exact=True).fill("What was here before.")
-    page.locator("input[type=file]").set_input_files(
-        {"name": name, "mimeType": "application/octet-stream", "buffer": data}
-    )
-    expect(page.get_by_role("alert")).to_contain_text(words, timeout=60_000)
-    expect(page.get_by_label("Document", exact=True)).to_have_value("What was here before.")
+    ):
+        page.locator("input[type=file]").set_input_files(
+            {"name": name, "mimeType": "application/octet-stream", "buffer": data}
+        )
+        expect(page.get_by_role("alert")).to_contain_text(words, timeout=60_000)
+        expect(page.get_by_label("Document", exact=True)).to_have_value("What was here before.")
 
 
 @pytest.mark.long

@@ -21,7 +21,7 @@ from tests.browser.test_ask import (  # noqa: F401, the same tests with this pag
     test_what_comes_of_a_question_is_on_the_first_screen,
     test_without_the_switch_only_lampe_runs,
 )
-from tests.browser.visits import DONE, ask, brief
+from tests.browser.visits import DONE, ask, brief, launched
 
 pytestmark = pytest.mark.long
 
@@ -42,8 +42,7 @@ def served(small, lender):
 
 @pytest.fixture(scope="module")
 def server(served):
-    yield served.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
-    served.demo.close()
+    yield from launched(served)
 
 
 def test_what_a_question_takes_of_the_visitors_time_is_told_before_it_is_asked(page):

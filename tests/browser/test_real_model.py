@@ -23,7 +23,10 @@ def test_a_question_is_answered_beside_plain_rope(page):
         expect(page.locator("#report")).to_contain_text(words)
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda e: e.file)
+@pytest.mark.parametrize(
+    "example",
+    [pytest.param(one, id=one.file, marks=() if one.mapped else pytest.mark.long) for one in EXAMPLES],
+)
 def test_an_example_makes_the_point_in_one_click(page, example):
     """The real thing: LaMPE finds the hidden fact.
 

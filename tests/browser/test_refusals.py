@@ -10,7 +10,7 @@ from transformers import LlamaForCausalLM
 import app.serving.resident
 from app.page import build
 from app.settings import Settings
-from tests.browser.visits import DONE, brief, counted
+from tests.browser.visits import DONE, brief, counted, launched
 
 TEXT = "The boat is called Heron. The lamp is green. " * 70
 
@@ -19,8 +19,7 @@ TEXT = "The boat is called Heron. The lamp is green. " * 70
 def server(small):
     """The app with a model that LaMPE can't patch among those offered, and one that isn't there."""
     lab = build(Settings(small["llama"], 16, 20_000, more_models=(small["gpt2"], "no/such folder")))
-    yield lab.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
-    lab.demo.close()
+    yield from launched(lab)
 
 
 def ask(page, question="What is the boat called?", button="Ask"):

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from playwright.sync_api import Page, expect
 
 import lampe
+from app.page import Page as Lab
 from app.serving.requests import planned_length
 
 DONE = re.compile(r"^\s*Done\.")
 """What the status says when all methods have answered; while others are to come it says whose answer is done."""
+
+
+def launched(lab: Lab) -> Iterator[str]:
+    """The address of a page, while it is there."""
+    yield lab.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
+    lab.demo.close()
 
 
 def expect_drawn(page: Page, *names: str) -> None:
