@@ -43,8 +43,13 @@ from app.web.temporary import TemporaryFolder
 STYLES = [
     str(files("app") / "assets" / name) for name in ("style.css", "see/hero.css", "tour/tour.css", "map/live.css")
 ]
+BLUES = gr.themes.Color(
+    "#eef6fb", "#d5e9f6", "#aad3ed", "#7cc0f0", "#3f9bd1", "#0072b2", "#005a8f", "#004a76", "#003b5e", "#002c47",
+    "#001d30", name="lab",
+)  # fmt: skip
+"""From the faintest on: the ruler's and the style sheet's blues, for gradio's own parts."""
 THEME = gr.themes.Base(
-    primary_hue="blue",
+    primary_hue=BLUES,
     neutral_hue="slate",
     font=["system-ui", "sans-serif"],
     font_mono=["ui-monospace", "monospace"],
@@ -59,8 +64,8 @@ THEME = gr.themes.Base(
     input_placeholder_color_dark="*neutral_300",
     button_primary_background_fill="*primary_600",
     button_primary_background_fill_hover="*primary_700",
-    button_primary_background_fill_dark="*primary_700",
-    button_primary_background_fill_hover_dark="*primary_600",
+    button_primary_background_fill_dark="*primary_600",
+    button_primary_background_fill_hover_dark="*primary_500",
 )
 REGION_COLOURS = " ".join(f"--{role}: {colour};" for role, colour in COLOURS.items())
 _EVENTS = 500
