@@ -118,7 +118,7 @@ def build(settings: Settings) -> Page:
             with views["ask"]:
                 ask = AskTab(service, state)
             with views["needle"]:
-                needle = NeedleTab(service, demo, ask.text, state)
+                needle = NeedleTab(service, demo, views["needle"], ask.text, state)
             with views["map"]:
                 mapped = MapTab(service, demo, tabs, views["map"], state)
             with views["calibration"]:

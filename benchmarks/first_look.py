@@ -2,8 +2,8 @@
 
     python -m benchmarks.first_look [--bits 4|16] [--quick]
 
-Prints the answers, and writes first_look_4bit.json (or 16bit) beside this file: what the page's examples say of plain
-RoPE is held to it by a test. `--quick` reads the beginning of one text: it shows that the command works.
+Prints the answers, and writes app/assets/samples/recorded.json, which the page shows as recorded, or in 16 bits
+first_look_16bit.json beside this file. `--quick` reads the beginning of one text: it shows that the command works.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from app.ask.examples import EXAMPLES, Example
+from app.ask.examples import EXAMPLES, RECORDED, Example
 from app.serving.requests import Request
 from app.serving.service import ModelService
 from app.serving.start import start
@@ -61,7 +61,7 @@ def main() -> None:
     print(result, flush=True)
     result["examples"] = examples(service, arguments.quick)
     if not arguments.quick:
-        file = Path(__file__).with_name(f"first_look_{arguments.bits}bit.json")
+        file = RECORDED if arguments.bits == 4 else Path(__file__).with_name("first_look_16bit.json")
         file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
+from typing import Any
 
 from app.ui.words import WORDS
 
 SAMPLES = files("app") / "assets" / "samples"
+RECORDED = Path(str(SAMPLES / "recorded.json"))
 
 
 @dataclass(frozen=True)
@@ -70,3 +74,8 @@ EXAMPLES = (
         mapped=True,
     ),
 )
+
+
+def recorded() -> dict[str, Any]:
+    """The embedded model's answers to the examples, as `python -m benchmarks.first_look` has written them."""
+    return json.loads(RECORDED.read_text(encoding="utf-8"))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gradio as gr
 
 from app.ask import views
 from app.ask.conversation import MOST_BESIDE, Conversation, Opened, Turn
-from app.ask.examples import EXAMPLES
+from app.ask.examples import EXAMPLES, Example, recorded
 from app.ask.saving import report
 from app.documents.cutting import WAYS
 from app.documents.document import Part
@@ -114,8 +114,8 @@ class AskTab:
             "",
             label=word("document"),
             placeholder=word("document_hint"),
-            lines=9,
-            max_lines=9,
+            lines=7,
+            max_lines=7,
             elem_id="document",
         )
         self.about = gr.HTML(elem_id="about-document")
@@ -158,6 +158,9 @@ class AskTab:
         with gr.Column(elem_id="asked"):
             self.status = gr.HTML("", elem_id="status")
             self.answers = gr.HTML(elem_id="answers")
+            with gr.Column(elem_id="recorded") as self.recorded:
+                gr.HTML(views.recorded(recorded(), EXAMPLES[-1]))
+                self.live = gr.Button(word("live"), size="sm", elem_id="run-live")
         self.report = gr.HTML("", elem_id="report")
         with gr.Column(visible=False) as self.kept:
             with gr.Row(elem_classes="points"):
@@ -188,12 +191,7 @@ class AskTab:
         gone = [self.opened, self.about, self.left_out, self.uncut]
         gr.on(written, self.new_text, [self.text, self.opened], gone, trigger_mode="multiple", **AT_ONCE)
         for button, example in zip(self.examples, EXAMPLES, strict=True):
-            button.click(
-                lambda example=example: (gr.Textbox(example.text, interactive=True), example.question),
-                None,
-                [self.text, self.question],
-                **AT_ONCE,
-            )
+            button.click(self.take(example), None, [self.text, self.question], **AT_ONCE)
         document = [self.text, self.opened, self.about, self.left_out, self.uncut, self.status]
         self.file.upload(self.open_file, self.file, [*document, self.first, self.last], **INTERNAL)
         self.way.change(lambda way: gr.Row(visible=way == "parts"), self.way, self.pages, **AT_ONCE)
@@ -210,12 +208,13 @@ class AskTab:
         ]  # fmt: skip
         answered = [
             self.status, self.answers, self.report, self.conversation, self.on, self.state.attention, self.looked,
-            self.found, self.evidence, self.layers, self.ran, self.kept,
+            self.found, self.evidence, self.layers, self.ran, self.kept, self.recorded,
         ]  # fmt: skip
-        for asks in (self.go.click, self.on.click, self.question.submit):
+        for asks in (self.go.click, self.on.click, self.question.submit, self.live.click):
             asks(None, js=_TO_THE_ANSWER, **AT_ONCE)
-        asking = gr.on([self.go.click, self.question.submit], self.answer, [anew, *given], answered, **INTERNAL)
-        asking.then(*counted, **INTERNAL)
+        filled = self.live.click(self.take(EXAMPLES[-1]), None, [self.text, self.question], **AT_ONCE)
+        for asks in (self.go.click, self.question.submit, filled.then):
+            asks(self.answer, [anew, *given], answered, **INTERNAL).then(*counted, **INTERNAL)
         self.on.click(self.answer, [further, *given], answered, **INTERNAL).then(*counted, **INTERNAL)
         self.halt.click(self.runs.stop, **AT_ONCE)
         for part in self.draft:
@@ -234,6 +233,10 @@ class AskTab:
         return self.count, given, [self.length, self.sentence, self.plot, self.plane, self.state.lengths]
 
     # The document
+
+    def take(self, example: Example) -> Callable[[], Shown]:
+        """A button's example: its text and its question."""
+        return lambda: {self.text: gr.Textbox(example.text, interactive=True), self.question: example.question}
 
     def count(
         self, text: str, question: str, budget: float, look: bool, chosen: Chosen, request: gr.Request
@@ -369,7 +372,8 @@ class AskTab:
             views.thread(v, turn.earlier.get(v, ()), turn.question, turn.answers.get(v, ""), turn.notes.get(v, ""))
             for v in turn.variants
         ]
-        return {self.answers: side_by_side(threads), self.report: views.run_report(turn.reports)}
+        shown = {self.answers: side_by_side(threads), self.report: views.run_report(turn.reports)}
+        return shown | {self.recorded: gr.Column(visible=False)}
 
     def _ended(self, turn: Turn, text: str, chosen: Chosen) -> Shown:
         exchanges = turn.exchanges

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import pairwise
+from typing import Any
 
+from app.ask.examples import Example
 from app.documents.document import Document
 from app.serving.evidence import Evidence, Passage, by_token
 from app.serving.reports import Needs, RunReport
 from app.serving.requests import Variant
 from app.settings import LENT_SECONDS
-from app.ui.html import PRECISIONS, about_in_chinese
+from app.ui.html import PRECISIONS, about_in_chinese, side_by_side
 from app.ui.html import about as about_seconds
 from app.ui.said import in_both
 from lampe.inference.prompt import ANSWER_PREFIX
 from lampe.methods import Rope
+from lampe.models.load import DEFAULT_MODEL_NAME
 from lampe.positions import PositionMap
 
 _BINS = 160  # along the strip of a document
@@ -126,6 +129,31 @@ def thread(way: Variant, earlier: Sequence[tuple[str, str]], question: str, answ
 def _said(answer: str) -> str:
     """An answer after the words that the model's turn begins with."""
     return f"<span>{ANSWER_PREFIX}</span> {escape(answer.lstrip())}" if answer else ""
+
+
+def recorded(found: Mapping[str, Any], example: Example) -> str:
+    """What `app.ask.examples.recorded` has of an example, as no answer of now."""
+    rows = [row for row in found["examples"] if row["example"] == example.label]
+    made = f"{DEFAULT_MODEL_NAME}, {PRECISIONS[found['bits']]}"
+    by = f"{found['date']}, <code>python -m benchmarks.first_look</code>"
+    tokens = f"{rows[0]['input_length']:,}"
+    told = in_both(
+        f"<b>Recorded</b>, not asked now: {made}, read the longer example’s {tokens} tokens and was asked"
+        f" “{escape(example.question)}” ({by}).",
+        f"<b>录下的回答</b>，并非此刻生成：{made} 读完较长示例的 {tokens} 个词元后被问"
+        f"“{escape(example.question)}”（{by}）。",
+    )
+    cards = [_recorded_card(Variant(row["method"]), row["answer"], row["right"], example) for row in rows]
+    return f'<p class="caption">{told}</p>{side_by_side(cards)}'
+
+
+def _recorded_card(way: Variant, answer: str, right: bool, example: Example) -> str:
+    wrong = in_both(f"✗ {example.answer} isn’t in it", f"✗ 其中没有 {example.answer}")
+    verdict = in_both("✓ Right", "✓ 正确") if right else wrong
+    return (
+        f'<section class="answer {way.slug}"><h3>{way.title}</h3><p>{_said(answer)}</p>'
+        f'<p class="verdict"><b>{verdict}</b></p></section>'
+    )
 
 
 def done(reports: Sequence[RunReport], following: bool = False, behind: Sequence[Variant] = ()) -> str:

@@ -21,6 +21,8 @@ from app.needle.forms import (
     own_needle,
 )
 from app.needle.results import FILES, GridResults, opened
+from app.results.figures import heat_figure
+from app.results.recorded import offered, recorded
 from app.serving.reports import Update
 from app.serving.requests import Chosen
 from app.serving.service import ModelService
@@ -33,6 +35,9 @@ from app.ui.state import PageState
 from lampe.errors import InputError, LampeError
 from lampe.methods import METHODS, LampeConfig
 from lampe.needle import TASKS, Cell
+
+RECORDED = "needles"
+"""Of the rows that come with the app."""
 
 # Plotly tells of clicks by an event of its own, on an element that is made anew with each result.
 _CLICKS = """
@@ -56,25 +61,29 @@ class NeedleTab:
     Parameters
     ----------
     service : ModelService
-    demo : gr.Blocks
-        The page.
+    demo, tab
+        The page, and this tab of it: what was recorded is drawn when it is opened.
     document : gr.Textbox
         The text of "Ask a document".
     state : PageState
         Its `lengths` and `pair` are set.
     """
 
-    def __init__(self, service: ModelService, demo: gr.Blocks, document: gr.Textbox, state: PageState) -> None:
+    def __init__(
+        self, service: ModelService, demo: gr.Blocks, tab: gr.Tab, document: gr.Textbox, state: PageState
+    ) -> None:
         self.service, self.document, self.state, self.runs = service, document, state, Runs(service.presence)
-        self.results, self.placed = gr.State(GridResults()), gr.State()
+        self.results, self.placed, self.seen = gr.State(GridResults()), gr.State(), gr.State(False)
         with gr.Row(elem_classes="columns"):
             with gr.Column(scale=3, min_width=300):
                 self._lay_out_form()
             with gr.Column(scale=5, min_width=320):
                 self.status = gr.HTML(elem_id="needle-status")
+                self._lay_out_recorded()
                 self._lay_out_one()
                 self._lay_out_grid()
                 self.file = gr.DownloadButton(visible="hidden", elem_id="needle-file")
+        tab.select(self.show_recorded, self.seen, [self.seen, self.before], **AT_ONCE)
         self._wire_one(demo)
         self._wire_grid()
 
@@ -116,6 +125,13 @@ class NeedleTab:
                     self.clear = gr.Button("Forget its results", size="sm")
         self.halt = gr.Button("Stop", variant="stop", elem_id="needle-stop")
 
+    def _lay_out_recorded(self) -> None:
+        self.there = RECORDED in offered()
+        with gr.Column(visible=self.there, elem_id="needle-recorded") as self.recorded:
+            self.before = gr.Plot(show_label=False, label="Recorded: share found by length and depth")
+            if self.there:
+                gr.HTML(views.recorded(recorded(RECORDED), offered()[RECORDED].command))
+
     def _lay_out_one(self) -> None:
         with gr.Column() as self.of_one:
             self.answers = gr.HTML(elem_id="needle-answers")
@@ -156,7 +172,9 @@ class NeedleTab:
         given = [
             *self._common, self.length, self.depth, self.key, self.value, self.document, state.chosen, state.label,
         ]  # fmt: skip
-        tested = [self.status, self.answers, self.place, self.to_map, self.placed, self.distance, self.plane]
+        tested = [
+            self.status, self.recorded, self.answers, self.place, self.to_map, self.placed, self.distance, self.plane,
+        ]  # fmt: skip
         self.one.click(self.run_one, given, tested, **INTERNAL)
         place = [self.length, self.depth, self.state.chosen]
         drawn = [self.status, self.distance, self.plane]
@@ -169,7 +187,7 @@ class NeedleTab:
 
     def _wire_grid(self) -> None:
         chosen, results = self.state.chosen, self.results
-        filled = [self.status, results, self.heat, self.apart, self.points, self.table]
+        filled = [self.status, self.recorded, results, self.heat, self.apart, self.points, self.table]
         asked: list[Any] = [chosen, results, self.lengths, self.depths, self.trials, self.methods, self.task, self.seed]
         changed = [part.change for part in asked if part is not results]
         gr.on([self.state.loaded.change, *changed], self.tell_time, asked, self.time, **LATEST)
@@ -190,6 +208,14 @@ class NeedleTab:
     @property
     def _common(self) -> list[Any]:
         return [self.source, self.task, self.methods, self.seed]
+
+    # What was recorded
+
+    def show_recorded(self, seen: bool) -> Shown:
+        """The heat maps of another day's grid, at the view's first opening."""
+        if seen or not self.there:
+            return {self.seen: True}
+        return {self.seen: True, self.before: as_plot(heat_figure(recorded(RECORDED), "single", "score"), "recorded")}
 
     # One test
 
@@ -217,6 +243,7 @@ class NeedleTab:
                     places += views.place(event, ran)
                     yield {
                         self.status: "",
+                        self.recorded: gr.Column(visible=False),
                         self.answers: side_by_side(cards),
                         self.place: places,
                         self.to_map: gr.Button(visible=True),
@@ -300,6 +327,7 @@ class NeedleTab:
         less = figures.differences(rows)
         return {
             self.results: results,
+            self.recorded: gr.Column(visible=self.there and not rows),
             self.heat: gr.Plot(as_plot(figures.heat(rows, cells), "lampe-needles"), visible=bool(rows)),
             self.apart: gr.Plot(as_plot(less, "lampe-needles-apart") if less else None, visible=bool(less)),
             self.points: views.point_buttons(rows),

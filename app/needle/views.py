@@ -13,6 +13,7 @@ from app.ui.html import table as table_of
 from lampe.methods import METHODS
 from lampe.needle import Result, paired_rows, summary_rows
 from lampe.positions import PositionMap
+from lampe.results import Results
 
 
 def verdict(result: Result) -> str:
@@ -71,6 +72,16 @@ def place(result: Result, position_map: PositionMap) -> str:
         f"{result.length:,}: {result.distance:,} tokens before the question's end, in region "
         f'<span class="chip region-{role}"></span><b>{escape(result.region)}</b>, at mapped position '
         f"{result.mapped_position:,}.{reached}</p></div>"
+    )
+
+
+def recorded(results: Results, command: str) -> str:
+    """What the recorded heat maps are of, and where their samples are."""
+    link = '<a class="link" href="?view=results&amp;rows=needles">every answer in Results</a>'
+    each = max(map(len, results.cells(results.tasks[0]).values()))
+    return (
+        f'<p class="caption"><b>Recorded</b>, not run now: the share found of {each} numbers at each length by each '
+        f"method. {escape(results.source)}. By <code>{escape(command)}</code>; {link}.</p>"
     )
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlencode
 
 import gradio as gr
@@ -14,6 +13,7 @@ import gradio as gr
 from app.results import views
 from app.results.figures import MOST_LINES, MOST_PANELS, heat_figure, lines_figure
 from app.results.files import FILES, Asked
+from app.results.recorded import RECORDED, offered, recorded
 from app.serving.service import ModelService
 from app.ui.downloads import saves
 from app.ui.events import AT_ONCE, INTERNAL, Shown
@@ -22,50 +22,6 @@ from app.ui.html import message, note
 from app.ui.runs import visitor_of
 from lampe.errors import InputError, LampeError
 from lampe.results import MEASURES, Results, ResultsError, open_results
-
-_ROOT = Path(__file__).parents[2]
-
-
-class Recorded(NamedTuple):
-    """Rows that come with the app.
-
-    Parameters
-    ----------
-    title : str
-    file : Path
-        Or a folder of them.
-    command : str
-        That made them, and makes them again.
-    """
-
-    title: str
-    file: Path
-    command: str
-
-
-RECORDED = {
-    "needles": Recorded(
-        "Hidden numbers, by method", _ROOT / "benchmarks" / "needle.jsonl", "python -m benchmarks.needle"
-    ),
-    "sweep": Recorded(
-        "The default's calibration", _ROOT / "assets" / "smollm2.jsonl",
-        "python -m lampe calibrate --lengths 2048,4096,6144,8192,12288,16384 --windows 4 --steps 4 --refine 0",
-    ),
-    "methods": Recorded(
-        "All methods, and each tuned", _ROOT / "benchmarks" / "methods",
-        "python -m benchmarks.methods --windows 8 --tune",
-    ),
-    "ruler": Recorded(
-        "RULER, by method", _ROOT / "benchmarks" / "ruler" / "rows.jsonl",
-        "python -m lampe evaluate --tasks niah_single_1,niah_multikey_2,niah_multikey_3,ruler_vt,ruler_cwe,ruler_fwe "
-        "--lengths 4096,8192,12288,16384 --methods rope,lampe,dca,selfextend,lampe-fixed,lampe-uniform,lampe-tailless "
-        "--out benchmarks/ruler",
-    ),
-    "held-out": Recorded(
-        "Held-out text for the default", _ROOT / "benchmarks" / "presets.jsonl", "python -m benchmarks.presets"
-    ),
-}  # fmt: skip
-"""By the names that addresses have for them."""
 
 MOST_BYTES = 5_000_000
 MOST_CELLS = 400
@@ -77,17 +33,6 @@ element.addEventListener('click', (event) => {
 });
 """
 _IN_SIGHT = "() => document.querySelector('#results-samples section')?.scrollIntoView({block: 'nearest'})"
-
-
-@cache
-def recorded(name: str) -> Results:
-    """The rows that come with the app under a name."""
-    return open_results(RECORDED[name].file)
-
-
-def offered() -> dict[str, Recorded]:
-    """Those of `RECORDED` whose file is there."""
-    return {name: one for name, one in RECORDED.items() if one.file.exists()}
 
 
 def opened(path: Path) -> Results:

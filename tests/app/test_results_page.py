@@ -13,7 +13,8 @@ import pytest
 
 from app.results import views
 from app.results.files import Asked, as_csv, as_json, as_latex
-from app.results.page import HEAT, LINES, RECORDED, ResultsTab, asked_of, offered, opened, recorded
+from app.results.page import HEAT, LINES, ResultsTab, asked_of, opened
+from app.results.recorded import RECORDED, offered, recorded
 from app.serving.start import start
 from app.settings import Settings
 from lampe.calibration import Row

@@ -41,7 +41,7 @@ class Page:
             self.mapping = MappingRow(self.service.published, self.state)
             with gr.Tabs() as tabs, gr.Tab("All") as tab:
                 self.ask = AskTab(self.service, self.state)
-                self.needle = NeedleTab(self.service, demo, self.ask.text, self.state)
+                self.needle = NeedleTab(self.service, demo, tab, self.ask.text, self.state)
                 self.map = MapTab(self.service, demo, tabs, tab, self.state)
                 self.calibration = CalibrationTab(self.service, demo, self.state, self.mapping)
         # Their config is transformers' own; this one maps what they read here.
@@ -65,6 +65,7 @@ def test_answers_come_one_after_the_other_and_can_be_followed_up(page):
     *progress, done = answered(page)
     assert any("LaMPE: Reading" in shown[ask.status] for shown in progress)
     assert "Done." in done[ask.status]
+    assert not progress[0][ask.recorded].visible, "what was recorded gives way to what is answered"
     assert done[ask.on].interactive
     assert done[page.state.attention].method == page.chosen.config
     conversation = done[ask.conversation]

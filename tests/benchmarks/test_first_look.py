@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 
 import lampe
-from app.ask.examples import EXAMPLES
+from app.ask.examples import EXAMPLES, recorded
 from app.serving.requests import planned_length
 from benchmarks import first_look
-
-RECORDED = Path(first_look.__file__).with_name("first_look_4bit.json")
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.file)
 def test_lampe_finds_it_and_plain_rope_only_within_its_window(example):
-    rows = json.loads(RECORDED.read_text(encoding="utf-8"))["examples"]
+    rows = recorded()["examples"]
     own = {row["method"]: row for row in rows if row.items() >= first_look.asked(example).items()}
     assert {method: row["right"] for method, row in own.items()} == {"lampe": True, "rope": not example.mapped}
     for row in own.values():

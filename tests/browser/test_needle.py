@@ -17,6 +17,9 @@ def server(small):
 
 def test_a_needle_is_hidden_asked_for_and_shown_in_its_place(page):
     page.get_by_role("tab", name="Needle test").click()
+    before = page.locator("#needle-recorded")
+    expect(before).to_contain_text("Recorded, not run now: the share found of 10 numbers")
+    before.locator(".js-plotly-plot .xtitle").first.wait_for()
     page.get_by_label("Prompt length (tokens)").fill("900")
     page.get_by_label("Your own needle").fill("<b>blue</b> door")
     page.get_by_role("button", name="Hide it and ask").click()
@@ -24,6 +27,7 @@ def test_a_needle_is_hidden_asked_for_and_shown_in_its_place(page):
     page.get_by_label("is", exact=True).fill("4711")
     page.get_by_role("button", name="Hide it and ask").click()
     expect(page.locator("#needle-status")).to_contain_text("Done", timeout=120_000)
+    expect(before).to_be_hidden()
     for method in ("rope", "lampe"):
         card = page.locator(f"#needle-answer-{method}")
         expect(card).to_contain_text("<b>blue</b> door")
