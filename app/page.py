@@ -50,6 +50,7 @@ BLUES = gr.themes.Color(
 """From the faintest on: the ruler's and the style sheet's blues, for gradio's own parts."""
 THEME = gr.themes.Base(
     primary_hue=BLUES,
+    secondary_hue=BLUES,
     neutral_hue="slate",
     font=["system-ui", "sans-serif"],
     font_mono=["ui-monospace", "monospace"],

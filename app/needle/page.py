@@ -128,9 +128,9 @@ class NeedleTab:
     def _lay_out_recorded(self) -> None:
         self.there = RECORDED in offered()
         with gr.Column(visible=self.there, elem_id="needle-recorded") as self.recorded:
-            self.before = gr.Plot(show_label=False, label="Recorded: share found by length and depth")
             if self.there:
                 gr.HTML(views.recorded(recorded(RECORDED), offered()[RECORDED].command))
+            self.before = gr.Plot(show_label=False, label="Recorded: share found by length and depth")
 
     def _lay_out_one(self) -> None:
         with gr.Column() as self.of_one:

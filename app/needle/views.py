@@ -77,11 +77,11 @@ def place(result: Result, position_map: PositionMap) -> str:
 
 def recorded(results: Results, command: str) -> str:
     """What the recorded heat maps are of, and where their samples are."""
-    link = '<a class="link" href="?view=results&amp;rows=needles">every answer in Results</a>'
+    link = '<a class="link" href="?view=results&amp;rows=needles">Every answer, in Results</a>'
     each = max(map(len, results.cells(results.tasks[0]).values()))
     return (
         f'<p class="caption"><b>Recorded</b>, not run now: the share found of {each} numbers at each length by each '
-        f"method. {escape(results.source)}. By <code>{escape(command)}</code>; {link}.</p>"
+        f"method. {escape(results.source)}. By <code>{escape(command)}</code>. {link}</p>"
     )
 
 
