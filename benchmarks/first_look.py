@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from app.ask.examples import EXAMPLES, RECORDED, Example
+from app.ask.examples import ANSWERS, EXAMPLES, Example
 from app.serving.requests import Request
 from app.serving.service import ModelService
 from app.serving.start import start
@@ -61,7 +61,7 @@ def main() -> None:
     print(result, flush=True)
     result["examples"] = examples(service, arguments.quick)
     if not arguments.quick:
-        file = RECORDED if arguments.bits == 4 else Path(__file__).with_name("first_look_16bit.json")
+        file = ANSWERS if arguments.bits == 4 else Path(__file__).with_name("first_look_16bit.json")
         file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 

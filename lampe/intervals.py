@@ -56,10 +56,11 @@ class Difference(Estimate):
 def bootstrapped(groups: Iterable[Sequence[float]]) -> Difference:
     """The mean of paired differences.
 
-    Pairs are drawn again, with replacement, within each group, so that each keeps its share; groups of one pair, within
-    which nothing could be drawn, make one together. The interval is wider than what is drawn by as much as a normal
-    distribution's would have to be: drawn pairs lie n − 1 of n times as far apart as pairs do, in squares, and of few
-    pairs that is hardly known (Hesterberg 2015, "What teachers should know about the bootstrap").
+    Pairs are drawn again, with replacement, within each group, so that each keeps its share. Nothing can be drawn
+    within a group of one pair, so these make one group, or join another where there is but one of them. Draws are
+    nearer to each other than pairs are, and of few pairs it is hardly known how far apart they are: the interval is
+    made wider by as much as a normal distribution's would have to be (Hesterberg 2015, "What teachers should know about
+    the bootstrap").
 
     Parameters
     ----------
@@ -68,7 +69,10 @@ def bootstrapped(groups: Iterable[Sequence[float]]) -> Difference:
     """
     given = [np.asarray(group, dtype=float) for group in groups]
     alone = [group for group in given if len(group) == 1]
-    drawn = [group for group in given if len(group) > 1] + ([np.concatenate(alone)] if alone else [])
+    drawn = [group for group in given if len(group) > 1]
+    if len(alone) == 1 and drawn:
+        alone.append(drawn.pop())
+    drawn += [np.concatenate(alone)] if alone else []
     rng = np.random.default_rng(0)
     count = sum(map(len, drawn))
     sums = sum(rng.choice(pairs, (_RESAMPLES, len(pairs))).sum(1) for pairs in drawn)
@@ -100,7 +104,7 @@ def _student(free: int) -> float:
     )
 
 
-def estimated(values: Sequence[float], shares: bool) -> Estimate:
+def estimated(values: Sequence[float], shares: bool, least: float = -math.inf, most: float = math.inf) -> Estimate:
     """A mean: of shares with Wilson's interval, of other values with one by bootstrap.
 
     Parameters
@@ -109,9 +113,11 @@ def estimated(values: Sequence[float], shares: bool) -> Estimate:
         At least one.
     shares : bool
         Whether each is a share of a whole, from 0 to 1.
+    least, most : float
+        Beyond which no value can be; the interval ends there.
     """
     if shares:
         mean = sum(values) / len(values)
         return Estimate(mean, *wilson(sum(values), len(values)), len(values))
     drawn = bootstrapped([values])
-    return Estimate(drawn.mean, drawn.low, drawn.high, len(values))
+    return Estimate(drawn.mean, max(least, drawn.low), min(most, drawn.high), len(values))

@@ -36,17 +36,21 @@ class Measure:
         Whether less of it is better.
     digits : int
         After the point that are worth a look.
+    least, most : float
+        Beyond which no value can be.
     """
 
     title: str
     unit: str = ""
     lower: bool = False
     digits: int = 3
+    least: float = 0.0
+    most: float = math.inf
 
 
 MEASURES = {
     "score": Measure("Score"),
-    "log_likelihood": Measure("Log-likelihood of the right answer", "nats a token"),
+    "log_likelihood": Measure("Log-likelihood of the right answer", "nats a token", least=-math.inf, most=0.0),
     "loss": Measure("Loss on the text", "nats a token", lower=True),
     "seconds": Measure("Time", "s a sample", lower=True, digits=1),
     "megabytes": Measure("Memory", "MB beyond the model", lower=True, digits=0),
@@ -138,8 +142,8 @@ class Results:
             place: [one.values[measure] for one in cell if measure in one.values]
             for place, cell in self.cells(task).items()
         }
-        shares = self.shares(task, measure)
-        return {place: estimated(cell, shares) for place, cell in values.items() if cell}
+        shares, of = self.shares(task, measure), MEASURES[measure]
+        return {place: estimated(cell, shares, of.least, of.most) for place, cell in values.items() if cell}
 
     def differences(self, task: str, measure: str, base: str) -> dict[Place, Difference]:
         """Each cell less that of another way at the same length, over the samples that both have."""

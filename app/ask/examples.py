@@ -11,7 +11,7 @@ from typing import Any
 from app.ui.words import WORDS
 
 SAMPLES = files("app") / "assets" / "samples"
-RECORDED = Path(str(SAMPLES / "recorded.json"))
+ANSWERS = Path(str(SAMPLES / "recorded.json"))
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,6 @@ EXAMPLES = (
 )
 
 
-def recorded() -> dict[str, Any]:
+def recorded_answers() -> dict[str, Any]:
     """The embedded model's answers to the examples, as `python -m benchmarks.first_look` has written them."""
-    return json.loads(RECORDED.read_text(encoding="utf-8"))
+    return json.loads(ANSWERS.read_text(encoding="utf-8"))

@@ -9,7 +9,7 @@ import gradio as gr
 
 from app.ask import views
 from app.ask.conversation import MOST_BESIDE, Conversation, Opened, Turn
-from app.ask.examples import EXAMPLES, Example, recorded
+from app.ask.examples import EXAMPLES, Example, recorded_answers
 from app.ask.saving import report
 from app.documents.cutting import WAYS
 from app.documents.document import Part
@@ -41,9 +41,10 @@ LEFT = " To edit the text, take the whole of it again."
 _TO_THE_ANSWER = """() => document.querySelector("#asked").scrollIntoView({
   block: "nearest", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth"})"""
 """What comes is in sight: on a phone it is below the question."""
-_OVER = """() => [{__type__: "update", interactive: false}, {__type__: "update", visible: false}]"""
-"""What was said about one text is no conversation about another. The browser does it: the server's word might come
-after the answer to a question that was asked meanwhile."""
+_OVER = """(text) => [{__type__: "update", interactive: false}, {__type__: "update", visible: false},
+  {__type__: "update", visible: !text.trim()}]"""
+"""What was said about one text is no conversation about another, and what was recorded stands where there is no text.
+The browser does it: the server's word might come after the answer to a question that was asked meanwhile."""
 _KEEP = """(keep, text, question) => {
   try {
     if (keep) localStorage.setItem("lampe-draft", JSON.stringify([text, question]));
@@ -159,8 +160,8 @@ class AskTab:
             self.status = gr.HTML("", elem_id="status")
             self.answers = gr.HTML(elem_id="answers")
             with gr.Column(elem_id="recorded") as self.recorded:
-                gr.HTML(views.recorded(recorded(), EXAMPLES[-1]))
-                self.live = gr.Button(word("live"), size="sm", elem_id="run-live")
+                gr.HTML(views.recorded(recorded_answers(), EXAMPLES[-1]))
+                self.live = gr.Button(word("live"), size="sm", visible=not self.lent, elem_id="run-live")
         self.report = gr.HTML("", elem_id="report")
         with gr.Column(visible=False) as self.kept:
             with gr.Row(elem_classes="points"):
@@ -187,7 +188,8 @@ class AskTab:
             **INTERNAL,
         )
         written = [self.text.change, self.state.chosen.change]  # each time, for `count` has the text's `LATEST`
-        gr.on(written, None, None, [self.on, self.kept], js=_OVER, trigger_mode="multiple", **AT_ONCE)
+        shown = [self.on, self.kept, self.recorded]
+        gr.on(written, None, self.text, shown, js=_OVER, trigger_mode="multiple", **AT_ONCE)
         gone = [self.opened, self.about, self.left_out, self.uncut]
         gr.on(written, self.new_text, [self.text, self.opened], gone, trigger_mode="multiple", **AT_ONCE)
         for button, example in zip(self.examples, EXAMPLES, strict=True):
@@ -208,13 +210,14 @@ class AskTab:
         ]  # fmt: skip
         answered = [
             self.status, self.answers, self.report, self.conversation, self.on, self.state.attention, self.looked,
-            self.found, self.evidence, self.layers, self.ran, self.kept, self.recorded,
+            self.found, self.evidence, self.layers, self.ran, self.kept,
         ]  # fmt: skip
         for asks in (self.go.click, self.on.click, self.question.submit, self.live.click):
             asks(None, js=_TO_THE_ANSWER, **AT_ONCE)
         filled = self.live.click(self.take(EXAMPLES[-1]), None, [self.text, self.question], **AT_ONCE)
-        for asks in (self.go.click, self.question.submit, filled.then):
-            asks(self.answer, [anew, *given], answered, **INTERNAL).then(*counted, **INTERNAL)
+        asked = gr.on([self.go.click, self.question.submit], self.answer, [anew, *given], answered, **INTERNAL)
+        for asking in (asked, filled.then(self.answer, [anew, *given], answered, **INTERNAL)):
+            asking.then(*counted, **INTERNAL)
         self.on.click(self.answer, [further, *given], answered, **INTERNAL).then(*counted, **INTERNAL)
         self.halt.click(self.runs.stop, **AT_ONCE)
         for part in self.draft:
@@ -372,8 +375,7 @@ class AskTab:
             views.thread(v, turn.earlier.get(v, ()), turn.question, turn.answers.get(v, ""), turn.notes.get(v, ""))
             for v in turn.variants
         ]
-        shown = {self.answers: side_by_side(threads), self.report: views.run_report(turn.reports)}
-        return shown | {self.recorded: gr.Column(visible=False)}
+        return {self.answers: side_by_side(threads), self.report: views.run_report(turn.reports)}
 
     def _ended(self, turn: Turn, text: str, chosen: Chosen) -> Shown:
         exchanges = turn.exchanges

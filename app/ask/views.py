@@ -132,7 +132,7 @@ def _said(answer: str) -> str:
 
 
 def recorded(found: Mapping[str, Any], example: Example) -> str:
-    """What `app.ask.examples.recorded` has of an example, as no answer of now."""
+    """What `recorded_answers` has of an example, as no answer of now."""
     rows = [row for row in found["examples"] if row["example"] == example.label]
     made = f"{DEFAULT_MODEL_NAME}, {PRECISIONS[found['bits']]}"
     by = f"{found['date']}, <code>python -m benchmarks.first_look</code>"

@@ -36,8 +36,8 @@ from lampe.errors import InputError, LampeError
 from lampe.methods import METHODS, LampeConfig
 from lampe.needle import TASKS, Cell
 
-RECORDED = "needles"
-"""Of the rows that come with the app."""
+ROWS = "needles"
+"""Which of the rows that come with the app are shown before there are others."""
 
 # Plotly tells of clicks by an event of its own, on an element that is made anew with each result.
 _CLICKS = """
@@ -61,8 +61,10 @@ class NeedleTab:
     Parameters
     ----------
     service : ModelService
-    demo, tab
-        The page, and this tab of it: what was recorded is drawn when it is opened.
+    demo : gr.Blocks
+        The page.
+    tab : gr.Tab
+        This one of it: what was recorded is drawn when it is opened.
     document : gr.Textbox
         The text of "Ask a document".
     state : PageState
@@ -126,10 +128,10 @@ class NeedleTab:
         self.halt = gr.Button("Stop", variant="stop", elem_id="needle-stop")
 
     def _lay_out_recorded(self) -> None:
-        self.there = RECORDED in offered()
+        self.there = ROWS in offered()
         with gr.Column(visible=self.there, elem_id="needle-recorded") as self.recorded:
             if self.there:
-                gr.HTML(views.recorded(recorded(RECORDED), offered()[RECORDED].command))
+                gr.HTML(views.before(recorded(ROWS), ROWS, offered()[ROWS].command))
             self.before = gr.Plot(show_label=False, label="Recorded: share found by length and depth")
 
     def _lay_out_one(self) -> None:
@@ -215,7 +217,8 @@ class NeedleTab:
         """The heat maps of another day's grid, at the view's first opening."""
         if seen or not self.there:
             return {self.seen: True}
-        return {self.seen: True, self.before: as_plot(heat_figure(recorded(RECORDED), "single", "score"), "recorded")}
+        rows = recorded(ROWS)
+        return {self.seen: True, self.before: as_plot(heat_figure(rows, rows.tasks[0], "score"), "recorded")}
 
     # One test
 
@@ -327,7 +330,7 @@ class NeedleTab:
         less = figures.differences(rows)
         return {
             self.results: results,
-            self.recorded: gr.Column(visible=self.there and not rows),
+            self.recorded: gr.Column(visible=False) if rows else gr.skip(),
             self.heat: gr.Plot(as_plot(figures.heat(rows, cells), "lampe-needles"), visible=bool(rows)),
             self.apart: gr.Plot(as_plot(less, "lampe-needles-apart") if less else None, visible=bool(less)),
             self.points: views.point_buttons(rows),

@@ -75,9 +75,9 @@ def place(result: Result, position_map: PositionMap) -> str:
     )
 
 
-def recorded(results: Results, command: str) -> str:
+def before(results: Results, rows: str, command: str) -> str:
     """What the recorded heat maps are of, and where their samples are."""
-    link = '<a class="link" href="?view=results&amp;rows=needles">Every answer, in Results</a>'
+    link = f'<a class="link" href="?view=results&amp;rows={rows}">Every answer, in Results</a>'
     each = max(map(len, results.cells(results.tasks[0]).values()))
     return (
         f'<p class="caption"><b>Recorded</b>, not run now: the share found of {each} numbers at each length by each '

@@ -41,7 +41,7 @@ def lines_figure(results: Results, task: str, measure: str, base: str | None = N
             "arrayminus": [cell.mean - cell.low for cell in own.values()],
         }  # fmt: skip
         sheet.line(
-            way, places, means, colour, 2.5, dash, "%{customdata} tokens<br>%{y:.3f}",
+            way, places, means, colour, 2.5, dash, f"%{{customdata}} tokens<br>%{{y:,.{MEASURES[measure].digits}f}}",
             mode="lines+markers", error_y=bars, customdata=[f"{length:,}" for length in own],
         )  # fmt: skip
     if base:
@@ -87,12 +87,12 @@ def heat_figure(results: Results, task: str, measure: str, base: str | None = No
         "zmin": -widest if base else 0 if shares else low, "zmax": widest if base else 1 if shares else high,
         **({"colorbar.tickformat": ".0%"} if shares else {}),
     }  # fmt: skip
-    sign = "+" if base else ""
+    sign, digits = "+" if base else "", f",.{MEASURES[measure].digits}f"
 
     def shown(value: float) -> str:
-        return f"{100 * value:{sign}.0f}" if shares else f"{value:{sign}.3g}" if value else "0"
+        return f"{100 * value:{sign}.0f}" if shares else f"{value:{sign}{digits}}" if value else "0"
 
-    return heat_maps(panels, lengths, rows, title, shown, "%{y}<br>%{z:.3g}", colours)
+    return heat_maps(panels, lengths, rows, title, shown, f"%{{y}}<br>%{{z:{digits}}}", colours)
 
 
 def _panel(name: str, values: list[list[float | None]]) -> Panel:

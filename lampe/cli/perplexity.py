@@ -166,7 +166,7 @@ def table(rows: Sequence[tuple[str, TrialRow]], methods: Sequence[Method]) -> st
         for method, own in losses.items():
             if not own:
                 continue
-            found = estimated(list(own.values()), shares=False)
+            found = estimated(list(own.values()), shares=False, least=0.0)
             mean, low, high = (math.exp(min(value, 700)) for value in (found.mean, found.low, found.high))
             interval = f"{low:.4g} to {high:.4g}" if len(own) > 1 else "one window"
             line = f"{length:>8,}  {method.title:<{wide}}  {mean:>10.4g}  {interval:<18}  {len(own):>7}"

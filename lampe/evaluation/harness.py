@@ -362,6 +362,7 @@ def _is_number(value: Any) -> bool:
 
 def timed(adapter: Adapter, task: ConfigurableTask, number: int, chat: bool) -> dict[str, Any]:
     """A sample's part of a row: how it was read and its score, or why there is none."""
+    adapter.taken.most()  # what making the task took isn't the sample's
     started = time.perf_counter()
     found: dict[str, Any]
     try:

@@ -213,7 +213,7 @@ def _line(method: str, own: _Rows, first: _Rows, wide: int) -> str:
     if not scores:
         return f"{method:<{wide}}  failed: {next(iter(own.values())).error}"
     # Other scores are of 0 to 100, or without a limit.
-    found = estimated(scores, shares=all(0 <= score <= 1 for score in scores))
+    found = estimated(scores, shares=all(0 <= score <= 1 for score in scores), least=0.0)
     likelihoods = [row.log_likelihood for row in own.values() if row.log_likelihood is not None]
     likely = f"{fmean(likelihoods):7.2f}" if likelihoods else f"{'':7}"
     line = f"{method:<{wide}}  {found.mean:6.2f}  {found.low:5.2f} to {found.high:5.2f}  {likely}  {len(scores):>7}"

@@ -95,7 +95,7 @@ def release_memory() -> None:
 class Taken:
     """The most memory that is taken where a model runs, beyond what is taken when this is made.
 
-    On a GPU by PyTorch's allocator; else the process's own by the Linux kernel, whatever else it does meanwhile.
+    On GPUs by PyTorch's allocator, whose own peaks it resets; else that of the whole process, by the Linux kernel.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ class Taken:
             self._before = psutil.Process().memory_info().rss
 
     def most(self) -> int | None:
-        """Megabytes since it was last asked; None where the kernel doesn't say, or there is another."""
+        """Megabytes since it was last asked; None where the kernel doesn't tell, and on other systems than Linux."""
         if self._gpus:
             peak = sum(map(torch.cuda.max_memory_allocated, self._gpus))
             for gpu in self._gpus:

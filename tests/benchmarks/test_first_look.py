@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 import lampe
-from app.ask.examples import EXAMPLES, recorded
+from app.ask.examples import EXAMPLES, recorded_answers
 from app.serving.requests import planned_length
 from benchmarks import first_look
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.file)
 def test_lampe_finds_it_and_plain_rope_only_within_its_window(example):
-    rows = recorded()["examples"]
+    rows = recorded_answers()["examples"]
     own = {row["method"]: row for row in rows if row.items() >= first_look.asked(example).items()}
     assert {method: row["right"] for method, row in own.items()} == {"lampe": True, "rope": not example.mapped}
     for row in own.values():

@@ -17,6 +17,8 @@ from app.settings import Settings
 from lampe.inference.speed import Speed
 from tests.app.lender import Lender
 from tests.browser.test_ask import (  # noqa: F401, the same tests with this page
+    test_a_report_is_saved_with_the_text_if_asked_for,
+    test_bad_input_is_a_sentence_and_nothing_is_lost,
     test_other_methods_answer_beside_lampe,
     test_what_comes_of_a_question_is_on_the_first_screen,
     test_without_the_switch_only_lampe_runs,

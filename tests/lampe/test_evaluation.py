@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -130,6 +131,7 @@ def test_the_command_runs_the_real_model_keeps_its_rows_and_goes_on(default_fold
         ("ruler_vt", "rope", 0),
     ]
     assert rows[0].score == 1, rows[0].answer
+    assert (rows[0].megabytes or 0) > 10 or sys.platform != "linux"
     assert rows[0].log_likelihood > -1
     assert main([*arguments, "--tasks", "niah_single_1", "--methods", "rope,selfextend"]) == 0
     again = read_rows(tmp_path / "rows.jsonl")
@@ -175,7 +177,7 @@ def test_a_row_comes_back_as_it_was(method, number, score, answer):
 def test_the_table_pairs_methods_on_the_samples_that_both_have():
     rows = [row("rope", number, score) for number, score in enumerate((0.0, 0.0, 1.0))]
     rows += [row("lampe", number, 1.0, log_likelihood=-2.0) for number in range(2)]
-    assert " 55.00  -311.91 to 421.91" in summary([row("rope", 0, 10.0), row("rope", 1, 100.0)]), (
+    assert " 55.00   0.00 to 421.91" in summary([row("rope", 0, 10.0), row("rope", 1, 100.0)]), (
         "not all scores are shares"
     )
     failed = replace(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from dataclasses import replace
 
 import pytest
@@ -347,6 +348,7 @@ def test_the_command_appends_resumes_and_survives_an_interrupt(small, tmp_path, 
     rows = read_results(out)
     assert len(rows) == 4
     assert len({(row.length, row.depth, row.method) for row in rows}) == 4
+    assert all(row.megabytes is not None for row in rows) == (sys.platform == "linux")
     table = capsys.readouterr().out
     assert table == summary(rows) + "\n"
     assert table.count("lampe") == 2
