@@ -89,7 +89,7 @@ def shoot(page: Page, folder: Path, pictures: dict[str, int]) -> None:
 def see(page: Page, url: str, folder: Path) -> None:
     """The first screen, with LaMPE chosen and the needle near the text's start."""
     page.goto(f"{url}?view=see&__theme=light&by=lampe&needle=0.25")
-    page.locator(".hero-sentence:not(:empty)").wait_for()
+    page.locator("#see .hero-sentence:not(:empty)").wait_for()
     page.set_viewport_size({"width": 1280, "height": 860})
     page.wait_for_timeout(2000)
     page.screenshot(path=folder / "see.png")
@@ -99,7 +99,7 @@ def see(page: Page, url: str, folder: Path) -> None:
 def card(page: Page, url: str, file: Path) -> None:
     """What other pages show of a link to this one: the ruler under LaMPE, as its button saves it."""
     page.goto(f"{url}?view=see&__theme=light&by=lampe&needle=0.25")
-    page.locator(".hero-sentence:not(:empty)").wait_for()
+    page.locator("#see .hero-sentence:not(:empty)").wait_for()
     page.wait_for_timeout(2000)
     drawn = page.evaluate("document.querySelector('#see [data-part=hero]').ruler.drawing()")
     width, height = SIZE
@@ -118,7 +118,7 @@ _SECONDS = 12
 def animation(page: Page, url: str, file: Path) -> None:
     """The ruler as a moving picture: a text that fits, the same stretched, and what LaMPE makes of it."""
     page.goto(f"{url}?view=see&__theme=light")
-    page.locator(".hero-sentence:not(:empty)").wait_for()
+    page.locator("#see .hero-sentence:not(:empty)").wait_for()
     frames = []
     for tokens, by in _SCENES:
         ruler = "document.querySelector('#see [data-part=hero]').ruler"
