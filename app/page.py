@@ -67,6 +67,12 @@ THEME = gr.themes.Base(
     button_primary_background_fill_hover="*primary_700",
     button_primary_background_fill_dark="*primary_600",
     button_primary_background_fill_hover_dark="*primary_500",
+    # The style sheet's, which has one for each colour scheme.
+    **{
+        f"link_text_color{state}{scheme}": "var(--link)"
+        for state in ("", "_active", "_hover", "_visited")
+        for scheme in ("", "_dark")
+    },
 )
 REGION_COLOURS = " ".join(f"--{role}: {colour};" for role, colour in COLOURS.items())
 _EVENTS = 500

@@ -41,10 +41,16 @@ LEFT = " To edit the text, take the whole of it again."
 _TO_THE_ANSWER = """() => document.querySelector("#asked").scrollIntoView({
   block: "nearest", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth"})"""
 """What comes is in sight: on a phone it is below the question."""
-_OVER = """(text) => [{__type__: "update", interactive: false}, {__type__: "update", visible: false},
-  {__type__: "update", visible: !text.trim()}]"""
-"""What was said about one text is no conversation about another, and what was recorded stands where there is no text.
-The browser does it: the server's word might come after the answer to a question that was asked meanwhile."""
+_OVER = """(text, label) => {
+  const [update, of] = [{__type__: "update"}, JSON.stringify([text, label])];
+  if (globalThis.lampeAsked === of) return [update, update, update];
+  globalThis.lampeAsked = of;
+  return [{...update, interactive: false}, {...update, visible: false}, {...update, visible: !text.trim()}];
+}"""
+"""What was said about one text, or with one model, is no conversation about another, and what was recorded stands where
+there is no text. The browser does it: the server's word might come after the answer to a question that was asked
+meanwhile. It is told first, for gradio tells one after the other, and waits for what each does; and of what it tells
+again later, as it does where something else was put off, nothing has changed."""
 _KEEP = """(keep, text, question) => {
   try {
     if (keep) localStorage.setItem("lampe-draft", JSON.stringify([text, question]));
@@ -179,6 +185,10 @@ class AskTab:
     # Events
 
     def _wire_document(self) -> None:
+        written = [self.text.change, self.state.chosen.change]  # each time, for `count` has the text's `LATEST`
+        shown = [self.on, self.kept, self.recorded]
+        of = [self.text, self.state.label]
+        gr.on(written, None, of, shown, js=_OVER, trigger_mode="multiple", **AT_ONCE)
         counted = self._counted()
         # The page paints first: another model's config may have to be fetched.
         gr.on(
@@ -187,9 +197,6 @@ class AskTab:
             trigger_mode="always_last",
             **INTERNAL,
         )
-        written = [self.text.change, self.state.chosen.change]  # each time, for `count` has the text's `LATEST`
-        shown = [self.on, self.kept, self.recorded]
-        gr.on(written, None, self.text, shown, js=_OVER, trigger_mode="multiple", **AT_ONCE)
         gone = [self.opened, self.about, self.left_out, self.uncut]
         gr.on(written, self.new_text, [self.text, self.opened], gone, trigger_mode="multiple", **AT_ONCE)
         for button, example in zip(self.examples, EXAMPLES, strict=True):

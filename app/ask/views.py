@@ -137,14 +137,14 @@ def recorded(found: Mapping[str, Any], example: Example) -> str:
     made = f"{DEFAULT_MODEL_NAME}, {PRECISIONS[found['bits']]}"
     by = f"{found['date']}, <code>python -m benchmarks.first_look</code>"
     tokens = f"{rows[0]['input_length']:,}"
+    heading = in_both("Recorded", "录下的回答")
     told = in_both(
-        f"<b>Recorded</b>, not asked now: {made}, read the longer example’s {tokens} tokens and was asked"
+        f"Not asked now: {made}, read the longer example’s {tokens} tokens and was asked"
         f" “{escape(example.question)}” ({by}).",
-        f"<b>录下的回答</b>，并非此刻生成：{made} 读完较长示例的 {tokens} 个词元后被问"
-        f"“{escape(example.question)}”（{by}）。",
+        f"并非此刻生成：{made} 读完较长示例的 {tokens} 个词元后被问“{escape(example.question)}”（{by}）。",
     )
     cards = [_recorded_card(Variant(row["method"]), row["answer"], row["right"], example) for row in rows]
-    return f'<p class="caption">{told}</p>{side_by_side(cards)}'
+    return f'<h2>{heading}</h2><p class="caption">{told}</p>{side_by_side(cards)}'
 
 
 def _recorded_card(way: Variant, answer: str, right: bool, example: Example) -> str:
