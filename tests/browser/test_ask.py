@@ -264,6 +264,7 @@ def test_a_report_is_saved_with_the_text_if_asked_for(page):
     brief(page)
     ask(page)
     expect(page.locator("#status")).to_contain_text(DONE, timeout=120_000)
+    expect(page.locator("#report-file")).to_be_hidden()
     page.get_by_label("With the text").check()
     with page.expect_download() as saved:
         page.locator("#save-report").click()
