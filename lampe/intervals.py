@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 _RESAMPLES = 10_000
+_AT_ONCE = 2**20  # numbers drawn: 8 MB
 _NORMAL = 1.959964  # that 2.5 % of a normal distribution are beyond
 
 
@@ -75,10 +76,17 @@ def bootstrapped(groups: Iterable[Sequence[float]]) -> Difference:
     drawn += [np.concatenate(alone)] if alone else []
     rng = np.random.default_rng(0)
     count = sum(map(len, drawn))
-    sums = sum(rng.choice(pairs, (_RESAMPLES, len(pairs))).sum(1) for pairs in drawn)
+    sums = sum(_sums(rng, pairs) for pairs in drawn)
     mean = float(sum(pairs.sum() for pairs in drawn) / count)
     low, high = mean + _widened(drawn) * (np.quantile(sums / count, (0.025, 0.975)) - mean)
     return Difference(mean, float(low), float(high), count)
+
+
+def _sums(rng: np.random.Generator, pairs: Any) -> Any:
+    """The sum of each draw, a part of the draws at a time: a visitor's file may have thousands of pairs."""
+    at_once = max(1, _AT_ONCE // len(pairs))
+    parts = [min(at_once, _RESAMPLES - done) for done in range(0, _RESAMPLES, at_once)]
+    return np.concatenate([rng.choice(pairs, (part, len(pairs))).sum(1) for part in parts])
 
 
 def _widened(groups: Sequence[Any]) -> float:

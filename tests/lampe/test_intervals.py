@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy.stats import t
@@ -45,3 +47,13 @@ def test_an_interval_ends_where_values_do():
     assert (found.mean, found.low) == (50.5, 0.0)
     assert found.high > 100
     assert estimated([-3.0, -0.1], shares=False, most=0.0).high == 0.0
+
+
+def test_thousands_of_pairs_take_little_memory():
+    pairs = np.random.default_rng(0).normal(1, 1, 5000)
+    tracemalloc.start()
+    found = bootstrapped([pairs])
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.low < pairs.mean() < found.high
+    assert most < 50_000_000, "all draws at once would be 400 MB"
