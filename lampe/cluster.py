@@ -9,13 +9,18 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import msgspec
+
 from lampe.errors import LampeError, first_line
+from lampe.files import append_line
 
 Unit = TypeVar("Unit")
 Row = TypeVar("Row")
@@ -62,6 +67,24 @@ class Failed(Generic[Unit]):
 
     unit: Unit
     why: str
+
+
+def keep_failure(failed: Failed[Any], named: str, results: Path) -> None:
+    """Say that a unit failed, and append it with its reason to a file beside those of the results.
+
+    Beside and not among them, because the same command tries it again.
+
+    Parameters
+    ----------
+    failed : Failed
+    named : str
+        What the unit is called.
+    results : Path
+        As "needle.jsonl"; the file is then "needle.failed.jsonl".
+    """
+    file = results.with_suffix(".failed.jsonl")
+    append_line(file, {"unit": msgspec.to_builtins(failed.unit, enc_hook=str), "why": failed.why})
+    print(f"{named} failed: {failed.why} (kept in {file})", file=sys.stderr)
 
 
 def spread(

@@ -93,6 +93,9 @@ class Outcome:
     error: str | None = None
 
 
+ALL_TASKS = "All tasks together"
+"""Stands for every task of a file, where they measure the same on the same scale."""
+
 Place = tuple[str, int]
 """A way and a length: a cell of a table."""
 
@@ -106,6 +109,12 @@ class Results:
     source : str
         What they were measured on, in words.
     outcomes : tuple of Outcome
+
+    Attributes
+    ----------
+    ways : tuple of str
+    tasks : tuple of str
+        Led by `ALL_TASKS` where it can stand for several.
     """
 
     source: str
@@ -115,25 +124,36 @@ class Results:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ways", tuple(dict.fromkeys(one.way for one in self.outcomes)))
-        object.__setattr__(self, "tasks", tuple(dict.fromkeys(one.task for one in self.outcomes)))
+        measured: dict[str, set[str]] = {}
+        beyond = set()  # tasks whose scores are no shares
+        for one in self.outcomes:
+            measured.setdefault(one.task, set()).update(one.values)
+            if not 0 <= one.values.get("score", 0) <= 1:
+                beyond.add(one.task)
+        alike = len(set(map(frozenset, measured.values()))) == 1 and len(beyond) in (0, len(measured))
+        together = (ALL_TASKS,) if len(measured) > 1 and alike else ()
+        object.__setattr__(self, "tasks", (*together, *measured))
+
+    def of(self, task: str) -> list[Outcome]:
+        """The outcomes of a task."""
+        return [one for one in self.outcomes if task in (one.task, ALL_TASKS)]
 
     def measures(self, task: str) -> list[str]:
         """The keys of what was measured in a task."""
-        there = {key for one in self.outcomes if one.task == task for key in one.values}
+        there = {key for one in self.of(task) for key in one.values}
         return [key for key in MEASURES if key in there]
 
     def cells(self, task: str) -> dict[Place, list[Outcome]]:
         """The outcomes of a task, by way and length; ways in the file's order, lengths from the shortest."""
         found: dict[Place, list[Outcome]] = {}
-        for one in self.outcomes:
-            if one.task == task:
-                found.setdefault((one.way, one.length), []).append(one)
+        for one in self.of(task):
+            found.setdefault((one.way, one.length), []).append(one)
         order = {way: number for number, way in enumerate(self.ways)}
         return dict(sorted(found.items(), key=lambda pair: (order[pair[0][0]], pair[0][1])))
 
     def shares(self, task: str, measure: str) -> bool:
         """Whether each value is a share of a whole: scores from 0 to 1, where others are of 100 or without a limit."""
-        values = (one.values[measure] for one in self.outcomes if one.task == task and measure in one.values)
+        values = (one.values[measure] for one in self.of(task) if measure in one.values)
         return measure == "score" and all(0 <= value <= 1 for value in values)
 
     def estimates(self, task: str, measure: str) -> dict[Place, Estimate]:
@@ -146,14 +166,18 @@ class Results:
         return {place: estimated(cell, shares, of.least, of.most) for place, cell in values.items() if cell}
 
     def differences(self, task: str, measure: str, base: str) -> dict[Place, Difference]:
-        """Each cell less that of another way at the same length, over the samples that both have."""
+        """Each cell less that of another way at the same length, over the samples that both have; of several tasks each
+        keeps its share."""
         cells, found = self.cells(task), {}
         for (way, length), cell in cells.items():
-            theirs = {one.sample: one.values.get(measure) for one in cells.get((base, length), ())}
-            pairs = [(one.values.get(measure), theirs.get(one.sample)) for one in cell]
-            apart = [ours - other for ours, other in pairs if ours is not None and other is not None]
+            theirs = {(one.task, one.sample): one.values.get(measure) for one in cells.get((base, length), ())}
+            apart: dict[str, list[float]] = {}
+            for one in cell:
+                ours, other = one.values.get(measure), theirs.get((one.task, one.sample))
+                if ours is not None and other is not None:
+                    apart.setdefault(one.task, []).append(ours - other)
             if way != base and apart:
-                found[way, length] = bootstrapped([apart])
+                found[way, length] = bootstrapped(apart.values())
         return found
 
 

@@ -21,7 +21,7 @@ from app.ui.figure import as_plot
 from app.ui.html import message, note
 from app.ui.runs import visitor_of
 from lampe.errors import InputError, LampeError
-from lampe.results import MEASURES, Results, ResultsError, open_results
+from lampe.results import ALL_TASKS, MEASURES, Results, ResultsError, open_results
 
 MOST_BYTES = 5_000_000
 MOST_CELLS = 400
@@ -49,6 +49,8 @@ def opened(path: Path) -> Results:
         )
     results = open_results(path)
     places = {(one.task, one.way, one.length) for one in results.outcomes}
+    if ALL_TASKS in results.tasks:
+        places |= {(ALL_TASKS, way, length) for _, way, length in places}
     cells = max(Counter(task for task, *_ in places).values())
     if cells > MOST_CELLS or len(results.tasks) > MOST_CELLS:
         raise ResultsError(
@@ -233,7 +235,7 @@ class ResultsTab:
 
 def by_depth(results: Results, asked: Asked) -> bool:
     """Whether its heat map is one for each way."""
-    return not asked.base and any(one.depth is not None for one in results.outcomes if one.task == asked.task)
+    return not asked.base and any(one.depth is not None for one in results.of(asked.task))
 
 
 def asked_of(results: Results, task: str | None, measure: str | None, base: str | None) -> Asked:

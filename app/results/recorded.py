@@ -42,9 +42,7 @@ RECORDED = {
     ),
     "ruler": Recorded(
         "RULER, by method", _ROOT / "benchmarks" / "ruler" / "rows.jsonl",
-        "python -m lampe evaluate --tasks niah_single_1,niah_multikey_2,niah_multikey_3,ruler_vt,ruler_cwe,ruler_fwe "
-        "--lengths 4096,8192,12288,16384 --methods rope,lampe,dca,selfextend,lampe-fixed,lampe-uniform,lampe-tailless "
-        "--out benchmarks/ruler",
+        "python -m benchmarks.ruler",
     ),
     "held-out": Recorded(
         "Held-out text for the default", _ROOT / "benchmarks" / "presets.jsonl", "python -m benchmarks.presets"

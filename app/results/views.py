@@ -124,7 +124,7 @@ def _sample(one: Outcome) -> str:
     failed = f" {escape(one.error)}" if one.error else ""
     return (
         f'<li>{excerpt}{answered}<p class="verdict"><b>{escape(measured)}</b>{failed}</p>'
-        f"<small>{escape(one.sample)}; {one.values['seconds']:.1f} s.{expected}</small></li>"
+        f"<small>{escape(one.task)}, {escape(one.sample)}; {one.values['seconds']:.1f} s.{expected}</small></li>"
     )
 
 

@@ -32,7 +32,7 @@ from lampe.calibration import (
     write_preset,
 )
 from lampe.cli.arguments import add_cluster, add_model, cluster_of, device_of, list_of, text_named
-from lampe.cluster import Cluster, Failed, spread
+from lampe.cluster import Cluster, Failed, keep_failure, spread
 from lampe.methods import LampeConfig
 from lampe.models.load import DEFAULT_MODEL_NAME, load
 from lampe.needle import Haystack, TokenizedHaystack
@@ -92,9 +92,9 @@ def run(given: argparse.Namespace) -> int:
         values=tuple(given.values),
     )
     cluster = cluster_of(given)
-    measure = partial(_spread, cluster, given.model, given.bits, text, base.window) if cluster else None
     source = source_of(model, tokenized, given.model or DEFAULT_MODEL_NAME)
     path = given.sweep or given.out.with_suffix(".jsonl")
+    measure = partial(_spread, cluster, given.model, given.bits, text, base.window, path) if cluster else None
     with tqdm(bar_format="{l_bar}{bar}| {elapsed}, {remaining} left{postfix}") as bar:
 
         def show(row: Row | None, done: float, left: float) -> None:
@@ -123,13 +123,14 @@ def run(given: argparse.Namespace) -> int:
 
 
 def _spread(
-    cluster: Cluster, model_id: str | None, bits: int, text: Haystack, window: int, wanted: list[Evaluation]
+    cluster: Cluster, model_id: str | None, bits: int, text: Haystack, window: int, path: Path, wanted: list[Evaluation]
 ) -> Iterator[Row]:
     """The rows of some evaluations, by the models of a cluster; those that share a read are one unit."""
     units = [tuple(group) for _, group in itertools.groupby(wanted, key=lambda one: one.reading)]
     for done in spread(cluster, partial(_worker, model_id, bits, device_of(cluster), text, window), units):
         if isinstance(done, Failed):
-            print(f"{done.unit[0].reading} failed: {done.why}", file=sys.stderr)
+            reading = done.unit[0].reading
+            keep_failure(done, f"{reading.length:,} tokens under m = {reading.mapping_length:,}", path)
         else:
             yield from done[1]
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from lampe import needle
 from lampe.calibration import load_preset
 from lampe.cli.arguments import add_cluster, add_model, cluster_of, device_of, list_of, read_settings, text_named
-from lampe.cluster import Failed, spread
+from lampe.cluster import Failed, keep_failure, spread
 from lampe.methods import METHODS, Method, methods_for
 from lampe.models.load import DEFAULT_MODEL_NAME, load, load_config
 from lampe.models.memory import Taken
@@ -106,7 +106,8 @@ def results(
     make = partial(_worker, given.model, given.bits, device_of(cluster), haystack, preset)
     for done in spread(cluster, make, cells):
         if isinstance(done, Failed):
-            print(f"{done.unit} failed: {done.why}", file=sys.stderr)
+            cell = done.unit
+            keep_failure(done, f"{cell.method} at {cell.length:,} tokens, depth {cell.depth:g}", given.out)
         else:
             yield from done[1]
 

@@ -24,7 +24,7 @@ from lampe.calibration import (
 from lampe.calibration.comparing import write_trial
 from lampe.calibration.measure import LAST
 from lampe.cli.arguments import add_cluster, add_model, cluster_of, device_of, list_of, read_settings, text_named
-from lampe.cluster import Failed, spread
+from lampe.cluster import Failed, keep_failure, spread
 from lampe.intervals import bootstrapped, estimated
 from lampe.methods import METHODS, Method, methods_for
 from lampe.models.load import DEFAULT_MODEL_NAME, load
@@ -84,7 +84,9 @@ def run(given: argparse.Namespace) -> int:
         raise CalibrationError("No text is as long as the shortest window: name a longer text, or a shorter length.")
     missing = [one for one in wanted if one not in rows]
     if cluster:
-        made = _spread(partial(_worker, given.model, given.bits, device_of(cluster), texts), cluster, missing)
+        made = _spread(
+            partial(_worker, given.model, given.bits, device_of(cluster), texts), cluster, given.out, missing
+        )
     else:
         made = _read(model, tokenizer, texts, missing)
     try:
@@ -124,11 +126,13 @@ def _read(model: Any, tokenizer: Any, texts: dict[str, Haystack], wanted: Sequen
         yield from ((name, row) for row in run_trials(model, tokenized, some))
 
 
-def _spread(make: Callable[[int], Any], cluster: Any, wanted: Sequence[Named]) -> Iterator[tuple[str, TrialRow]]:
+def _spread(
+    make: Callable[[int], Any], cluster: Any, out: Path, wanted: Sequence[Named]
+) -> Iterator[tuple[str, TrialRow]]:
     for done in spread(cluster, make, wanted):
         if isinstance(done, Failed):
             name, trial = done.unit
-            print(f"{name}, {trial.length:,} tokens, {trial.method.title} failed: {done.why}", file=sys.stderr)
+            keep_failure(done, f"{name}, {trial.length:,} tokens, {trial.method.title}", out)
         else:
             yield from done[1]
 

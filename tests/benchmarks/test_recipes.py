@@ -5,9 +5,11 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import datasets
 import pytest
 
 from benchmarks.cost import MODELS, RECIPES, arguments_of, cost_of
+from lampe.__main__ import main
 from lampe.evaluation import read_rows
 from lampe.evaluation.harness import leaves
 from lampe.families import family_config
@@ -55,3 +57,43 @@ def test_one_runs_with_what_is_given_after_its_name(small, tmp_path):
     more += ["--methods", "rope,lampe", "--out", str(tmp_path)]
     subprocess.run([str(RECIPES / "ruler-llama-3-8b.sh"), *more], check=True, cwd=Path(__file__).parents[2])
     assert [row.method for row in read_rows(tmp_path / "rows.jsonl")] == ["rope", "lampe"]
+
+
+def shelf(path: str, name: str | None = None, **_: object) -> dict[str, datasets.Dataset]:
+    """A dataset of one document with the columns that the suite's has on the Hub, in whichever split is asked for."""
+    text = "The quay was built of grey stone by the harbour master, def func_1(x): return func_2(x). " * 40
+    doc = {"context": text, "answers": ["the harbour master"], "answer": ["the harbour master"]}
+    doc |= {"question": "Who built the quay?", "input": "What is func_1(3)? Who built the quay?", "id": 0}
+    doc |= {"all_classes": ["the harbour master", "nobody"], "options": ["the harbour master", "nobody", "a", "b"]}
+    columns = {
+        "Xnhyacinth/LongBench": ("question", "context", "answers", "all_classes"),
+        "xinrongzhang2022/InfiniteBench": ("id", "context", "input", "answer", "options"),
+    }[path]
+    return AnySplit(datasets.Dataset.from_list([{key: doc[key] for key in columns}]))
+
+
+class AnySplit(dict):
+    def __init__(self, only: datasets.Dataset) -> None:
+        super().__init__(test=only)
+        self.only = only
+
+    def __missing__(self, split: str) -> datasets.Dataset:
+        return self.only
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("suite", ["longbench", "infinitebench"])
+def test_each_task_of_a_suite_is_asked_cut_and_scored(suite, small, tmp_path, monkeypatch):
+    """One document stands in for what the Hub has; the prompts and scores are the harness's own."""
+    monkeypatch.setattr(datasets, "load_dataset", shelf)
+    given = arguments_of(RECIPES / f"{suite}-llama-3-8b.sh")
+    tasks, methods = leaves(given.tasks), given.methods
+    more = ["--model", small["llama"], "--bits", "16", "--cut", "300", "--samples", "1", "--out", str(tmp_path)]
+    assert main(["evaluate", "--tasks", ",".join(given.tasks), "--methods", ",".join(methods), *more]) == 0
+    rows = read_rows(tmp_path / "rows.jsonl")
+    assert {(row.task, row.method) for row in rows} == {(task, method) for task in tasks for method in methods}
+    for row in rows:
+        assert row.error is None, f"{row.task}: {row.error}"
+        assert row.tokens == 300
+        assert row.left_out > 100
+        assert row.log_likelihood < 0

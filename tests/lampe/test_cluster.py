@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -102,6 +103,85 @@ def test_two_actors_give_what_one_process_gives_and_a_stopped_run_goes_on(small,
     assert main(spread_out) == 0
     assert comparable(one) == comparable(two)
     assert "failed" not in capsys.readouterr().err
+
+
+COMMANDS = {
+    "needle": "--haystack filler --lengths 300 --depths 0.2,0.8",
+    "perplexity": "--lengths 100,300 --windows 1 --methods rope,selfextend",
+    "calibrate": "--lengths 160,300,400 --windows 1 --needles 1 --steps 2 --refine 0 --head 16 --tail 8",
+    "evaluate": "--tasks niah_single_1 --lengths 600 --samples 1",
+}
+
+
+def given(command: str, small: dict[str, str], folder: Path) -> tuple[list[str], Path]:
+    """One of the commands on a tiny model, on a text of one's own where it takes one; and where its rows will be."""
+    folder.mkdir(exist_ok=True)
+    text, rows = folder / "tides.txt", folder / "rows.jsonl"
+    text.write_text("The tide turns twice a day, and the boats wait for it. " * 120, encoding="utf-8")
+    own = ["--text", str(text)] if command in ("perplexity", "calibrate") else []
+    if command == "calibrate":
+        own += ["--sweep", str(rows)]
+    out = {"calibrate": folder / "preset.json", "evaluate": folder}.get(command, rows)
+    return [
+        command,
+        "--model",
+        small["llama"],
+        "--bits",
+        "16",
+        "--out",
+        str(out),
+        *own,
+        *COMMANDS[command].split(),
+    ], rows
+
+
+def rows_of(path: Path) -> list[dict]:
+    """A file's rows, without what depends on the machine, in an order of their own."""
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for row in rows:
+        for key in ("seconds", "megabytes"):
+            row.pop(key, None)
+    return sorted(rows, key=lambda row: json.dumps(row, sort_keys=True))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("command", ["perplexity", "calibrate", "evaluate"])
+def test_the_other_commands_give_what_one_process_gives(command, small, tmp_path):
+    (alone, one), (together, two) = (given(command, small, tmp_path / name) for name in ("alone", "together"))
+    assert main(alone) == 0
+    assert main([*together, "--ray", "--actors", "2"]) == 0
+    assert len(rows_of(one)) > 1
+    for mine, theirs in zip(rows_of(one), rows_of(two), strict=True):
+        # An actor has half the threads, and sums in another order.
+        numbers = [key for key, value in mine.items() if isinstance(value, float)]
+        assert [mine.pop(key) for key in numbers] == pytest.approx([theirs.pop(key) for key in numbers], rel=1e-3)
+        assert mine == theirs
+
+
+@pytest.mark.parametrize("command", ["needle", "perplexity", "calibrate"])
+def test_what_fails_is_a_row_beside_the_others_and_is_tried_again(command, small, tmp_path, monkeypatch, capsys):
+    arguments, rows = given(command, small, tmp_path)
+    asked = []
+
+    def failing(cluster, make, units):
+        asked.append(list(units))
+        work = make(1)
+        failed, *others = units
+        if len(asked) == 1:
+            yield Failed(failed, "a tide that never turns")
+        for unit in others if len(asked) == 1 else units:
+            yield unit, list(work(unit))
+
+    monkeypatch.setattr(f"lampe.cli.{command}.spread", failing)
+    status = main([*arguments, "--ray"])
+    (failed,) = [json.loads(line) for line in (tmp_path / "rows.failed.jsonl").read_text("utf-8").splitlines()]
+    assert failed["why"] == "a tide that never turns"
+    assert '"length"' in json.dumps(failed["unit"])
+    assert "failed: a tide that never turns (kept in" in capsys.readouterr().err
+    assert status == 0 or command == "calibrate"  # whose curve needs every length
+    assert main([*arguments, "--ray"]) == 0
+    assert asked[1][0] == asked[0][0], "it is tried again"
+    assert len(rows_of(rows)) > 1
 
 
 def test_an_address_that_doesnt_answer_is_a_sentence():

@@ -20,7 +20,7 @@ from lampe.files import append_line
 from lampe.intervals import wilson
 from lampe.methods import METHODS
 from lampe.needle import Result, row_of
-from lampe.results import Outcome, Results, ResultsError, area, open_results
+from lampe.results import ALL_TASKS, Outcome, Results, ResultsError, area, open_results
 
 ROOT = Path(__file__).parents[2]
 RAN = {"model": "a model", "bits": 4}
@@ -85,6 +85,29 @@ def test_evaluations_keep_what_failed(tmp_path):
     assert results.estimates("niah", "score")["LaMPE", 4096].count == 2
     assert results.estimates("niah", "log_likelihood")["LaMPE", 4096].mean == -2.0
     assert results.differences("niah", "score", "LaMPE")["Plain RoPE", 4096].count == 2
+
+
+def test_tasks_that_measure_alike_are_put_together_too(tmp_path):
+    plain = METHODS["rope"].for_window(8192).settings()
+    rows = [
+        replace(NEEDLE, task=task, trial=trial, method=method, score=score, **more)
+        for method, more in (("lampe", {}), ("rope", {"settings": plain, "basis": None}))
+        for task, trial, score in (("single", 0, 1.0), ("single", 1, float(method == "lampe")), ("numbers", 0, 0.5))
+    ]
+    results = needles(tmp_path / "rows.jsonl", *rows)
+    assert results.tasks == (ALL_TASKS, "single", "numbers")
+    found = results.estimates(ALL_TASKS, "score")["LaMPE", 4096]
+    assert (found.mean, found.count) == (2.5 / 3, 3)
+    apart = results.differences(ALL_TASKS, "score", "Plain RoPE")["LaMPE", 4096]
+    assert (apart.mean, apart.count) == (1 / 3, 3), "trial 1 of each task is a sample of its own"
+
+
+def test_tasks_of_other_scales_or_measures_stay_apart():
+    share, of_a_hundred = (Outcome(task, 0, "a way", "1", {"score": score}) for task, score in (("a", 1), ("b", 80)))
+    assert Results("", (share, of_a_hundred)).tasks == ("a", "b")
+    loss = replace(share, task="c", values={"loss": 0.5})
+    assert Results("", (share, loss)).tasks == ("a", "c")
+    assert Results("", (of_a_hundred, replace(of_a_hundred, task="c"))).tasks == (ALL_TASKS, "b", "c")
 
 
 def test_a_sweep_has_plain_rope_wherever_nothing_is_mapped(tmp_path):
