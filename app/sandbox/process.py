@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -16,11 +15,6 @@ _KEPT = (
     "DYLD_LIBRARY_PATH",
 )  # fmt: skip
 """Of the environment: where programs, Python and its packages lie."""
-
-
-def module(name: str, *arguments: str) -> list[str]:
-    """The command line that runs a module of the app's."""
-    return [sys.executable, "-m", name, *arguments]
 
 
 def run_apart(arguments: list[str], data: bytes, seconds: float, most: int) -> bytes:
