@@ -403,7 +403,7 @@ class AskTab:
         if conversation is None or not ran:
             raise InputError("There is no answer to save: ask first.")
         config = self.service.config(conversation.chosen)
-        figures = views.run_report(list(ran))
+        figures = views.run_report(ran)
         return "lampe-report.html", report(conversation, ran[0], figures, config, bool(with_text))
 
     # Where an answer looked
