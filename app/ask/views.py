@@ -15,7 +15,7 @@ from app.serving.requests import Variant
 from app.settings import LENT_SECONDS
 from app.ui.html import PRECISIONS, about_in_chinese, caption, chip, row, side_by_side, table
 from app.ui.html import about as about_seconds
-from app.ui.said import in_both
+from app.ui.said import in_both, said
 from lampe.inference.prompt import ANSWER_PREFIX
 from lampe.methods import Rope
 from lampe.models.load import DEFAULT_MODEL_NAME
@@ -26,32 +26,21 @@ _BINS = 160  # along the strip of a document
 
 def no_text(drawn: int) -> str:
     """What stands in the length's place before there is a text."""
-    none = in_both("No text yet.", "还没有文本。")
-    told = in_both(f"The map below is drawn for {drawn:,} tokens.", f"下面的映射按 {drawn:,} 个词元绘制。")
-    return f'<div class="length"><b>{none}</b> {told}</div>'
+    told = said(f"The map below is drawn for {drawn:,} tokens.")
+    return f'<div class="length"><b>{said("No text yet.")}</b> {told}</div>'
 
 
 def length_readout(tokens: int, exact: bool, window: int, limit: int) -> str:
     """The prompt's length against the window and the limit."""
-    kind = "error" if tokens > limit else "past" if tokens > window else ""
-    notes = {
-        "error": (
-            f"over the limit of {limit:,}: choose what to read of it, below the text",
-            f"超过上限 {limit:,}：请在文本下方选择只读其中一部分",
-        ),
-        "past": (
-            f"{tokens / window:.2g} × the window of {window:,}; the limit is {limit:,}",
-            f"窗口 {window:,} 的 {tokens / window:.2g} 倍；上限 {limit:,}",
-        ),
-        "": (
-            f"{tokens / window:.0%} of the window of {window:,}; the limit is {limit:,}",
-            f"窗口 {window:,} 的 {tokens / window:.0%}；上限 {limit:,}",
-        ),
-    }
-    count = in_both(f"{'' if exact else 'about '}{tokens:,} tokens", f"{'' if exact else '约 '}{tokens:,} 个词元")
+    kind, told = "", f"{tokens / window:.0%} of the window of {window:,}; the limit is {limit:,}"
+    if tokens > limit:
+        kind, told = "error", f"over the limit of {limit:,}: choose what to read of it, below the text"
+    elif tokens > window:
+        kind, told = "past", f"{tokens / window:.2g} × the window of {window:,}; the limit is {limit:,}"
+    count = said(f"{tokens:,} tokens" if exact else f"about {tokens:,} tokens")
     scale = max(tokens, window) * 1.02
     return (
-        f'<div class="length {kind}"><b>{count}</b> <span>{in_both(*notes[kind])}</span>'
+        f'<div class="length {kind}"><b>{count}</b> <span>{said(told)}</span>'
         f'<div class="bar" aria-hidden="true"><i style="width:{tokens / scale:.1%}"></i>'
         f'<u style="left:{window / scale:.1%}"></u></div></div>'
     )
@@ -68,23 +57,22 @@ def document_strip(position_map: PositionMap) -> str:
         share = (stop - first) / tokens
         parts += f'<i class="region-{region.role}" style="width:{share:.3%}"></i>'
         names += f"<span>{chip(region)}{region.name} {stop - first:,}</span> "
-    told = in_both("From the text’s start to the question:", "从文本开头到问题：")
-    return f'<div class="place"><div class="strip" aria-hidden="true">{parts}</div>{caption(f"{told} {names}")}</div>'
+    told = f"{said('From the text’s start to the question:')} {names}"
+    return f'<div class="place"><div class="strip" aria-hidden="true">{parts}</div>{caption(told)}</div>'
 
 
 def needed(needs: Needs | None) -> str:
     """What a question takes here."""
     if needs is None:
         return ""
-    time, there = "", ""
     if needs.lent:
-        lent, about = round(needs.lent), needs.lent / LENT_SECONDS
-        told = in_both(
-            f"One answer: up to {lent} s of a GPU that is lent, {about:.0%} of the {LENT_SECONDS} s that a visitor "
-            "without an account has in a day.",
-            f"一次回答：最多占用借来的 GPU {lent} 秒，即无账号访客每日 {LENT_SECONDS} 秒的 {about:.0%}。",
+        lent, share = round(needs.lent), needs.lent / LENT_SECONDS
+        told = (
+            f"One answer: up to {lent} s of a GPU that is lent, {share:.0%} of the {LENT_SECONDS} s that a visitor "
+            "without an account has in a day."
         )
-        return caption(told)
+        return caption(said(told))
+    time, there = "", ""
     if needs.seconds is not None:
         time, there = f"{about_seconds(needs.seconds)} here, ", f"这里{about_in_chinese(needs.seconds)}，"
     kept = f" {needs.kept:,} tokens are read already." if needs.kept else ""
@@ -112,7 +100,8 @@ def thread(way: Variant, earlier: Sequence[tuple[str, str]], question: str, answ
     """One method's answer as it grows, after the turns before it, and what is to be known about it."""
     name = way.title + (", the same model unpatched" if way.method == Rope.key else "")
     turns = "".join(
-        f'<p class="turn"><b>{escape(asked)}</b><br>{_said(said) or "(no answer)"}</p>' for asked, said in earlier
+        f'<p class="turn"><b>{escape(asked)}</b><br>{_said(answered) or "(no answer)"}</p>'
+        for asked, answered in earlier
     )
     asked = f'<p class="turn"><b>{escape(question)}</b></p>' if earlier else ""
     told = f"<small>{escape(note)}</small>" if note else ""
@@ -133,22 +122,19 @@ def recorded(found: Mapping[str, Any], example: Example) -> str:
     made = f"{DEFAULT_MODEL_NAME}, {PRECISIONS[found['bits']]}"
     by = f"{found['date']}, <code>python -m benchmarks.first_look</code>"
     tokens = f"{asked[0]['input_length']:,}"
-    heading = in_both("Recorded", "录下的回答")
     told = in_both(
         f"Not asked now: {made}, read the longer example’s {tokens} tokens and was asked"
         f" “{escape(example.question)}” ({by}).",
         f"并非此刻生成：{made} 读完较长示例的 {tokens} 个词元后被问“{escape(example.question)}”（{by}）。",
     )
-    right = in_both("✓ Right", "✓ 正确")
-    wrong = in_both(f"✗ {example.answer} isn’t in it", f"✗ 其中没有 {example.answer}")
     cards = []
     for one in asked:
-        way = Variant(one["method"])
+        way, verdict = Variant(one["method"]), "✓ Right" if one["right"] else f"✗ {example.answer} isn’t in it"
         cards.append(
             f'<section class="answer {way.slug}"><h3>{way.title}</h3><p>{_said(one["answer"])}</p>'
-            f'<p class="verdict"><b>{right if one["right"] else wrong}</b></p></section>'
+            f'<p class="verdict"><b>{said(verdict)}</b></p></section>'
         )
-    return f"<h2>{heading}</h2>{caption(told)}{side_by_side(cards)}"
+    return f"<h2>{said('Recorded')}</h2>{caption(told)}{side_by_side(cards)}"
 
 
 def done(reports: Sequence[RunReport], following: bool = False, behind: Sequence[Variant] = ()) -> str:
