@@ -49,10 +49,6 @@ class Opened:
         """As it stands in the text box."""
         return text_of(self.parts)
 
-    def wrote(self, text: str) -> bool:
-        """Whether this document put a text into the text box, cut or whole: an event may come late."""
-        return text in (self.text, text_of(self.whole))
-
 
 @dataclass(frozen=True)
 class Conversation:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -12,7 +13,7 @@ from app.ask.conversation import MOST_BESIDE, Conversation, Opened, Turn
 from app.ask.examples import EXAMPLES, Example, recorded_answers
 from app.ask.saving import report
 from app.documents.cutting import WAYS
-from app.documents.document import Part
+from app.documents.document import Part, text_of
 from app.documents.kinds import EXTENSIONS
 from app.limits import MAX_MAP_LENGTH, whole_number
 from app.map.figures import Frame, distance_figure, regions_figure
@@ -80,6 +81,8 @@ class AskTab:
     ----------
     text : gr.Textbox
         The document.
+    draft : list of components
+        What a browser keeps for its visitor, if they say so: `RESTORE` brings it back.
     """
 
     def __init__(self, service: ModelService, state: PageState) -> None:
@@ -99,13 +102,9 @@ class AskTab:
                 self.plane = gr.Plot(show_label=False, label="Attention regions of this text")
                 self.sentence = gr.HTML(elem_id="sentence")
                 self.timing = gr.Button(word("time"), size="sm", visible=not self.lent, elem_id="ask-time")
+        self.draft = [self.keep, self.text, self.question]
         self._wire_document()
         self._wire_questions()
-
-    @property
-    def draft(self) -> list[Any]:
-        """What a browser keeps for its visitor, if they say so: `RESTORE` brings it back."""
-        return [self.keep, self.text, self.question]
 
     # Layout
 
@@ -118,12 +117,7 @@ class AskTab:
             self.file = gr.UploadButton(str(word("open_file")), size="sm", file_types=list(EXTENSIONS), type="filepath")
         # Empty, not nothing: the page's events read it also while another view is open.
         self.text = gr.Textbox(
-            "",
-            label=word("document"),
-            placeholder=word("document_hint"),
-            lines=7,
-            max_lines=7,
-            elem_id="document",
+            "", label=word("document"), placeholder=word("document_hint"), lines=7, max_lines=7, elem_id="document"
         )
         self.about = gr.HTML(elem_id="about-document")
         self.left_out = gr.HTML(elem_id="left-out")
@@ -191,12 +185,8 @@ class AskTab:
         gr.on(written, None, of, shown, js=_OVER, trigger_mode="multiple", **AT_ONCE)
         counted = self._counted()
         # The page paints first: another model's config may have to be fetched.
-        gr.on(
-            [self.state.loaded.change, *(part.change for part in counted[1])],
-            *counted,
-            trigger_mode="always_last",
-            **INTERNAL,
-        )
+        changed = [self.state.loaded.change, *(part.change for part in counted[1])]
+        gr.on(changed, *counted, trigger_mode="always_last", **INTERNAL)
         gone = [self.opened, self.about, self.left_out, self.uncut]
         gr.on(written, self.new_text, [self.text, self.opened], gone, trigger_mode="multiple", **AT_ONCE)
         for button, example in zip(self.examples, EXAMPLES, strict=True):
@@ -210,7 +200,6 @@ class AskTab:
 
     def _wire_questions(self) -> None:
         counted = self._counted()
-        anew, further = gr.State(False), gr.State(True)
         given = [
             self.text, self.question, self.beside, self.cut_too, self.at_once, self.budget, self.temperature,
             self.top_p, self.seed, self.conversation, self.state.chosen, self.state.label,
@@ -222,10 +211,9 @@ class AskTab:
         for asks in (self.go.click, self.on.click, self.question.submit, self.live.click):
             asks(None, js=_TO_THE_ANSWER, **AT_ONCE)
         filled = self.live.click(self.take(EXAMPLES[-1]), None, [self.text, self.question], **AT_ONCE)
-        asked = gr.on([self.go.click, self.question.submit], self.answer, [anew, *given], answered, **INTERNAL)
-        for asking in (asked, filled.then(self.answer, [anew, *given], answered, **INTERNAL)):
-            asking.then(*counted, **INTERNAL)
-        self.on.click(self.answer, [further, *given], answered, **INTERNAL).then(*counted, **INTERNAL)
+        asked = partial(gr.on, [self.go.click, self.question.submit])
+        for asks, following in ((asked, False), (filled.then, False), (self.on.click, True)):
+            asks(self.answer, [gr.State(following), *given], answered, **INTERNAL).then(*counted, **INTERNAL)
         self.halt.click(self.runs.stop, **AT_ONCE)
         for part in self.draft:
             part.change(None, self.draft, None, js=_KEEP, trigger_mode="multiple", **AT_ONCE)
@@ -335,8 +323,8 @@ class AskTab:
         return shown if about is None else shown | {self.about: about}
 
     def new_text(self, text: str, opened: Opened | None) -> Shown:
-        """A file's pages aren't another text's."""
-        if opened and opened.wrote(text):
+        """A file's pages aren't another text's; the change that it made itself, cut or whole, may come late."""
+        if opened and text in (opened.text, text_of(opened.whole)):
             return {self.opened: gr.skip()}
         return {self.opened: None, self.about: "", self.left_out: "", self.uncut: gr.Button(visible=False)}
 
@@ -362,7 +350,6 @@ class AskTab:
                     asked = Request(
                         text, question, method, longest, earlier, sampling, chosen, cut, bool(look) and variant == LAMPE
                     )
-                    turn.answers[variant] = ""
                     for update in self.service.ask(asked, stop, visitor_of(request)):
                         turn.take(variant, update)
                         told = (
