@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,7 @@ import gradio as gr
 from app.limits import MAX_MAP_LENGTH, whole_number
 from app.map.figures import Frame, distance_figure, regions_figure
 from app.needle import figures, views
-from app.needle.forms import (
-    MOST_METHODS,
-    READY,
-    SOURCES,
-    checked_grid,
-    haystack_of,
-    numbers,
-    own_needle,
-)
+from app.needle.forms import MOST_METHODS, READY, SOURCES, checked_grid, haystack_of, numbers, own_needle
 from app.needle.results import FILES, GridResults, opened
 from app.results.figures import heat_figure
 from app.results.recorded import offered, recorded
@@ -105,6 +98,7 @@ class NeedleTab:
                 elem_id="needle-methods",
             )
             self.seed = gr.Number(0, label="Seed", elem_id="needle-seed")
+        self.common = [self.source, self.task, self.methods, self.seed]
         with gr.Tabs() as self.kinds:
             with gr.Tab("One test", id="one"):
                 self.length = gr.Number(12_288, label="Prompt length (tokens)", elem_id="needle-length")
@@ -172,7 +166,7 @@ class NeedleTab:
     def _wire_one(self, demo: gr.Blocks) -> None:
         state = self.state
         given = [
-            *self._common, self.length, self.depth, self.key, self.value, self.document, state.chosen, state.label,
+            *self.common, self.length, self.depth, self.key, self.value, self.document, state.chosen, state.label,
         ]  # fmt: skip
         tested = [
             self.status, self.recorded, self.answers, self.place, self.to_map, self.placed, self.distance, self.plane,
@@ -194,7 +188,7 @@ class NeedleTab:
         changed = [part.change for part in asked if part is not results]
         gr.on([self.state.loaded.change, *changed], self.tell_time, asked, self.time, **LATEST)
         form = [self.lengths, self.depths, self.trials, self.document]
-        given = [results, *self._common, *form, chosen, self.state.label]
+        given = [results, *self.common, *form, chosen, self.state.label]
         ran = self.many.click(self.run_grid, given, filled, **INTERNAL)
         ran.then(self.tell_time, asked, self.time, **INTERNAL)
         self.estimate.click(self.measure_time, asked, self.time, **INTERNAL)
@@ -202,14 +196,9 @@ class NeedleTab:
         self.points.select(self.look, results, self.details, **AT_ONCE)
         self.upload.upload(self.open_file, self.upload, [*filled, self.details], **INTERNAL)
         for button, choice in zip(self.ready, READY, strict=True):
-            values = choice.lengths, choice.depths, choice.trials
-            button.click(lambda values=values: values, None, [self.lengths, self.depths, self.trials], **AT_ONCE)
+            button.click(lambda values=choice[1:]: values, None, [self.lengths, self.depths, self.trials], **AT_ONCE)
         for name, button in self.save_buttons.items():
             saves(button, [results], self.in_file(name), self.file, self.status, self.service.desk)
-
-    @property
-    def _common(self) -> list[Any]:
-        return [self.source, self.task, self.methods, self.seed]
 
     # What was recorded
 
@@ -299,17 +288,16 @@ class NeedleTab:
             with self.runs.started(request) as stop:
                 wanted = self._wanted(lengths, depths, trials, methods, task, seed)
                 haystack, model = haystack_of(source, text), chosen.model
-                results = results.going_on(task, haystack.name, {"model": model.name, "bits": model.bits})
-                results.check_settings(self.service.methods_of(wanted, chosen))
+                ran_with, methods = {"model": model.name, "bits": model.bits}, self.service.methods_of(wanted, chosen)
+                results = results.going_on(task, haystack.name, ran_with, methods)
                 missing = results.missing(wanted)
                 done = len(wanted) - len(missing)
                 run = self.service.needles(haystack, missing, None, stop, chosen, visitor_of(request))
                 for event in run if missing else ():
                     if isinstance(event, Update):
-                        told = status(event) + note(f"{done} of {len(wanted)} tests done")
-                        yield {self.status: told}
+                        yield {self.status: status(event) + note(f"{done} of {len(wanted)} tests done")}
                         continue
-                    done, results = done + 1, results.with_one(event)
+                    done, results = done + 1, replace(results, rows=(*results.rows, event))
                     yield self._show(results, wanted)
                 words = "Stopped: run it again to go on." if stop.is_set() else f"Done: {len(wanted)} tests."
                 yield {self.status: note(words), **self._show(results, wanted)}

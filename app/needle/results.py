@@ -32,13 +32,15 @@ class GridResults:
     rows: tuple[Result, ...] = ()
     ran_with: Mapping[str, Any] = field(default_factory=dict)
 
-    def going_on(self, task: str, haystack: str, ran_with: Mapping[str, Any]) -> GridResults:
-        """The same, to be added to.
+    def going_on(
+        self, task: str, haystack: str, ran_with: Mapping[str, Any], methods: Mapping[str, Method]
+    ) -> GridResults:
+        """The same, to be added to with these settings of the methods.
 
         Raises
         ------
         InputError
-            If these results are of something else.
+            If these results are of something else, or of other settings of a method.
         """
         if self.rows:
             first, ran = self.rows[0], self.ran_with
@@ -48,30 +50,18 @@ class GridResults:
                     f"in {ran['bits']} bits. Save them and forget them first: a heat map shows one task, text and "
                     "model."
                 )
-        return replace(self, ran_with=ran_with)
-
-    def check_settings(self, methods: Mapping[str, Method]) -> None:
-        """Refuse to go on with other settings of a method.
-
-        Raises
-        ------
-        InputError
-        """
         if others := {row.method for row in self.rows if not row.ran_by(methods)}:
             raise InputError(
                 f"The results of {' and '.join(METHODS[key].title for key in others)} below were read with other "
                 "settings than those that would run now. Save them and forget them first: a heat map shows one setting "
                 "of a method."
             )
+        return replace(self, ran_with=ran_with)
 
     def missing(self, wanted: Sequence[Cell]) -> list[Cell]:
         """Those of some cells that have no result yet."""
         done = {row.cell for row in self.rows}
         return [cell for cell in wanted if cell not in done]
-
-    def with_one(self, result: Result) -> GridResults:
-        """The same and one more."""
-        return replace(self, rows=(*self.rows, result))
 
 
 def as_jsonl(results: GridResults) -> str:
