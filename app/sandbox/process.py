@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -50,13 +51,8 @@ def run_apart(arguments: list[str], data: bytes, seconds: float, most: int) -> b
         env={name: os.environ[name] for name in _KEPT if name in os.environ},
         start_new_session=True,
     )
-    late = threading.Event()
-
-    def end_late() -> None:
-        late.set()
-        _end(process)
-
-    timer = threading.Timer(seconds, end_late)
+    ends = time.monotonic() + seconds
+    timer = threading.Timer(seconds, _end, [process])
     timer.daemon = True
     timer.start()
     assert process.stdin
@@ -67,11 +63,12 @@ def run_apart(arguments: list[str], data: bytes, seconds: float, most: int) -> b
         with process.stdout:
             answer = process.stdout.read(most + 1)
     finally:
+        late = time.monotonic() >= ends
         timer.cancel()
         timer.join()
         _end(process)
         process.wait()
-    if late.is_set():
+    if late:
         raise TimeoutError(f"took longer than {seconds:.0f} seconds")
     return answer if len(answer) <= most else b""
 
