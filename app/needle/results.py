@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from app.needle.forms import MOST_TESTS
-from app.ui.spreadsheet import plain_cell
+from app.ui.spreadsheet import as_table
 from lampe.errors import InputError
 from lampe.methods import METHODS, Method
 from lampe.needle import Cell, Result, read_rows, row_of
@@ -69,15 +67,9 @@ def as_jsonl(results: GridResults) -> str:
 
 
 def as_csv(results: GridResults) -> str:
-    text = io.StringIO()
-    lines = csv.writer(text)
-    names = [field.name for field in fields(Result)]
-    lines.writerow([*names, *results.ran_with])
-    for result in results.rows:
-        values = (getattr(result, name) for name in names)
-        cells = [plain_cell(" | ".join(value) if isinstance(value, tuple) else value) for value in values]
-        lines.writerow([*cells, *results.ran_with.values()])
-    return text.getvalue()
+    return as_table(
+        [asdict(row) | {"expected": " | ".join(row.expected)} | dict(results.ran_with) for row in results.rows]
+    )
 
 
 FILES = {"CSV": ("csv", as_csv), "JSONL": ("jsonl", as_jsonl)}

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from app.results.views import title
-from app.ui.spreadsheet import plain_cell
+from app.ui.spreadsheet import as_table
 from lampe.results import MEASURES, Results
 
 
@@ -47,12 +45,7 @@ def rows_of(results: Results, asked: Asked) -> list[dict[str, Any]]:
 
 
 def as_csv(results: Results, asked: Asked) -> str:
-    text = io.StringIO()
-    rows = rows_of(results, asked)
-    lines = csv.DictWriter(text, list(rows[0]))
-    lines.writeheader()
-    lines.writerows({key: plain_cell(value) for key, value in row.items()} for row in rows)
-    return text.getvalue()
+    return as_table(rows_of(results, asked))
 
 
 def as_json(results: Results, asked: Asked) -> str:
