@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from app.serving.service import ModelService
 from app.ui.downloads import saves
 from app.ui.events import AT_ONCE, INTERNAL, LATEST, Shown
 from app.ui.figure import as_plot
-from app.ui.html import message, note, side_by_side, status
+from app.ui.html import caption, message, note, side_by_side, status
 from app.ui.runs import Runs, measuring, visitor_of
 from app.ui.state import PageState
 from lampe.errors import InputError, LampeError
@@ -141,10 +142,8 @@ class NeedleTab:
                     elem_id="plot-needle-distance",
                 )
                 self.plane = gr.Plot(show_label=False, label="The needle among the attention regions", min_width=280)
-            gr.HTML(
-                "<p class=\"caption\">LaMPE's map of this prompt. The diamond is the needle, as the prompt's last "
-                "token sees it.</p>"
-            )
+            words = "LaMPE's map of this prompt. The diamond is the needle, as the prompt's last token sees it."
+            gr.HTML(caption(words))
 
     def _lay_out_grid(self) -> None:
         with gr.Column(visible=False) as self.of_many:
@@ -198,7 +197,7 @@ class NeedleTab:
         for button, choice in zip(self.ready, READY, strict=True):
             button.click(lambda values=choice[1:]: values, None, [self.lengths, self.depths, self.trials], **AT_ONCE)
         for name, button in self.save_buttons.items():
-            saves(button, [results], self.in_file(name), self.file, self.status, self.service.desk)
+            saves(button, [results], partial(self.in_file, name), self.file, self.status, self.service.desk)
 
     # What was recorded
 
@@ -366,13 +365,9 @@ class NeedleTab:
         words = f"{len(rows)} results opened: {ran['model']} in {ran['bits']} bits, task {rows[0].task!r}."
         return {self.status: note(words), self.details: "", **self._show(results)}
 
-    def in_file(self, name: str) -> Callable[[GridResults], tuple[str, str]]:
+    def in_file(self, kind: str, results: GridResults) -> tuple[str, str]:
         """What a button saves: a file's name and its text."""
-        ending, content = FILES[name]
-
-        def make(results: GridResults) -> tuple[str, str]:
-            if not results.rows:
-                raise InputError("There are no results yet: run a grid first.")
-            return f"lampe-needles.{ending}", content(results)
-
-        return make
+        if not results.rows:
+            raise InputError("There are no results yet: run a grid first.")
+        ending, content = FILES[kind]
+        return f"lampe-needles.{ending}", content(results)
