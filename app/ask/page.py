@@ -102,7 +102,7 @@ class AskTab:
                 self.plane = gr.Plot(show_label=False, label="Attention regions of this text")
                 self.sentence = gr.HTML(elem_id="sentence")
                 self.timing = gr.Button(word("time"), size="sm", visible=not self.lent, elem_id="ask-time")
-        self.draft = [self.keep, self.text, self.question]
+        self.draft: list[Any] = [self.keep, self.text, self.question]
         self._wire_document()
         self._wire_questions()
 

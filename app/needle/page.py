@@ -287,8 +287,8 @@ class NeedleTab:
             with self.runs.started(request) as stop:
                 wanted = self._wanted(lengths, depths, trials, methods, task, seed)
                 haystack, model = haystack_of(source, text), chosen.model
-                ran_with, methods = {"model": model.name, "bits": model.bits}, self.service.methods_of(wanted, chosen)
-                results = results.going_on(task, haystack.name, ran_with, methods)
+                ran_with, asked = {"model": model.name, "bits": model.bits}, self.service.methods_of(wanted, chosen)
+                results = results.going_on(task, haystack.name, ran_with, asked)
                 missing = results.missing(wanted)
                 done = len(wanted) - len(missing)
                 run = self.service.needles(haystack, missing, None, stop, chosen, visitor_of(request))
