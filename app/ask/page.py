@@ -135,13 +135,9 @@ class AskTab:
     def _lay_out_question(self) -> None:
         self.question = gr.Textbox("", label=word("question"), placeholder=word("question_hint"), elem_id="question")
         self.beside = gr.Dropdown(
-            BESIDE,
-            value=[] if self.lent else ["rope"],
-            multiselect=True,
-            max_choices=MOST_BESIDE,
-            label=word("beside"),
-            elem_id="beside",
-        )
+            BESIDE, value=[] if self.lent else ["rope"], multiselect=True, max_choices=MOST_BESIDE,
+            label=word("beside"), elem_id="beside",
+        )  # fmt: skip
         with gr.Row(elem_classes="actions"):
             self.go = gr.Button(word("ask"), variant="primary", elem_id="ask-button")
             self.on = gr.Button(word("follow"), interactive=False, elem_id="follow-button")
@@ -171,9 +167,8 @@ class AskTab:
         with gr.Column(visible=False) as self.looked:
             with gr.Row(elem_classes="points"):
                 self.look = gr.Button(word("look"), size="sm", visible=not self.lent, elem_id="look")
-            self.layers = gr.Radio(
-                list(LAYERS), value=LAYERS[0], label=word("layers"), visible=False, elem_id="look-layers"
-            )
+            layers = list(LAYERS)
+            self.layers = gr.Radio(layers, value=layers[0], label=word("layers"), visible=False, elem_id="look-layers")
             self.evidence = gr.HTML(elem_id="evidence")
 
     # Events

@@ -91,13 +91,9 @@ class NeedleTab:
             self.source = gr.Radio(sources, value="reference", label="Hide it in", elem_id="needle-source")
             self.task = gr.Radio(list(TASKS), value="single", label="Kind of needle", elem_id="needle-task")
             self.methods = gr.Dropdown(
-                [(method.title, key) for key, method in METHODS.items()],
-                value=["rope", "lampe"],
-                multiselect=True,
-                max_choices=MOST_METHODS,
-                label=f"Read by (up to {MOST_METHODS})",
-                elem_id="needle-methods",
-            )
+                [(method.title, key) for key, method in METHODS.items()], value=["rope", "lampe"], multiselect=True,
+                max_choices=MOST_METHODS, label=f"Read by (up to {MOST_METHODS})", elem_id="needle-methods",
+            )  # fmt: skip
             self.seed = gr.Number(0, label="Seed", elem_id="needle-seed")
         self.common = [self.source, self.task, self.methods, self.seed]
         with gr.Tabs() as self.kinds:
@@ -135,24 +131,17 @@ class NeedleTab:
             self.place = gr.HTML(elem_id="needle-place")
             self.to_map = gr.Button("See its place in the position map", size="sm", visible=False)
             with gr.Row(elem_classes="planes"):
-                self.distance = gr.Plot(
-                    show_label=False,
-                    label="The needle's distance and mapped position",
-                    min_width=320,
-                    elem_id="plot-needle-distance",
-                )
+                label = "The needle's distance and mapped position"
+                self.distance = gr.Plot(show_label=False, label=label, min_width=320, elem_id="plot-needle-distance")
                 self.plane = gr.Plot(show_label=False, label="The needle among the attention regions", min_width=280)
             words = "LaMPE's map of this prompt. The diamond is the needle, as the prompt's last token sees it."
             gr.HTML(caption(words))
 
     def _lay_out_grid(self) -> None:
         with gr.Column(visible=False) as self.of_many:
-            self.heat = gr.Plot(
-                show_label=False, label="Share found by length and depth", elem_id="plot-needle", visible=False
-            )
-            self.apart = gr.Plot(
-                show_label=False, label="LaMPE's share less the other's", elem_id="plot-needle-apart", visible=False
-            )
+            hidden = {"show_label": False, "visible": False}
+            self.heat = gr.Plot(label="Share found by length and depth", elem_id="plot-needle", **hidden)
+            self.apart = gr.Plot(label="LaMPE's share less the other's", elem_id="plot-needle-apart", **hidden)
             self.details = gr.HTML(elem_id="needle-details")
             self.table = gr.HTML(elem_id="needle-table")
             with gr.Row(elem_classes="points"):
