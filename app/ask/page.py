@@ -37,7 +37,7 @@ from lampe.methods import METHODS
 BESIDE = [(method.title, key) for key, method in METHODS.items() if key != LAMPE.method]
 SHOWN_WITHOUT_TEXT = MapSettings().length
 _CHARACTERS_PER_TOKEN = 4.3  # English prose; only until the tokenizer is there
-CUTS = dict(zip(("Its beginning", "Its beginning and its end", "Pages or chapters"), WAYS, strict=True))
+CUTS = list(zip(("Its beginning", "Its beginning and its end", "Pages or chapters"), WAYS, strict=True))
 LEFT = " To edit the text, take the whole of it again."
 _TO_THE_ANSWER = """() => document.querySelector("#asked").scrollIntoView({
   block: "nearest", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth"})"""
@@ -122,7 +122,7 @@ class AskTab:
         self.about = gr.HTML(elem_id="about-document")
         self.left_out = gr.HTML(elem_id="left-out")
         with gr.Accordion(word("cut"), open=False, elem_id="cut"):
-            self.way = gr.Radio(list(CUTS.items()), value=WAYS[0], label=word("cut_way"), elem_id="cut-way")
+            self.way = gr.Radio(CUTS, value=WAYS[0], label=word("cut_way"), elem_id="cut-way")
             with gr.Row(visible=False) as self.pages:
                 self.first = gr.Number(1, label=word("cut_first"), min_width=100, elem_id="cut-first")
                 self.last = gr.Number(1, label=word("cut_last"), min_width=100, elem_id="cut-last")
@@ -285,7 +285,7 @@ class AskTab:
             return
         opened = Opened.of(document)
         ends = {self.first: 1, self.last: len(opened.parts)}
-        yield self._put(opened, about=views.about(document)) | ends | {self.status: ""}
+        yield self._put(opened) | ends | {self.about: views.about(document), self.status: ""}
 
     def cut_text(
         self, text: str, question: str, opened: Opened | None, way: str, first: float, last: float, most: float,
@@ -301,21 +301,21 @@ class AskTab:
         except LampeError as error:
             return {self.status: message(str(error))}
         cut = Opened((Part("the text", made.text),), whole) if made.left_out else Opened(whole)
-        return self._put(cut, left_out=note(made.sentence + LEFT * bool(made.left_out))) | {self.status: ""}
+        left_out = note(made.sentence + LEFT * bool(made.left_out))
+        return self._put(cut) | {self.left_out: left_out, self.status: ""}
 
     def take_back(self, opened: Opened | None) -> Shown:
         """The whole text again."""
         return self._put(Opened(opened.whole)) if opened and opened.whole else {self.status: gr.skip()}
 
-    def _put(self, opened: Opened, left_out: str = "", about: str | None = None) -> Shown:
+    def _put(self, opened: Opened) -> Shown:
         """A document in the text box. A cut one can't be edited: its whole text would take the edits away."""
-        shown = {
+        return {
             self.text: gr.Textbox(opened.text, interactive=not opened.whole),
             self.opened: opened,
-            self.left_out: left_out,
+            self.left_out: "",
             self.uncut: gr.Button(visible=bool(opened.whole)),
         }
-        return shown if about is None else shown | {self.about: about}
 
     def new_text(self, text: str, opened: Opened | None) -> Shown:
         """A file's pages aren't another text's; the change that it made itself, cut or whole, may come late."""
@@ -347,17 +347,13 @@ class AskTab:
                     )
                     for update in self.service.ask(asked, stop, visitor_of(request)):
                         turn.take(variant, update)
-                        told = (
-                            note(f"{variant.title}: {update.stage}.")
-                            if update.report
-                            else status(update, variant.title)
-                        )
-                        yield {self.status: told, **self._show(turn)}
+                        ended = note(f"{variant.title}: {update.stage}.") if update.report else ""
+                        yield {self.status: ended or status(update, variant.title), **self._show(turn)}
             words = "Stopped." if stop.is_set() else views.done(turn.reports, following, turn.behind)
             yield {self.status: note(words), **self._ended(turn, text, chosen)}
         except LampeError as error:
-            ended = self._ended(turn, text, chosen) if turn and turn.reports else {}
-            yield {self.status: message(str(error)), **ended}
+            answered = self._ended(turn, text, chosen) if turn and turn.reports else {}
+            yield {self.status: message(str(error)), **answered}
 
     def _show(self, turn: Turn) -> Shown:
         threads = [
