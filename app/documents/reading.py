@@ -74,12 +74,7 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 
 def read_document(path: str) -> Document:
-    """The text of an uploaded file, read in a process of its own.
-
-    Parameters
-    ----------
-    path : str
-        Where the upload lies; its ending says what it is.
+    """The text of an uploaded file, read in a process of its own; the ending of its path says what it is.
 
     Raises
     ------

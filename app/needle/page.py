@@ -139,7 +139,7 @@ class NeedleTab:
 
     def _lay_out_grid(self) -> None:
         with gr.Column(visible=False) as self.of_many:
-            hidden = {"show_label": False, "visible": False}
+            hidden: dict[str, Any] = {"show_label": False, "visible": False}
             self.heat = gr.Plot(label="Share found by length and depth", elem_id="plot-needle", **hidden)
             self.apart = gr.Plot(label="LaMPE's share less the other's", elem_id="plot-needle-apart", **hidden)
             self.details = gr.HTML(elem_id="needle-details")

@@ -45,15 +45,12 @@ def lines_figure(results: Results, task: str, measure: str, base: str | None = N
         )  # fmt: skip
     if base:
         sheet.level(0, f"{base}: 0")
-    ticks = {
-        "tickvals": list(range(len(lengths))),
+    tokens = {
+        "title": "tokens", "range": [-0.5, len(lengths) - 0.5], "tickvals": list(range(len(lengths))),
         "ticktext": [short(length) if length else "as is" for length in lengths],
-    }
-    range_ = [-0.5, len(lengths) - 0.5]
+    }  # fmt: skip
     shares = {"range": [-0.03, 1.03]} if results.shares(task, measure) and not base else {}
-    return sheet.figure(
-        {"title": "tokens", "range": range_, **ticks}, {"title": _named(measure, base), **shares}, legend=True
-    )
+    return sheet.figure(tokens, {"title": _named(measure, base), **shares}, legend=True)
 
 
 def heat_figure(results: Results, task: str, measure: str, base: str | None = None) -> go.Figure:

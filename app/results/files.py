@@ -64,7 +64,7 @@ def as_latex(results: Results, asked: Asked) -> str:
     task, measure, base = asked
     cells = results.differences(task, measure, base) if base else results.estimates(task, measure)
     lengths = sorted({length for _, length in cells})
-    sign = "+" if base else ""
+    form = f"{'+' if base else ''}.{MEASURES[measure].digits}f"
     lines = [
         f"% {_line(results.source)}",
         f"% {_line(title(results, *asked))}",
@@ -73,16 +73,9 @@ def as_latex(results: Results, asked: Asked) -> str:
         " & ".join(["Way of reading", *(f"{length:,}" if length else "as is" for length in lengths)]) + r" \\",
         r"\midrule",
     ]
-    digits = MEASURES[measure].digits
     for way in dict.fromkeys(way for way, _ in cells):
-        fields = []
-        for length in lengths:
-            one = cells.get((way, length))
-            fields.append(
-                f"${one.mean:{sign}.{digits}f}_{{{one.low:{sign}.{digits}f}}}^{{{one.high:{sign}.{digits}f}}}$"
-                if one
-                else "--"
-            )
+        found = [cells.get((way, length)) for length in lengths]
+        fields = [f"${one.mean:{form}}_{{{one.low:{form}}}}^{{{one.high:{form}}}}$" if one else "--" for one in found]
         lines.append(" & ".join([way.translate(_LATEX), *fields]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
