@@ -33,7 +33,7 @@ def _mark(score: float) -> str:
 def card(result: Result) -> str:
     """One method's answer, with its verdict."""
     method, slug, beyond = METHODS[result.method], Variant(result.method).slug, ""
-    if result.settings is not None:  # as in older rows
+    if result.settings is not None:  # older rows have none
         beyond = method.from_settings(result.settings).beyond(result.length)
     return (
         f'<section class="answer {slug}" id="needle-answer-{slug}" aria-label="Answer of {method.title}" tabindex="0">'
