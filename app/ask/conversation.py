@@ -49,10 +49,6 @@ class Opened:
         """As it stands in the text box."""
         return text_of(self.parts)
 
-    def wrote(self, text: str) -> bool:
-        """Whether this document put a text into the text box, cut or whole: an event may come late."""
-        return text in (self.text, text_of(self.whole))
-
 
 @dataclass(frozen=True)
 class Conversation:
@@ -98,19 +94,12 @@ class Turn:
 
     @classmethod
     def new(cls, question: str, beside: Sequence[str], cut_too: bool) -> Turn:
-        """The first question on a text.
-
-        Parameters
-        ----------
-        question : str
-        beside : sequence of str
-            Keys of methods.
-        cut_too : bool
-            Whether plain RoPE is asked as well on what fits the window.
+        """The first question on a text: to LaMPE, to methods by their keys, and to plain RoPE on what fits the window.
 
         Raises
         ------
         InputError, lampe.MethodError
+            If these are too many, or one isn't there.
         """
         variants = [LAMPE, *(Variant(method_class(key).key) for key in beside), *[CUT] * cut_too]
         if len(variants) > len(set(variants)) or len(beside) > MOST_BESIDE:

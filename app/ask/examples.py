@@ -56,24 +56,14 @@ class Example:
 
 EXAMPLES = (
     Example(
-        "example_inside",
-        "night-museum.txt",
-        "The secret number of the old safe is 4739216.",
-        "What is the secret number of the old safe?",
-        "4739216",
-        0.25,
-        mapped=False,
+        "example_inside", "night-museum.txt", "The secret number of the old safe is 4739216.",
+        "What is the secret number of the old safe?", "4739216", 0.25, mapped=False,
     ),
     Example(
-        "example_past",
-        "island-almanac.txt",
-        "The secret number of the red lantern is 8203571.",
-        "What is the secret number of the red lantern?",
-        "8203571",
-        0.3,
-        mapped=True,
+        "example_past", "island-almanac.txt", "The secret number of the red lantern is 8203571.",
+        "What is the secret number of the red lantern?", "8203571", 0.3, mapped=True,
     ),
-)
+)  # fmt: skip
 
 
 def recorded_answers() -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -12,7 +13,7 @@ from app.ask.conversation import MOST_BESIDE, Conversation, Opened, Turn
 from app.ask.examples import EXAMPLES, Example, recorded_answers
 from app.ask.saving import report
 from app.documents.cutting import WAYS
-from app.documents.document import Part
+from app.documents.document import Part, text_of
 from app.documents.kinds import EXTENSIONS
 from app.limits import MAX_MAP_LENGTH, whole_number
 from app.map.figures import Frame, distance_figure, regions_figure
@@ -36,7 +37,7 @@ from lampe.methods import METHODS
 BESIDE = [(method.title, key) for key, method in METHODS.items() if key != LAMPE.method]
 SHOWN_WITHOUT_TEXT = MapSettings().length
 _CHARACTERS_PER_TOKEN = 4.3  # English prose; only until the tokenizer is there
-CUTS = dict(zip(("Its beginning", "Its beginning and its end", "Pages or chapters"), WAYS, strict=True))
+CUTS = list(zip(("Its beginning", "Its beginning and its end", "Pages or chapters"), WAYS, strict=True))
 LEFT = " To edit the text, take the whole of it again."
 _TO_THE_ANSWER = """() => document.querySelector("#asked").scrollIntoView({
   block: "nearest", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth"})"""
@@ -80,6 +81,8 @@ class AskTab:
     ----------
     text : gr.Textbox
         The document.
+    draft : list of components
+        What a browser keeps for its visitor, if they say so: `RESTORE` brings it back.
     """
 
     def __init__(self, service: ModelService, state: PageState) -> None:
@@ -99,13 +102,9 @@ class AskTab:
                 self.plane = gr.Plot(show_label=False, label="Attention regions of this text")
                 self.sentence = gr.HTML(elem_id="sentence")
                 self.timing = gr.Button(word("time"), size="sm", visible=not self.lent, elem_id="ask-time")
+        self.draft: list[Any] = [self.keep, self.text, self.question]
         self._wire_document()
         self._wire_questions()
-
-    @property
-    def draft(self) -> list[Any]:
-        """What a browser keeps for its visitor, if they say so: `RESTORE` brings it back."""
-        return [self.keep, self.text, self.question]
 
     # Layout
 
@@ -118,17 +117,12 @@ class AskTab:
             self.file = gr.UploadButton(str(word("open_file")), size="sm", file_types=list(EXTENSIONS), type="filepath")
         # Empty, not nothing: the page's events read it also while another view is open.
         self.text = gr.Textbox(
-            "",
-            label=word("document"),
-            placeholder=word("document_hint"),
-            lines=7,
-            max_lines=7,
-            elem_id="document",
+            "", label=word("document"), placeholder=word("document_hint"), lines=7, max_lines=7, elem_id="document"
         )
         self.about = gr.HTML(elem_id="about-document")
         self.left_out = gr.HTML(elem_id="left-out")
         with gr.Accordion(word("cut"), open=False, elem_id="cut"):
-            self.way = gr.Radio(list(CUTS.items()), value=WAYS[0], label=word("cut_way"), elem_id="cut-way")
+            self.way = gr.Radio(CUTS, value=WAYS[0], label=word("cut_way"), elem_id="cut-way")
             with gr.Row(visible=False) as self.pages:
                 self.first = gr.Number(1, label=word("cut_first"), min_width=100, elem_id="cut-first")
                 self.last = gr.Number(1, label=word("cut_last"), min_width=100, elem_id="cut-last")
@@ -141,13 +135,9 @@ class AskTab:
     def _lay_out_question(self) -> None:
         self.question = gr.Textbox("", label=word("question"), placeholder=word("question_hint"), elem_id="question")
         self.beside = gr.Dropdown(
-            BESIDE,
-            value=[] if self.lent else ["rope"],
-            multiselect=True,
-            max_choices=MOST_BESIDE,
-            label=word("beside"),
-            elem_id="beside",
-        )
+            BESIDE, value=[] if self.lent else ["rope"], multiselect=True, max_choices=MOST_BESIDE,
+            label=word("beside"), elem_id="beside",
+        )  # fmt: skip
         with gr.Row(elem_classes="actions"):
             self.go = gr.Button(word("ask"), variant="primary", elem_id="ask-button")
             self.on = gr.Button(word("follow"), interactive=False, elem_id="follow-button")
@@ -177,9 +167,8 @@ class AskTab:
         with gr.Column(visible=False) as self.looked:
             with gr.Row(elem_classes="points"):
                 self.look = gr.Button(word("look"), size="sm", visible=not self.lent, elem_id="look")
-            self.layers = gr.Radio(
-                list(LAYERS), value=LAYERS[0], label=word("layers"), visible=False, elem_id="look-layers"
-            )
+            layers = list(LAYERS)
+            self.layers = gr.Radio(layers, value=layers[0], label=word("layers"), visible=False, elem_id="look-layers")
             self.evidence = gr.HTML(elem_id="evidence")
 
     # Events
@@ -191,12 +180,8 @@ class AskTab:
         gr.on(written, None, of, shown, js=_OVER, trigger_mode="multiple", **AT_ONCE)
         counted = self._counted()
         # The page paints first: another model's config may have to be fetched.
-        gr.on(
-            [self.state.loaded.change, *(part.change for part in counted[1])],
-            *counted,
-            trigger_mode="always_last",
-            **INTERNAL,
-        )
+        changed = [self.state.loaded.change, *(part.change for part in counted[1])]
+        gr.on(changed, *counted, trigger_mode="always_last", **INTERNAL)
         gone = [self.opened, self.about, self.left_out, self.uncut]
         gr.on(written, self.new_text, [self.text, self.opened], gone, trigger_mode="multiple", **AT_ONCE)
         for button, example in zip(self.examples, EXAMPLES, strict=True):
@@ -210,7 +195,6 @@ class AskTab:
 
     def _wire_questions(self) -> None:
         counted = self._counted()
-        anew, further = gr.State(False), gr.State(True)
         given = [
             self.text, self.question, self.beside, self.cut_too, self.at_once, self.budget, self.temperature,
             self.top_p, self.seed, self.conversation, self.state.chosen, self.state.label,
@@ -222,10 +206,9 @@ class AskTab:
         for asks in (self.go.click, self.on.click, self.question.submit, self.live.click):
             asks(None, js=_TO_THE_ANSWER, **AT_ONCE)
         filled = self.live.click(self.take(EXAMPLES[-1]), None, [self.text, self.question], **AT_ONCE)
-        asked = gr.on([self.go.click, self.question.submit], self.answer, [anew, *given], answered, **INTERNAL)
-        for asking in (asked, filled.then(self.answer, [anew, *given], answered, **INTERNAL)):
-            asking.then(*counted, **INTERNAL)
-        self.on.click(self.answer, [further, *given], answered, **INTERNAL).then(*counted, **INTERNAL)
+        asked = partial(gr.on, [self.go.click, self.question.submit])
+        for asks, following in ((asked, False), (filled.then, False), (self.on.click, True)):
+            asks(self.answer, [gr.State(following), *given], answered, **INTERNAL).then(*counted, **INTERNAL)
         self.halt.click(self.runs.stop, **AT_ONCE)
         for part in self.draft:
             part.change(None, self.draft, None, js=_KEEP, trigger_mode="multiple", **AT_ONCE)
@@ -302,7 +285,7 @@ class AskTab:
             return
         opened = Opened.of(document)
         ends = {self.first: 1, self.last: len(opened.parts)}
-        yield self._put(opened, about=views.about(document)) | ends | {self.status: ""}
+        yield self._put(opened) | ends | {self.about: views.about(document), self.status: ""}
 
     def cut_text(
         self, text: str, question: str, opened: Opened | None, way: str, first: float, last: float, most: float,
@@ -318,25 +301,25 @@ class AskTab:
         except LampeError as error:
             return {self.status: message(str(error))}
         cut = Opened((Part("the text", made.text),), whole) if made.left_out else Opened(whole)
-        return self._put(cut, left_out=note(made.sentence + LEFT * bool(made.left_out))) | {self.status: ""}
+        left_out = note(made.sentence + LEFT * bool(made.left_out))
+        return self._put(cut) | {self.left_out: left_out, self.status: ""}
 
     def take_back(self, opened: Opened | None) -> Shown:
         """The whole text again."""
         return self._put(Opened(opened.whole)) if opened and opened.whole else {self.status: gr.skip()}
 
-    def _put(self, opened: Opened, left_out: str = "", about: str | None = None) -> Shown:
+    def _put(self, opened: Opened) -> Shown:
         """A document in the text box. A cut one can't be edited: its whole text would take the edits away."""
-        shown = {
+        return {
             self.text: gr.Textbox(opened.text, interactive=not opened.whole),
             self.opened: opened,
-            self.left_out: left_out,
+            self.left_out: "",
             self.uncut: gr.Button(visible=bool(opened.whole)),
         }
-        return shown if about is None else shown | {self.about: about}
 
     def new_text(self, text: str, opened: Opened | None) -> Shown:
-        """A file's pages aren't another text's."""
-        if opened and opened.wrote(text):
+        """A file's pages aren't another text's; the change that it made itself, cut or whole, may come late."""
+        if opened and text in (opened.text, text_of(opened.whole)):
             return {self.opened: gr.skip()}
         return {self.opened: None, self.about: "", self.left_out: "", self.uncut: gr.Button(visible=False)}
 
@@ -362,20 +345,15 @@ class AskTab:
                     asked = Request(
                         text, question, method, longest, earlier, sampling, chosen, cut, bool(look) and variant == LAMPE
                     )
-                    turn.answers[variant] = ""
                     for update in self.service.ask(asked, stop, visitor_of(request)):
                         turn.take(variant, update)
-                        told = (
-                            note(f"{variant.title}: {update.stage}.")
-                            if update.report
-                            else status(update, variant.title)
-                        )
-                        yield {self.status: told, **self._show(turn)}
+                        ended = note(f"{variant.title}: {update.stage}.") if update.report else ""
+                        yield {self.status: ended or status(update, variant.title), **self._show(turn)}
             words = "Stopped." if stop.is_set() else views.done(turn.reports, following, turn.behind)
             yield {self.status: note(words), **self._ended(turn, text, chosen)}
         except LampeError as error:
-            ended = self._ended(turn, text, chosen) if turn and turn.reports else {}
-            yield {self.status: message(str(error)), **ended}
+            answered = self._ended(turn, text, chosen) if turn and turn.reports else {}
+            yield {self.status: message(str(error)), **answered}
 
     def _show(self, turn: Turn) -> Shown:
         threads = [
@@ -403,7 +381,7 @@ class AskTab:
         if conversation is None or not ran:
             raise InputError("There is no answer to save: ask first.")
         config = self.service.config(conversation.chosen)
-        figures = views.run_report(list(ran))
+        figures = views.run_report(ran)
         return "lampe-report.html", report(conversation, ran[0], figures, config, bool(with_text))
 
     # Where an answer looked

@@ -13,9 +13,9 @@ from app.serving.evidence import Evidence, Passage, by_token
 from app.serving.reports import Needs, RunReport
 from app.serving.requests import Variant
 from app.settings import LENT_SECONDS
-from app.ui.html import PRECISIONS, about_in_chinese, side_by_side
+from app.ui.html import PRECISIONS, about_in_chinese, caption, chip, row, side_by_side, table
 from app.ui.html import about as about_seconds
-from app.ui.said import in_both
+from app.ui.said import in_both, said
 from lampe.inference.prompt import ANSWER_PREFIX
 from lampe.methods import Rope
 from lampe.models.load import DEFAULT_MODEL_NAME
@@ -26,32 +26,21 @@ _BINS = 160  # along the strip of a document
 
 def no_text(drawn: int) -> str:
     """What stands in the length's place before there is a text."""
-    none = in_both("No text yet.", "还没有文本。")
-    told = in_both(f"The map below is drawn for {drawn:,} tokens.", f"下面的映射按 {drawn:,} 个词元绘制。")
-    return f'<div class="length"><b>{none}</b> {told}</div>'
+    told = said(f"The map below is drawn for {drawn:,} tokens.")
+    return f'<div class="length"><b>{said("No text yet.")}</b> {told}</div>'
 
 
 def length_readout(tokens: int, exact: bool, window: int, limit: int) -> str:
     """The prompt's length against the window and the limit."""
-    kind = "error" if tokens > limit else "past" if tokens > window else ""
-    notes = {
-        "error": (
-            f"over the limit of {limit:,}: choose what to read of it, below the text",
-            f"超过上限 {limit:,}：请在文本下方选择只读其中一部分",
-        ),
-        "past": (
-            f"{tokens / window:.2g} × the window of {window:,}; the limit is {limit:,}",
-            f"窗口 {window:,} 的 {tokens / window:.2g} 倍；上限 {limit:,}",
-        ),
-        "": (
-            f"{tokens / window:.0%} of the window of {window:,}; the limit is {limit:,}",
-            f"窗口 {window:,} 的 {tokens / window:.0%}；上限 {limit:,}",
-        ),
-    }
-    count = in_both(f"{'' if exact else 'about '}{tokens:,} tokens", f"{'' if exact else '约 '}{tokens:,} 个词元")
+    kind, told = "", f"{tokens / window:.0%} of the window of {window:,}; the limit is {limit:,}"
+    if tokens > limit:
+        kind, told = "error", f"over the limit of {limit:,}: choose what to read of it, below the text"
+    elif tokens > window:
+        kind, told = "past", f"{tokens / window:.2g} × the window of {window:,}; the limit is {limit:,}"
+    count = said(f"{tokens:,} tokens" if exact else f"about {tokens:,} tokens")
     scale = max(tokens, window) * 1.02
     return (
-        f'<div class="length {kind}"><b>{count}</b> <span>{in_both(*notes[kind])}</span>'
+        f'<div class="length {kind}"><b>{count}</b> <span>{said(told)}</span>'
         f'<div class="bar" aria-hidden="true"><i style="width:{tokens / scale:.1%}"></i>'
         f'<u style="left:{window / scale:.1%}"></u></div></div>'
     )
@@ -66,29 +55,24 @@ def document_strip(position_map: PositionMap) -> str:
         if first == stop:
             continue
         share = (stop - first) / tokens
-        kind = f"region-{region.role}"
-        parts += f'<i class="{kind}" style="width:{share:.3%}"></i>'
-        names += f'<span><span class="chip {kind}"></span>{region.name} {stop - first:,}</span> '
-    told = in_both("From the text’s start to the question:", "从文本开头到问题：")
-    return (
-        f'<div class="place"><div class="strip" aria-hidden="true">{parts}</div>'
-        f'<p class="caption">{told} {names}</p></div>'
-    )
+        parts += f'<i class="region-{region.role}" style="width:{share:.3%}"></i>'
+        names += f"<span>{chip(region)}{region.name} {stop - first:,}</span> "
+    told = f"{said('From the text’s start to the question:')} {names}"
+    return f'<div class="place"><div class="strip" aria-hidden="true">{parts}</div>{caption(told)}</div>'
 
 
 def needed(needs: Needs | None) -> str:
     """What a question takes here."""
     if needs is None:
         return ""
-    time, there = "", ""
     if needs.lent:
-        lent, about = round(needs.lent), needs.lent / LENT_SECONDS
-        told = in_both(
-            f"One answer: up to {lent} s of a GPU that is lent, {about:.0%} of the {LENT_SECONDS} s that a visitor "
-            "without an account has in a day.",
-            f"一次回答：最多占用借来的 GPU {lent} 秒，即无账号访客每日 {LENT_SECONDS} 秒的 {about:.0%}。",
+        lent, share = round(needs.lent), needs.lent / LENT_SECONDS
+        told = (
+            f"One answer: up to {lent} s of a GPU that is lent, {share:.0%} of the {LENT_SECONDS} s that a visitor "
+            "without an account has in a day."
         )
-        return f'<p class="caption">{told}</p>'
+        return caption(said(told))
+    time, there = "", ""
     if needs.seconds is not None:
         time, there = f"{about_seconds(needs.seconds)} here, ", f"这里{about_in_chinese(needs.seconds)}，"
     kept = f" {needs.kept:,} tokens are read already." if needs.kept else ""
@@ -97,7 +81,7 @@ def needed(needs: Needs | None) -> str:
     told = in_both(
         f"One answer: {time}{memory} of memory for the text.{kept}", f"一次回答：{there}文本占内存 {memory}。{held}"
     )
-    return f'<p class="caption">{told}</p>'
+    return caption(told)
 
 
 def about(document: Document) -> str:
@@ -105,7 +89,7 @@ def about(document: Document) -> str:
     count = len(document.parts)
     parts = f", {count:,} parts" if count > 1 else ""
     notes = "".join(f"<br>{escape(note)}" for note in document.notes)
-    told = f'<p class="caption"><b>{escape(document.name)}</b>{parts}, {len(document.text):,} characters.{notes}</p>'
+    told = caption(f"<b>{escape(document.name)}</b>{parts}, {len(document.text):,} characters.{notes}")
     if count == 1 or document.kind == "pdf":  # whose pages are called by their numbers
         return told
     names = "".join(f"<li>{escape(part.label)}</li>" for part in document.parts)
@@ -116,7 +100,8 @@ def thread(way: Variant, earlier: Sequence[tuple[str, str]], question: str, answ
     """One method's answer as it grows, after the turns before it, and what is to be known about it."""
     name = way.title + (", the same model unpatched" if way.method == Rope.key else "")
     turns = "".join(
-        f'<p class="turn"><b>{escape(asked)}</b><br>{_said(said) or "(no answer)"}</p>' for asked, said in earlier
+        f'<p class="turn"><b>{escape(asked)}</b><br>{_said(answered) or "(no answer)"}</p>'
+        for asked, answered in earlier
     )
     asked = f'<p class="turn"><b>{escape(question)}</b></p>' if earlier else ""
     told = f"<small>{escape(note)}</small>" if note else ""
@@ -133,27 +118,23 @@ def _said(answer: str) -> str:
 
 def recorded(found: Mapping[str, Any], example: Example) -> str:
     """What `recorded_answers` has of an example, as no answer of now."""
-    rows = [row for row in found["examples"] if row["example"] == example.label]
+    asked = [one for one in found["examples"] if one["example"] == example.label]
     made = f"{DEFAULT_MODEL_NAME}, {PRECISIONS[found['bits']]}"
     by = f"{found['date']}, <code>python -m benchmarks.first_look</code>"
-    tokens = f"{rows[0]['input_length']:,}"
-    heading = in_both("Recorded", "录下的回答")
+    tokens = f"{asked[0]['input_length']:,}"
     told = in_both(
         f"Not asked now: {made}, read the longer example’s {tokens} tokens and was asked"
         f" “{escape(example.question)}” ({by}).",
         f"并非此刻生成：{made} 读完较长示例的 {tokens} 个词元后被问“{escape(example.question)}”（{by}）。",
     )
-    cards = [_recorded_card(Variant(row["method"]), row["answer"], row["right"], example) for row in rows]
-    return f'<h2>{heading}</h2><p class="caption">{told}</p>{side_by_side(cards)}'
-
-
-def _recorded_card(way: Variant, answer: str, right: bool, example: Example) -> str:
-    wrong = in_both(f"✗ {example.answer} isn’t in it", f"✗ 其中没有 {example.answer}")
-    verdict = in_both("✓ Right", "✓ 正确") if right else wrong
-    return (
-        f'<section class="answer {way.slug}"><h3>{way.title}</h3><p>{_said(answer)}</p>'
-        f'<p class="verdict"><b>{verdict}</b></p></section>'
-    )
+    cards = []
+    for one in asked:
+        way, verdict = Variant(one["method"]), "✓ Right" if one["right"] else f"✗ {example.answer} isn’t in it"
+        cards.append(
+            f'<section class="answer {way.slug}"><h3>{way.title}</h3><p>{_said(one["answer"])}</p>'
+            f'<p class="verdict"><b>{said(verdict)}</b></p></section>'
+        )
+    return f"<h2>{said('Recorded')}</h2>{caption(told)}{side_by_side(cards)}"
 
 
 def done(reports: Sequence[RunReport], following: bool = False, behind: Sequence[Variant] = ()) -> str:
@@ -208,49 +189,37 @@ def evidence(evidence: Evidence, layers: Sequence[int], passages: Sequence[Passa
     )
 
 
-def run_report(reports: list[RunReport]) -> str:
+def run_report(reports: Sequence[RunReport]) -> str:
     """The figures of the runs on one prompt, side by side, and where the attention went."""
     if not reports:
         return ""
-    columns = "".join(f'<th scope="col">{r.variant.title}</th>' for r in reports)
-    lines = [
-        ("Input length", [_input(r) for r in reports]),
-        ("Window", [f"{r.window:,} tokens" for r in reports]),
-        ("Mapping length", [_mapping_length(r) for r in reports]),
-        ("Keys of the last prompt token", [_keys(r) for r in reports]),
-        ("Its attention, by region", [_shares(r) for r in reports]),
-        ("Reading (prefill)", [f"{r.prefill_seconds:.1f} s" for r in reports]),
-        ("Answering (decode)", [_decode(r) for r in reports]),
-    ]
-    body = "".join(
-        f'<tr><th scope="row">{name}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
-        for name, cells in lines
-    )
+    figures = [_figures(report) for report in reports]
+    rows = "".join(row(name, (one[name] for one in figures)) for name in figures[0])
     first = reports[0]
     drawn = f"temperature {first.temperature:g}, top-p {first.top_p:g}, seed {first.seed}"
-    caption = f"{escape(first.model)}, {PRECISIONS[first.bits]}, {drawn if first.temperature else 'greedy'}"
-    return (
-        f'<div class="scroll"><table class="figures"><caption>{caption}</caption><thead><tr><td></td>{columns}</tr>'
-        f"</thead><tbody>{body}</tbody></table></div>"
-    )
+    words = f"{escape(first.model)}, {PRECISIONS[first.bits]}, {drawn if first.temperature else 'greedy'}"
+    return table(["", *(report.variant.title for report in reports)], rows, words)
 
 
-def _input(report: RunReport) -> str:
+def _figures(report: RunReport) -> dict[str, str]:
+    """The figures of one run, by what they are."""
     parts = [f"{report.kept:,} read before"] * bool(report.kept)
     parts += [f"{report.left_out:,} of the text left out"] * bool(report.left_out)
-    return f"{report.input_length:,} tokens{' (' + ', '.join(parts) + ')' if parts else ''}"
-
-
-def _mapping_length(report: RunReport) -> str:
-    note = f", {report.doubt}" if report.doubt else ""
     planned = f", planned for {report.planned_length:,} tokens" if report.method != Rope.key else ""
-    return f"{report.mapping_length:,} positions{planned}{note}"
-
-
-def _keys(report: RunReport) -> str:
-    if not report.new_tokens:
-        return "stopped before it was read"
-    return ", ".join(f"{row['keys']:,} {row['name']}" for row in report.regions)
+    keys = ", ".join(f"{region['keys']:,} {region['name']}" for region in report.regions)
+    answered, seconds = "stopped before the first token", report.decode_seconds
+    if report.new_tokens:
+        answered = f"{report.new_tokens} tokens in {seconds:.1f} s"
+        answered += f", {(report.new_tokens - 1) / seconds:.1f} tokens/s" if seconds > 0.05 else ""
+    return {
+        "Input length": f"{report.input_length:,} tokens{' (' + ', '.join(parts) + ')' if parts else ''}",
+        "Window": f"{report.window:,} tokens",
+        "Mapping length": f"{report.mapping_length:,} positions{planned}{report.doubt and f', {report.doubt}'}",
+        "Keys of the last prompt token": keys if report.new_tokens else "stopped before it was read",
+        "Its attention, by region": _shares(report),
+        "Reading (prefill)": f"{report.prefill_seconds:.1f} s",
+        "Answering (decode)": answered,
+    }
 
 
 def _shares(report: RunReport) -> str:
@@ -258,13 +227,6 @@ def _shares(report: RunReport) -> str:
         return "not measured: the model ran unpatched"
     if not report.layer_shares:
         return "stopped before it was measured"
-    bar = "".join(f'<i class="region-{row["role"]}" style="width:{row["share"]:.1%}"></i>' for row in report.regions)
-    text = ", ".join(f"{row['share']:.0%} {row['name']}" for row in report.regions)
+    bar = "".join(f'<i class="region-{one["role"]}" style="width:{one["share"]:.1%}"></i>' for one in report.regions)
+    text = ", ".join(f"{one['share']:.0%} {one['name']}" for one in report.regions)
     return f'<div class="shares" aria-hidden="true">{bar}</div>{text} <small>(mean over layers and heads)</small>'
-
-
-def _decode(report: RunReport) -> str:
-    if not report.new_tokens:
-        return "stopped before the first token"
-    speed = f", {(report.new_tokens - 1) / report.decode_seconds:.1f} tokens/s" if report.decode_seconds > 0.05 else ""
-    return f"{report.new_tokens} tokens in {report.decode_seconds:.1f} s{speed}"

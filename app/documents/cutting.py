@@ -92,13 +92,14 @@ def cut(way: str, parts: Sequence[Part], count: Count, limit: int, first: int = 
             f"to {len(parts):,}."
         )
     text = text_of(parts)
-    start, end = (_bounds(parts)[place] for place in (first - 1, last))
+    bounds = [0, *accumulate(len(part.text) for part in parts)]
+    start, end = bounds[first - 1], bounds[last]
     if not text[start:end].strip():
         raise InputError("There is no text in this range. Choose another.")
     kept, tokens, chosen = _largest(text, start, end, way == "both ends", count, limit)
     edges = [0, *(edge for stretch in kept for edge in stretch), len(text)]
     left_out = tuple(Stretch(*gap) for gap in zip(edges[::2], edges[1::2], strict=True) if gap[0] < gap[1])
-    return Cut(chosen, tokens, kept, left_out, _sentence(parts, text, left_out))
+    return Cut(chosen, tokens, kept, left_out, _sentence(parts, bounds, text, left_out))
 
 
 _Fitting = tuple[tuple[Stretch, ...], int, str]  # what is kept, its tokens, its text
@@ -156,23 +157,19 @@ def _border(text: str, place: int, start: int, end: int, step: int) -> int:
     return place
 
 
-def _bounds(parts: Sequence[Part]) -> list[int]:
-    return [0, *accumulate(len(part.text) for part in parts)]
-
-
-def _sentence(parts: Sequence[Part], text: str, left_out: Sequence[Stretch]) -> str:
-    places = [place for gap in left_out for place in _places(parts, text, gap)]
+def _sentence(parts: Sequence[Part], bounds: Sequence[int], text: str, left_out: Sequence[Stretch]) -> str:
+    places = [place for gap in left_out for place in _places(parts, bounds, text, gap)]
     if not places:
         return "Nothing was left out."
     characters = sum(gap.end - gap.start for gap in left_out)
     return f"Left out: {characters:,} of {len(text):,} characters: {', '.join(places)}."
 
 
-def _places(parts: Sequence[Part], text: str, gap: Stretch) -> list[str]:
+def _places(parts: Sequence[Part], bounds: Sequence[int], text: str, gap: Stretch) -> list[str]:
     """The parts that a gap lies in, in words; those without text in it aren't named."""
     places: list[str] = []
     whole: list[str] = []  # only the gap's first and last part may be there in part
-    for part, (start, end) in zip(parts, pairwise(_bounds(parts)), strict=True):
+    for part, (start, end) in zip(parts, pairwise(bounds), strict=True):
         if not text[max(start, gap.start) : min(end, gap.end)].strip():
             continue
         name = "the text" if len(parts) == 1 else part.label if _PAGE.fullmatch(part.label) else f"“{part.label}”"

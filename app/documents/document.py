@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from app.limits import MAX_CHARACTERS
+from app.limits import MAX_CHARACTERS, MEMORY
 from lampe.errors import InputError
 
 _LONGEST_LABEL = 120
@@ -69,6 +69,30 @@ class Found(NamedTuple):
 def text_of(parts: Iterable[Part]) -> str:
     """The text of parts in a row."""
     return "".join(part.text for part in parts)
+
+
+def parsed(reader: Callable[[bytes], Found], data: bytes) -> Found:
+    """What a reader finds, tidied, whatever is in the bytes.
+
+    Raises
+    ------
+    InputError
+        If the file can't be read. A reader that fails at something unforeseen is one more way to find it damaged.
+    """
+    try:
+        return tidied(reader(data))
+    except InputError:
+        raise
+    except MemoryError:
+        sentence = f"Reading this file takes more than {MEMORY / 1e9:.0f} GB of memory, the limit here. Upload a part."
+    except RecursionError:
+        sentence = "This file is nested too deeply to be read. Upload its text as a .txt file."
+    except Exception:
+        sentence = (
+            "This file is damaged, or isn't what its ending says: it can't be read. Open it in the program that made "
+            "it and save it anew."
+        )
+    raise InputError(sentence)
 
 
 def tidied(found: Found) -> Found:

@@ -51,11 +51,7 @@ MAX_BYTES = max(kind.max_bytes for kind in KINDS)
 _OTHERS: tuple[tuple[bytes | tuple[bytes, ...], str, str], ...] = (
     (b"%PDF-", "a PDF", "Give it the ending .pdf and upload it again."),
     (_ZIP, "a zip archive", "Upload the document itself, with the ending that it should have."),
-    (
-        b"\xd0\xcf\x11\xe0",
-        "an old Office file, or one with a password",
-        "Save it as .docx without a password.",
-    ),
+    (b"\xd0\xcf\x11\xe0", "an old Office file, or one with a password", "Save it as .docx without a password."),
     (b"{\\rtf", "an RTF file", "Open it in a word processor, save it as .docx, and upload that."),
     (
         (b"\x89PNG", b"\xff\xd8\xff", b"GIF8"),

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from app.limits import MAX_CHARACTERS, MAX_MAP_LENGTH, too_long, whole_number
 from lampe.errors import InputError
@@ -20,8 +19,7 @@ MOST_METHODS = 6
 MOST_TESTS = 400
 
 
-@dataclass(frozen=True)
-class Ready:
+class Ready(NamedTuple):
     """A grid worth running, ready made."""
 
     label: str

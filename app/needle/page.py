@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +13,7 @@ import gradio as gr
 from app.limits import MAX_MAP_LENGTH, whole_number
 from app.map.figures import Frame, distance_figure, regions_figure
 from app.needle import figures, views
-from app.needle.forms import (
-    MOST_METHODS,
-    READY,
-    SOURCES,
-    checked_grid,
-    haystack_of,
-    numbers,
-    own_needle,
-)
+from app.needle.forms import MOST_METHODS, READY, SOURCES, checked_grid, haystack_of, numbers, own_needle
 from app.needle.results import FILES, GridResults, opened
 from app.results.figures import heat_figure
 from app.results.recorded import offered, recorded
@@ -29,7 +23,7 @@ from app.serving.service import ModelService
 from app.ui.downloads import saves
 from app.ui.events import AT_ONCE, INTERNAL, LATEST, Shown
 from app.ui.figure import as_plot
-from app.ui.html import message, note, side_by_side, status
+from app.ui.html import caption, message, note, side_by_side, status
 from app.ui.runs import Runs, measuring, visitor_of
 from app.ui.state import PageState
 from lampe.errors import InputError, LampeError
@@ -97,14 +91,11 @@ class NeedleTab:
             self.source = gr.Radio(sources, value="reference", label="Hide it in", elem_id="needle-source")
             self.task = gr.Radio(list(TASKS), value="single", label="Kind of needle", elem_id="needle-task")
             self.methods = gr.Dropdown(
-                [(method.title, key) for key, method in METHODS.items()],
-                value=["rope", "lampe"],
-                multiselect=True,
-                max_choices=MOST_METHODS,
-                label=f"Read by (up to {MOST_METHODS})",
-                elem_id="needle-methods",
-            )
+                [(method.title, key) for key, method in METHODS.items()], value=["rope", "lampe"], multiselect=True,
+                max_choices=MOST_METHODS, label=f"Read by (up to {MOST_METHODS})", elem_id="needle-methods",
+            )  # fmt: skip
             self.seed = gr.Number(0, label="Seed", elem_id="needle-seed")
+        self.common = [self.source, self.task, self.methods, self.seed]
         with gr.Tabs() as self.kinds:
             with gr.Tab("One test", id="one"):
                 self.length = gr.Number(12_288, label="Prompt length (tokens)", elem_id="needle-length")
@@ -140,26 +131,17 @@ class NeedleTab:
             self.place = gr.HTML(elem_id="needle-place")
             self.to_map = gr.Button("See its place in the position map", size="sm", visible=False)
             with gr.Row(elem_classes="planes"):
-                self.distance = gr.Plot(
-                    show_label=False,
-                    label="The needle's distance and mapped position",
-                    min_width=320,
-                    elem_id="plot-needle-distance",
-                )
+                label = "The needle's distance and mapped position"
+                self.distance = gr.Plot(show_label=False, label=label, min_width=320, elem_id="plot-needle-distance")
                 self.plane = gr.Plot(show_label=False, label="The needle among the attention regions", min_width=280)
-            gr.HTML(
-                "<p class=\"caption\">LaMPE's map of this prompt. The diamond is the needle, as the prompt's last "
-                "token sees it.</p>"
-            )
+            words = "LaMPE's map of this prompt. The diamond is the needle, as the prompt's last token sees it."
+            gr.HTML(caption(words))
 
     def _lay_out_grid(self) -> None:
         with gr.Column(visible=False) as self.of_many:
-            self.heat = gr.Plot(
-                show_label=False, label="Share found by length and depth", elem_id="plot-needle", visible=False
-            )
-            self.apart = gr.Plot(
-                show_label=False, label="LaMPE's share less the other's", elem_id="plot-needle-apart", visible=False
-            )
+            hidden: dict[str, Any] = {"show_label": False, "visible": False}
+            self.heat = gr.Plot(label="Share found by length and depth", elem_id="plot-needle", **hidden)
+            self.apart = gr.Plot(label="LaMPE's share less the other's", elem_id="plot-needle-apart", **hidden)
             self.details = gr.HTML(elem_id="needle-details")
             self.table = gr.HTML(elem_id="needle-table")
             with gr.Row(elem_classes="points"):
@@ -172,7 +154,7 @@ class NeedleTab:
     def _wire_one(self, demo: gr.Blocks) -> None:
         state = self.state
         given = [
-            *self._common, self.length, self.depth, self.key, self.value, self.document, state.chosen, state.label,
+            *self.common, self.length, self.depth, self.key, self.value, self.document, state.chosen, state.label,
         ]  # fmt: skip
         tested = [
             self.status, self.recorded, self.answers, self.place, self.to_map, self.placed, self.distance, self.plane,
@@ -194,7 +176,7 @@ class NeedleTab:
         changed = [part.change for part in asked if part is not results]
         gr.on([self.state.loaded.change, *changed], self.tell_time, asked, self.time, **LATEST)
         form = [self.lengths, self.depths, self.trials, self.document]
-        given = [results, *self._common, *form, chosen, self.state.label]
+        given = [results, *self.common, *form, chosen, self.state.label]
         ran = self.many.click(self.run_grid, given, filled, **INTERNAL)
         ran.then(self.tell_time, asked, self.time, **INTERNAL)
         self.estimate.click(self.measure_time, asked, self.time, **INTERNAL)
@@ -202,14 +184,9 @@ class NeedleTab:
         self.points.select(self.look, results, self.details, **AT_ONCE)
         self.upload.upload(self.open_file, self.upload, [*filled, self.details], **INTERNAL)
         for button, choice in zip(self.ready, READY, strict=True):
-            values = choice.lengths, choice.depths, choice.trials
-            button.click(lambda values=values: values, None, [self.lengths, self.depths, self.trials], **AT_ONCE)
+            button.click(lambda values=choice[1:]: values, None, [self.lengths, self.depths, self.trials], **AT_ONCE)
         for name, button in self.save_buttons.items():
-            saves(button, [results], self.in_file(name), self.file, self.status, self.service.desk)
-
-    @property
-    def _common(self) -> list[Any]:
-        return [self.source, self.task, self.methods, self.seed]
+            saves(button, [results], partial(self.in_file, name), self.file, self.status, self.service.desk)
 
     # What was recorded
 
@@ -299,17 +276,16 @@ class NeedleTab:
             with self.runs.started(request) as stop:
                 wanted = self._wanted(lengths, depths, trials, methods, task, seed)
                 haystack, model = haystack_of(source, text), chosen.model
-                results = results.going_on(task, haystack.name, {"model": model.name, "bits": model.bits})
-                results.check_settings(self.service.methods_of(wanted, chosen))
+                ran_with, asked = {"model": model.name, "bits": model.bits}, self.service.methods_of(wanted, chosen)
+                results = results.going_on(task, haystack.name, ran_with, asked)
                 missing = results.missing(wanted)
                 done = len(wanted) - len(missing)
                 run = self.service.needles(haystack, missing, None, stop, chosen, visitor_of(request))
                 for event in run if missing else ():
                     if isinstance(event, Update):
-                        told = status(event) + note(f"{done} of {len(wanted)} tests done")
-                        yield {self.status: told}
+                        yield {self.status: status(event) + note(f"{done} of {len(wanted)} tests done")}
                         continue
-                    done, results = done + 1, results.with_one(event)
+                    done, results = done + 1, replace(results, rows=(*results.rows, event))
                     yield self._show(results, wanted)
                 words = "Stopped: run it again to go on." if stop.is_set() else f"Done: {len(wanted)} tests."
                 yield {self.status: note(words), **self._show(results, wanted)}
@@ -378,13 +354,9 @@ class NeedleTab:
         words = f"{len(rows)} results opened: {ran['model']} in {ran['bits']} bits, task {rows[0].task!r}."
         return {self.status: note(words), self.details: "", **self._show(results)}
 
-    def in_file(self, name: str) -> Callable[[GridResults], tuple[str, str]]:
+    def in_file(self, kind: str, results: GridResults) -> tuple[str, str]:
         """What a button saves: a file's name and its text."""
-        ending, content = FILES[name]
-
-        def make(results: GridResults) -> tuple[str, str]:
-            if not results.rows:
-                raise InputError("There are no results yet: run a grid first.")
-            return f"lampe-needles.{ending}", content(results)
-
-        return make
+        if not results.rows:
+            raise InputError("There are no results yet: run a grid first.")
+        ending, content = FILES[kind]
+        return f"lampe-needles.{ending}", content(results)

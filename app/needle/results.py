@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from app.needle.forms import MOST_TESTS
-from app.ui.spreadsheet import plain_cell
+from app.ui.spreadsheet import as_table
 from lampe.errors import InputError
 from lampe.methods import METHODS, Method
 from lampe.needle import Cell, Result, read_rows, row_of
@@ -32,13 +30,15 @@ class GridResults:
     rows: tuple[Result, ...] = ()
     ran_with: Mapping[str, Any] = field(default_factory=dict)
 
-    def going_on(self, task: str, haystack: str, ran_with: Mapping[str, Any]) -> GridResults:
-        """The same, to be added to.
+    def going_on(
+        self, task: str, haystack: str, ran_with: Mapping[str, Any], methods: Mapping[str, Method]
+    ) -> GridResults:
+        """The same, to be added to with these settings of the methods.
 
         Raises
         ------
         InputError
-            If these results are of something else.
+            If these results are of something else, or of other settings of a method.
         """
         if self.rows:
             first, ran = self.rows[0], self.ran_with
@@ -48,30 +48,18 @@ class GridResults:
                     f"in {ran['bits']} bits. Save them and forget them first: a heat map shows one task, text and "
                     "model."
                 )
-        return replace(self, ran_with=ran_with)
-
-    def check_settings(self, methods: Mapping[str, Method]) -> None:
-        """Refuse to go on with other settings of a method.
-
-        Raises
-        ------
-        InputError
-        """
         if others := {row.method for row in self.rows if not row.ran_by(methods)}:
             raise InputError(
                 f"The results of {' and '.join(METHODS[key].title for key in others)} below were read with other "
                 "settings than those that would run now. Save them and forget them first: a heat map shows one setting "
                 "of a method."
             )
+        return replace(self, ran_with=ran_with)
 
     def missing(self, wanted: Sequence[Cell]) -> list[Cell]:
         """Those of some cells that have no result yet."""
         done = {row.cell for row in self.rows}
         return [cell for cell in wanted if cell not in done]
-
-    def with_one(self, result: Result) -> GridResults:
-        """The same and one more."""
-        return replace(self, rows=(*self.rows, result))
 
 
 def as_jsonl(results: GridResults) -> str:
@@ -79,15 +67,9 @@ def as_jsonl(results: GridResults) -> str:
 
 
 def as_csv(results: GridResults) -> str:
-    text = io.StringIO()
-    lines = csv.writer(text)
-    names = [field.name for field in fields(Result)]
-    lines.writerow([*names, *results.ran_with])
-    for result in results.rows:
-        values = (getattr(result, name) for name in names)
-        cells = [plain_cell(" | ".join(value) if isinstance(value, tuple) else value) for value in values]
-        lines.writerow([*cells, *results.ran_with.values()])
-    return text.getvalue()
+    return as_table(
+        [asdict(row) | {"expected": " | ".join(row.expected)} | dict(results.ran_with) for row in results.rows]
+    )
 
 
 FILES = {"CSV": ("csv", as_csv), "JSONL": ("jsonl", as_jsonl)}

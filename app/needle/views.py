@@ -8,7 +8,7 @@ from statistics import mean
 
 from app.needle.figures import by_point
 from app.serving.requests import Variant
-from app.ui.html import about, note
+from app.ui.html import about, caption, note, row
 from app.ui.html import table as table_of
 from lampe.methods import METHODS
 from lampe.needle import Result, paired_rows, summary_rows
@@ -32,20 +32,15 @@ def _mark(score: float) -> str:
 
 def card(result: Result) -> str:
     """One method's answer, with its verdict."""
-    name, slug = METHODS[result.method].title, Variant(result.method).slug
+    method, slug, beyond = METHODS[result.method], Variant(result.method).slug, ""
+    if result.settings is not None:  # older rows have none
+        beyond = method.from_settings(result.settings).beyond(result.length)
     return (
-        f'<section class="answer {slug}" id="needle-answer-{slug}" aria-label="Answer of {name}" tabindex="0">'
-        f"<h3>{name}</h3><p>{escape(result.answer) or '(no answer)'}</p>"
+        f'<section class="answer {slug}" id="needle-answer-{slug}" aria-label="Answer of {method.title}" tabindex="0">'
+        f"<h3>{method.title}</h3><p>{escape(result.answer) or '(no answer)'}</p>"
         f'<p class="verdict"><b>{_mark(result.score)} {escape(verdict(result))}</b></p>'
-        f"<small>{escape(result.question)} {_read(result)} {escape(_beyond(result))}</small></section>"
+        f"<small>{escape(result.question)} {_read(result)} {escape(beyond)}</small></section>"
     )
-
-
-def _beyond(result: Result) -> str:
-    """That the prompt is longer than the method reaches, if it is."""
-    if result.settings is None:  # an older row
-        return ""
-    return METHODS[result.method].from_settings(result.settings).beyond(result.length)
 
 
 def _read(result: Result) -> str:
@@ -79,9 +74,9 @@ def before(results: Results, rows: str, command: str) -> str:
     """What the recorded heat maps are of, and where their samples are."""
     link = f'<a class="link" href="?view=results&amp;rows={rows}">Every answer, in Results</a>'
     each = max(map(len, results.cells(results.tasks[0]).values()))
-    return (
-        f'<p class="caption"><b>Recorded</b>, not run now: the share found of {each} numbers at each length by each '
-        f"method. {escape(results.source)}. By <code>{escape(command)}</code>. {link}</p>"
+    return caption(
+        f"<b>Recorded</b>, not run now: the share found of {each} numbers at each length by each method. "
+        f"{escape(results.source)}. By <code>{escape(command)}</code>. {link}"
     )
 
 
@@ -98,23 +93,20 @@ def table(results: Sequence[Result]) -> str:
     if not results:
         return ""
     rows = "".join(
-        f'<tr><th scope="row">{length:,} tokens</th><td>{METHODS[method].title}</td><td>{share:.0%}</td>'
-        f"<td>{low:.0%} to {high:.0%}</td><td>{trials}</td></tr>"
+        row(f"{length:,} tokens", (METHODS[method].title, f"{share:.0%}", f"{low:.0%} to {high:.0%}", trials))
         for length, method, share, low, high, trials in summary_rows(results)
     )
     found = table_of(("Prompt", "Method", "Found", "95 % interval", "Tests"), rows)
     pairs = "".join(
-        f'<tr><th scope="row">{length:,} tokens</th><td>{METHODS[method].title}</td><td>{ours}</td><td>{alone}</td>'
-        f"<td>{tests}</td><td>{p:.2g}</td></tr>"
+        row(f"{length:,} tokens", (METHODS[method].title, ours, alone, tests, f"{p:.2g}"))
         for length, method, alone, ours, tests, p in paired_rows(results)
     )
     if not pairs:
         return found
     columns = ("Prompt", "LaMPE against", "Found by LaMPE alone", "Found by the other alone", "Tests of both", "p")
-    return (
-        f"{found}{table_of(columns, pairs)}"
-        '<p class="caption">The same needles for all. p is McNemar’s exact test: how often chance alone would split '
-        "the tests that only one has found at least so unevenly.</p>"
+    return f"{found}{table_of(columns, pairs)}" + caption(
+        "The same needles for all. p is McNemar’s exact test: how often chance alone would split the tests that only "
+        "one has found at least so unevenly."
     )
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import plotly.graph_objects as go
 
 from app.ui.figure import LINES, Sheet
 from app.ui.heat_maps import Panel, heat_maps, short
-from lampe.results import MEASURES, Outcome, Results
+from lampe.results import MEASURES, Results
 
 MOST_LINES = len(LINES)
 _SPREAD = 0.012  # of the axis: error bars beside each other can be told apart
@@ -46,37 +45,35 @@ def lines_figure(results: Results, task: str, measure: str, base: str | None = N
         )  # fmt: skip
     if base:
         sheet.level(0, f"{base}: 0")
-    named = MEASURES[measure].title + (f", less {base}" if base else "")
-    ticks = {
-        "tickvals": list(range(len(lengths))),
+    tokens = {
+        "title": "tokens", "range": [-0.5, len(lengths) - 0.5], "tickvals": list(range(len(lengths))),
         "ticktext": [short(length) if length else "as is" for length in lengths],
-    }
-    range_ = [-0.5, len(lengths) - 0.5]
+    }  # fmt: skip
     shares = {"range": [-0.03, 1.03]} if results.shares(task, measure) and not base else {}
-    return sheet.figure({"title": "tokens", "range": range_, **ticks}, {"title": named, **shares}, legend=True)
+    return sheet.figure(tokens, {"title": _named(measure, base), **shares}, legend=True)
 
 
 def heat_figure(results: Results, task: str, measure: str, base: str | None = None) -> go.Figure:
     """A measure at each length: a map for each way along a needle's depth, where there are depths; otherwise, and for
     differences to a way, one map of all ways."""
-    cells = results.cells(task)
+    cells, apart = results.cells(task), results.differences(task, measure, base) if base else {}
     lengths = sorted({length for _, length in cells})
     depths = sorted({one.depth for cell in cells.values() for one in cell if one.depth is not None})
     ways = list(dict.fromkeys(way for way, _ in cells))
+
+    def mean(way: str, length: int, depth: float | None = None) -> float | None:
+        if base:
+            return apart[way, length].mean if (way, length) in apart else None
+        cell = [one for one in cells.get((way, length), ()) if measure in one.values and depth in (None, one.depth)]
+        return sum(one.values[measure] for one in cell) / len(cell) if cell else None
+
     rows, title = ways, ""
-    if base:
-        apart = results.differences(task, measure, base)
-        values = [[apart[way, n].mean if (way, n) in apart else None for n in lengths] for way in ways]
-        panels = [_panel(f"{MEASURES[measure].title}, less {base}", values)]
-    elif depths:
+    panels = [Panel(_named(measure, base), [[mean(way, n) for n in lengths] for way in ways])]
+    if depths and not base:
         rows, title = [f"{depth:g}" for depth in depths], "Depth of the needle"
         panels = [
-            _panel(way, [[_mean(cells.get((way, n), ()), measure, depth) for n in lengths] for depth in depths])
-            for way in ways[:MOST_PANELS]
+            Panel(way, [[mean(way, n, depth) for n in lengths] for depth in depths]) for way in ways[:MOST_PANELS]
         ]
-    else:
-        values = [[_mean(cells.get((way, n), ()), measure) for n in lengths] for way in ways]
-        panels = [_panel(MEASURES[measure].title, values)]
     found = [value for panel in panels for line in panel.values for value in line if value is not None]
     shares = results.shares(task, measure)
     low, high = min(found, default=0), max(found, default=1)
@@ -95,10 +92,5 @@ def heat_figure(results: Results, task: str, measure: str, base: str | None = No
     return heat_maps(panels, lengths, rows, title, shown, f"%{{y}}<br>%{{z:{digits}}}", colours)
 
 
-def _panel(name: str, values: list[list[float | None]]) -> Panel:
-    return Panel(name, values, [["" for _ in line] for line in values])
-
-
-def _mean(cell: Iterable[Outcome], measure: str, depth: float | None = None) -> float | None:
-    there = [one.values[measure] for one in cell if measure in one.values and depth in (None, one.depth)]
-    return sum(there) / len(there) if there else None
+def _named(measure: str, base: str | None) -> str:
+    return MEASURES[measure].title + (f", less {base}" if base else "")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from app.results.views import title
-from app.ui.spreadsheet import plain_cell
+from app.ui.spreadsheet import as_table
 from lampe.results import MEASURES, Results
 
 
@@ -47,12 +45,7 @@ def rows_of(results: Results, asked: Asked) -> list[dict[str, Any]]:
 
 
 def as_csv(results: Results, asked: Asked) -> str:
-    text = io.StringIO()
-    rows = rows_of(results, asked)
-    lines = csv.DictWriter(text, list(rows[0]))
-    lines.writeheader()
-    lines.writerows({key: plain_cell(value) for key, value in row.items()} for row in rows)
-    return text.getvalue()
+    return as_table(rows_of(results, asked))
 
 
 def as_json(results: Results, asked: Asked) -> str:
@@ -71,7 +64,7 @@ def as_latex(results: Results, asked: Asked) -> str:
     task, measure, base = asked
     cells = results.differences(task, measure, base) if base else results.estimates(task, measure)
     lengths = sorted({length for _, length in cells})
-    sign = "+" if base else ""
+    form = f"{'+' if base else ''}.{MEASURES[measure].digits}f"
     lines = [
         f"% {_line(results.source)}",
         f"% {_line(title(results, *asked))}",
@@ -80,16 +73,9 @@ def as_latex(results: Results, asked: Asked) -> str:
         " & ".join(["Way of reading", *(f"{length:,}" if length else "as is" for length in lengths)]) + r" \\",
         r"\midrule",
     ]
-    digits = MEASURES[measure].digits
     for way in dict.fromkeys(way for way, _ in cells):
-        fields = []
-        for length in lengths:
-            one = cells.get((way, length))
-            fields.append(
-                f"${one.mean:{sign}.{digits}f}_{{{one.low:{sign}.{digits}f}}}^{{{one.high:{sign}.{digits}f}}}$"
-                if one
-                else "--"
-            )
+        found = [cells.get((way, length)) for length in lengths]
+        fields = [f"${one.mean:{form}}_{{{one.low:{form}}}}^{{{one.high:{form}}}}$" if one else "--" for one in found]
         lines.append(" & ".join([way.translate(_LATEX), *fields]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 

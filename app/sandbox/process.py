@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,11 +16,6 @@ _KEPT = (
     "DYLD_LIBRARY_PATH",
 )  # fmt: skip
 """Of the environment: where programs, Python and its packages lie."""
-
-
-def module(name: str, *arguments: str) -> list[str]:
-    """The command line that runs a module of the app's."""
-    return [sys.executable, "-m", name, *arguments]
 
 
 def run_apart(arguments: list[str], data: bytes, seconds: float, most: int) -> bytes:
@@ -56,13 +51,8 @@ def run_apart(arguments: list[str], data: bytes, seconds: float, most: int) -> b
         env={name: os.environ[name] for name in _KEPT if name in os.environ},
         start_new_session=True,
     )
-    late = threading.Event()
-
-    def end_late() -> None:
-        late.set()
-        _end(process)
-
-    timer = threading.Timer(seconds, end_late)
+    ends = time.monotonic() + seconds
+    timer = threading.Timer(seconds, _end, [process])
     timer.daemon = True
     timer.start()
     assert process.stdin
@@ -73,11 +63,12 @@ def run_apart(arguments: list[str], data: bytes, seconds: float, most: int) -> b
         with process.stdout:
             answer = process.stdout.read(most + 1)
     finally:
+        late = time.monotonic() >= ends
         timer.cancel()
         timer.join()
         _end(process)
         process.wait()
-    if late.is_set():
+    if late:
         raise TimeoutError(f"took longer than {seconds:.0f} seconds")
     return answer if len(answer) <= most else b""
 

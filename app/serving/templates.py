@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
-from app.sandbox.process import module, run_apart
+from app.sandbox.process import run_apart
 from lampe.errors import InputError
 
 _SECONDS = 30.0  # for one conversation, with the process's start
@@ -47,7 +47,8 @@ def filled_in(given: str) -> dict[str, str]:
     """What comes of a template: "rendered", or the sentence why it is "refused", which isn't tried again either."""
     with suppress(TimeoutError, ValueError):  # it was ended, or has written nothing
         if len(given) <= _LONGEST:
-            return json.loads(run_apart(module("app.serving.templates"), given.encode(), _SECONDS, _LONGEST))
+            command = [sys.executable, "-m", "app.serving.templates"]
+            return json.loads(run_apart(command, given.encode(), _SECONDS, _LONGEST))
     return {
         "refused": f"This model's chat template is damaged, or takes more than {_COMPUTING:.0f} seconds, "
         f"{_MEMORY / 1e6:.0f} MB of memory or {_LONGEST / 1e3:.0f} kB of text. Choose another model."

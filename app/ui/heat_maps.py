@@ -13,11 +13,12 @@ _COLUMNS = 2  # as many as a phone has room for
 
 
 class Panel(NamedTuple):
-    """One heat map of several: a value and what it is about for each row and length, None where there is none yet."""
+    """One heat map of several: a value for each row and length, None where there is none yet, and what a click there
+    tells of."""
 
     name: str
     values: list[list[float | None]]
-    points: list[list[str]]
+    points: list[list[str]] | None = None
 
 
 def heat_maps(

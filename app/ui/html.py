@@ -146,12 +146,17 @@ def caption(text: str) -> str:
 
 
 def table(columns: Iterable[str], rows: str, caption: str = "") -> str:
-    """A table of figures; its rows are made by the caller."""
-    head = "".join(f'<th scope="col">{column}</th>' for column in columns)
+    """A table of figures, its rows as `row` makes them; a column without a name has an empty corner above it."""
+    head = "".join(f'<th scope="col">{column}</th>' if column else "<td></td>" for column in columns)
     return (
         f'<div class="scroll"><table class="figures">{caption and f"<caption>{caption}</caption>"}'
         f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
+
+
+def row(name: str, cells: Iterable[object]) -> str:
+    """A row of such a table: what it is about, and its figures."""
+    return f'<tr><th scope="row">{name}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
 
 
 def mapping_formula(config: LampeConfig) -> str:

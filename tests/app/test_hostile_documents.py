@@ -20,13 +20,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pypdf.errors import DependencyError
 
-from app.documents import apart, worker
-from app.documents.apart import parse_apart
-from app.documents.document import Found, Part, text_of, tidied
+from app.documents import reading
+from app.documents.document import Found, Part, parsed, text_of, tidied
 from app.documents.formats import archive, pdf
 from app.documents.formats.epub import read_epub
 from app.documents.kinds import KINDS, MAX_BYTES, check_content, kind_of
-from app.documents.reading import Files, read_document
+from app.documents.reading import Files, parse_apart, read_document
 from app.limits import MAX_CHARACTERS, MAX_MEMBERS, MAX_PAGES
 from app.serving.visitors import Visitor
 from lampe.errors import InputError
@@ -306,7 +305,7 @@ import sys
 sys.argv[1:] = ["__main__:read"]
 import app.documents.__main__
 """
-    monkeypatch.setattr(apart, "command", lambda reader: [sys.executable, "-c", script])
+    monkeypatch.setattr(reading, "command", lambda reader: [sys.executable, "-c", script])
 
 
 def failure(seconds: float = 20) -> str:
@@ -334,7 +333,7 @@ def test_a_parser_that_hangs_is_ended(monkeypatch, code):
 
 def test_a_process_that_never_reads_or_starts_others_is_ended(monkeypatch):
     script = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); "
-    monkeypatch.setattr(apart, "command", lambda reader: [sys.executable, "-c", script + "time.sleep(60)"])
+    monkeypatch.setattr(reading, "command", lambda reader: [sys.executable, "-c", script + "time.sleep(60)"])
     others, started = set(psutil.pids()), time.monotonic()
     assert "longer than 2 seconds" in failure(2)
     assert time.monotonic() - started < 10, "what it started held its output open"
@@ -361,7 +360,7 @@ def test_a_parser_that_crashes_is_refused(monkeypatch, code):
 
 def test_an_endless_answer_is_cut_off(monkeypatch):
     given_to(monkeypatch, "while True: os.write(1, data)")
-    monkeypatch.setattr(apart, "_LONGEST_ANSWER", 10_000_000)
+    monkeypatch.setattr(reading, "_LONGEST_ANSWER", 10_000_000)
     assert "failed" in failure()
 
 
@@ -430,7 +429,7 @@ def read_here(name: str, data: bytes) -> Found | None:
     reader = resolve_name(kind.reader)
     try:
         check_content(name, kind, data)
-        return worker.parsed(reader, data) if kind.name == "pdf" else tidied(reader(data))
+        return parsed(reader, data) if kind.name == "pdf" else tidied(reader(data))
     except InputError:
         return None
 

@@ -180,7 +180,7 @@ def test_needles_are_tested_one_by_one_and_in_a_grid_that_goes_on(page):
     other = Chosen(page.chosen.model, lampe.LampeConfig(4096, 128, 64, 600))
     (refused,) = needle.run_grid(results, *grid, other, page.state.choose(other)[page.state.label], VISITOR)
     assert "read with other settings" in refused[needle.status]
-    name, content = needle.in_file("JSONL")(results)
+    name, content = needle.in_file("JSONL", results)
     assert name.endswith(".jsonl")
     assert content.count("\n") == 2
 

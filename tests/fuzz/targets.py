@@ -27,7 +27,7 @@ def _file(reader: str) -> Target:
 
 def _pdf() -> Target:
     """Only pypdf may fail in ways that nobody foresaw: the process that reads files catches that."""
-    read, parsed, error, samples = _the(_FORMATS + "pdf:read_pdf", "app.documents.worker:parsed", *_USED[1:])
+    read, parsed, error, samples = _the(_FORMATS + "pdf:read_pdf", "app.documents.document:parsed", *_USED[1:])
 
     def target(data: bytes) -> None:
         with suppress(error):

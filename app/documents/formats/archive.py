@@ -18,11 +18,7 @@ _SMALL = 1_000_000  # bytes that may come of anything
 
 
 class Archive:
-    """The members of a DOCX or an EPUB.
-
-    Parameters
-    ----------
-    data : bytes
+    """The members of a DOCX or an EPUB, which is given as bytes.
 
     Raises
     ------

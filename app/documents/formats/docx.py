@@ -108,37 +108,35 @@ class _Text:
 
     def blocks(self, elements: Iterable[Element]) -> list[Block]:
         """What is in some elements, or in those inside one."""
-        blocks: list[Block] = []
-        self._read(elements, blocks)
-        return blocks
+        found: list[Block] = []
+        for element in elements:
+            if element.tag == "p":
+                found += self._paragraph(element)
+            elif element.tag == "tc":
+                found.append(Block(self.line(element)))
+            elif element.tag == "tr":
+                row = "\t".join(cell.text for cell in self.blocks(element)).rstrip("\t")
+                if row.strip():
+                    found.append(Block(row, tight=True))
+            elif element.tag not in _SKIPPED:
+                found += self.blocks(element)
+        return found
 
     def line(self, element: Element) -> str:
         """All that is in an element, in one line."""
         return " ".join(" ".join(block.text.split()) for block in self.blocks(element))
 
-    def _read(self, elements: Iterable[Element], blocks: list[Block]) -> None:
-        for element in elements:
-            if element.tag == "p":
-                self._read_paragraph(element, blocks)
-            elif element.tag == "tc":
-                blocks.append(Block(self.line(element)))
-            elif element.tag == "tr":
-                row = "\t".join(cell.text for cell in self.blocks(element)).rstrip("\t")
-                if row.strip():
-                    blocks.append(Block(row, tight=True))
-            elif element.tag not in _SKIPPED:
-                self._read(element, blocks)
-
-    def _read_paragraph(self, element: Element, blocks: list[Block]) -> None:
+    def _paragraph(self, element: Element) -> list[Block]:
+        """A paragraph, after what is in its text boxes."""
         outline = _value(element, "pPr/outlineLvl")
         level = _outline_level(outline) if outline else self._level_of(_value(element, "pPr/pStyle"))
         pieces: list[str] = []
-        self._read_run(element, pieces, blocks)
+        boxes: list[Block] = []
+        self._read_run(element, pieces, boxes)
         text = "".join(pieces).replace("\xad", "").strip()
-        if text:
-            blocks.append(Block(" ".join(text.split()) if level else text, level))
+        return [*boxes, Block(" ".join(text.split()) if level else text, level)] if text else boxes
 
-    def _read_run(self, run: Element, pieces: list[str], blocks: list[Block]) -> None:
+    def _read_run(self, run: Element, pieces: list[str], boxes: list[Block]) -> None:
         for element in run:
             kind = element.tag.removesuffix("Reference")
             if element.tag == "t":
@@ -150,6 +148,6 @@ class _Text:
                 sign = f"{'e' * (kind == 'endnote')}{len(signs) + 1}"
                 pieces.append(f"[{signs.setdefault(element.get('id', ''), sign)}]")
             elif element.tag in ("p", "tbl"):  # in a text box
-                self._read([element], blocks)
+                boxes += self.blocks([element])
             elif element.tag not in _SKIPPED:
-                self._read_run(element, pieces, blocks)
+                self._read_run(element, pieces, boxes)

@@ -36,7 +36,9 @@ def read_markdown(data: bytes) -> Found:
             elif opened[1].startswith(fence):
                 fence = ""
         elif not fence and (heading := _HEADING.match(line)):
-            labels[number] = _without_closing(line[heading.end() :].strip())
+            label = line[heading.end() :].strip()
+            bare = label.rstrip("#")  # which may follow it after a space; those of "C#" stay
+            labels[number] = label if bare and not bare[-1].isspace() else bare.rstrip()
             levels[number] = len(heading[1]) if labels[number] else 0
     starts = beginnings(levels)
     if starts and not "".join(lines[: starts[0]]).strip():
@@ -45,9 +47,3 @@ def read_markdown(data: bytes) -> Found:
     bounds = sorted({0, *starts, len(lines)})
     first = "Beginning" if starts else "Text"
     return Found([Part(labels[start] or first, "".join(lines[start:end])) for start, end in pairwise(bounds)], notes)
-
-
-def _without_closing(heading: str) -> str:
-    """A heading without the #s that may follow it after a space; those of "C#" stay."""
-    text = heading.rstrip("#")
-    return text.rstrip() if not text or text[-1].isspace() else heading
