@@ -38,12 +38,15 @@ class Answer:
     prompt : Prompt
     method : Method
         The request's, with the settings that run.
+    outgrown : int or None
+        For the report.
     """
 
     choice: ModelChoice
     request: Request
     prompt: Prompt
     method: Method
+    outgrown: int | None = None
 
     @property
     def length(self) -> int:
@@ -77,19 +80,13 @@ class Answer:
         return self.method.position_map(self.length if plain else self.planned, self.length)
 
     def steps(
-        self,
-        loaded: Loaded,
-        speed: Speed,
-        reader: PromptReader,
-        stop: threading.Event,
-        tell: Tell,
-        outgrown: int | None = None,
+        self, loaded: Loaded, speed: Speed, reader: PromptReader, stop: threading.Event, tell: Tell
     ) -> Iterator[Update]:
         """Read what the reader doesn't hold of the prompt, and answer it: see `Job.steps`.
 
-        The last update has the report; `outgrown` is for it. `tell` is called for each piece of the answer.
+        The last update has the report. `tell` is called for each piece of the answer.
         """
-        return in_steps(loaded.model, self.method, partial(_answer, self, loaded, speed, reader, stop, tell, outgrown))
+        return in_steps(loaded.model, self.method, partial(_answer, self, loaded, speed, reader, stop, tell))
 
 
 DECODED = 16
@@ -103,7 +100,6 @@ def _answer(
     reader: PromptReader,
     stop: threading.Event,
     tell: Tell,
-    outgrown: int | None,
     patched: lampe.Patched | None,
 ) -> Iterator[Update]:
     if patched:
@@ -149,7 +145,7 @@ def _answer(
         planned_length=position_map.length,
         left_out=prompt.left_out,
         kept=reader.kept,
-        outgrown=outgrown,
+        outgrown=run.outgrown,
         window=run.method.window,
         mapping_length=position_map.mapping_length if position_map.compresses else length,
         doubt=run.method.doubt,

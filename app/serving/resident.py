@@ -93,23 +93,22 @@ class Resident:
         """See `Runner.measured`."""
         if choice not in self.speeds:
             with self.line.join(visitor, choice) as ticket:
-                yield from self._ready(ticket, choice, stop, 0)
+                yield from self._ready(ticket, choice, stop)
 
     def answer(self, job: Answer, stop: threading.Event, visitor: Visitor | None) -> Iterator[Update]:
         """See `Runner.answer`; what is read is kept for the visitor's next question, until they have left."""
         self.documents.enter(visitor)
         with self.line.join(visitor, job.choice) as ticket:
-            ticket.seconds = partial(self._seconds, job)
-            loaded = yield from self._ready(ticket, job.choice, stop, job.longest)
+            loaded = yield from self._ready(ticket, job.choice, stop, job)
             if loaded is None:
                 return
             # A conversation that has outgrown its plan is planned again, and read again: its keys lie elsewhere.
             variant, plan = job.request.variant, (loaded, *job.plan)
             before = self.documents.plan_of(visitor, variant) if job.request.earlier and len(plan) > 1 else None
-            outgrown = before[-1] if before and before[:-1] == plan[:-1] and before[-1] < job.planned else None
+            if before and before[:-1] == plan[:-1] and before[-1] < job.planned:
+                job = replace(job, outgrown=before[-1])
             with enough_memory(job.length), self._reader(loaded, visitor, variant, plan) as reader:
-                work = partial(job.steps, loaded, self.speeds[job.choice], reader, stop, outgrown=outgrown)
-                yield from self._in_turns(ticket, work, stop)
+                yield from self._in_turns(ticket, job, loaded, reader, stop)
 
     def look_back(self, job: LookBack, stop: threading.Event, visitor: Visitor | None) -> Iterator[Update | Evidence]:
         """See `Runner.look_back`: its tokens are run once more, on what was kept of the text or read again."""
@@ -119,27 +118,21 @@ class Resident:
             return self.documents.plan_of(visitor, variant) == (loaded, *job.plan)  # else it is read again
 
         with self.line.join(visitor, job.choice) as ticket:
-            ticket.seconds = partial(self._seconds, job)
-            loaded = yield from self._ready(ticket, job.choice, stop, job.longest, held)
+            loaded = yield from self._ready(ticket, job.choice, stop, job, held)
             if loaded is None:
                 return
             with enough_memory(job.longest), self._reader(loaded, visitor, variant, (loaded, *job.plan)) as reader:
-                yield from self._in_turns(
-                    ticket, partial(job.steps, loaded, self.speeds[job.choice], reader, stop), stop
-                )
+                yield from self._in_turns(ticket, job, loaded, reader, stop)
 
     def test(self, job: Tests, stop: threading.Event, visitor: Visitor | None) -> Iterator[Update | Result]:
         """See `Runner.test`."""
         with self.line.join(visitor, job.choice) as ticket:
             while job.cells and not stop.is_set():  # again where others had another model loaded between two tests
-                ticket.seconds = partial(self._seconds, job)
-                loaded = yield from self._ready(ticket, job.choice, stop, job.longest)
+                loaded = yield from self._ready(ticket, job.choice, stop, job)
                 if loaded is None:
                     return
-                work = partial(job.steps, loaded, self.speeds[job.choice], PromptReader(loaded.model), stop)
+                going = self._in_turns(ticket, job, loaded, PromptReader(loaded.model), stop)
                 del loaded  # nothing here may hold it while others have another one loaded
-                going = self._in_turns(ticket, work, stop)
-                del work
                 with enough_memory(job.longest), closing(going) as events:
                     for event in events:
                         yield event
@@ -159,7 +152,7 @@ class Resident:
     # On the way to the model
 
     def _ready(
-        self, ticket: Ticket, choice: ModelChoice, stop: threading.Event, tokens: int,
+        self, ticket: Ticket, choice: ModelChoice, stop: threading.Event, job: Job | None = None,
         held: Callable[[Loaded], bool] = lambda _: False,
     ) -> Generator[Update, None, Loaded | None]:  # fmt: skip
         """The model loaded, this machine's speed with it measured, and memory set aside; None if it was stopped.
@@ -167,19 +160,20 @@ class Resident:
         Parameters
         ----------
         ticket : Ticket
-            Its `seconds` may say how long the work will take.
         choice : ModelChoice
         stop : threading.Event
-        tokens : int
-            For how many tokens' keys and values memory is needed.
+        job : Job, optional
+            What is to be done then.
         held : callable
-            Whether they are there already.
+            Whether the keys and values that it needs memory for are there already.
 
         Raises
         ------
         InputError
             If there is never memory enough, or the work would take longer than is allowed here.
         """
+        if job:
+            ticket.seconds = partial(self._seconds, job)
         while True:
             loaded = yield from self._loaded(ticket, choice, stop)
             if loaded is None:
@@ -195,7 +189,7 @@ class Resident:
                     return None
                 self.speeds[choice] = speed
             self._check_time(ticket.seconds())
-            if self._set_aside(ticket, loaded.model, 0 if held(loaded) else tokens):
+            if self._set_aside(ticket, loaded.model, job.longest if job and not held(loaded) else 0):
                 return loaded
             ticket.give_back(rest=True)
             yield Update("Waiting for memory that others' texts take")
@@ -232,16 +226,9 @@ class Resident:
         return True
 
     def _in_turns(
-        self, ticket: Ticket, work: Callable[[Tell], Iterator[Any]], stop: threading.Event
+        self, ticket: Ticket, job: Job, loaded: Loaded, reader: PromptReader, stop: threading.Event
     ) -> Generator[Any, None, None]:
-        """The steps of some work in the model's thread, each in its visitor's turn; what they tell and give.
-
-        Parameters
-        ----------
-        ticket : Ticket
-        work : callable
-            See `Computing.slices`.
-        stop : threading.Event
+        """The steps of a job in the model's thread, each in its visitor's turn; what they tell and give.
 
         Raises
         ------
@@ -260,6 +247,7 @@ class Resident:
             return not (yield from self._turn(ticket, stop, last))
 
         begun = time.monotonic()
+        work = partial(job.steps, loaded, self.speeds[job.choice], reader, stop)
         with closing(self.computing.slices(work, stop, turn, ticket.give_back)) as events:
             for event in events:
                 if isinstance(event, Update):
