@@ -121,9 +121,7 @@ class Models:
             return made
         with self._fetching[choice.model_id in self.settings.offered]:  # one that is slow to come holds up no other
             if choice.model_id not in self._tokenizers:
-                made = load_tokenizer(
-                    choice.model_id, progress=progress, anonymous=self._named(choice), leave=self._leave(choice)
-                )
+                made = load_tokenizer(choice.model_id, progress=progress, **self._caution(choice))
                 if self._named(choice):
                     fill_in_apart(made)
                 _keep(self._tokenizers, choice.model_id, made)
@@ -183,12 +181,7 @@ class Models:
             return
         own = _weights(loaded.model) + self._held() if loaded else 0
         _check_memory(choice, needed_bytes(self._config(choice), choice.bits), free_bytes() + own)
-        fetch(
-            choice.model_id,
-            progress=self._telling(choice, progress, stopped),
-            anonymous=self._named(choice),
-            leave=self._leave(choice),
-        )
+        fetch(choice.model_id, progress=self._telling(choice, progress, stopped), **self._caution(choice))
 
     def load(
         self,
@@ -222,9 +215,10 @@ class Models:
         """Whether a visitor has named it."""
         return choice.model_id not in self.settings.offered
 
-    def _leave(self, choice: ModelChoice) -> float:
-        """The share of the disk that its files leave free."""
-        return _DISK_LEFT if self._named(choice) else 0.0
+    def _caution(self, choice: ModelChoice) -> dict[str, Any]:
+        """How its files are fetched: those that a visitor has named without this machine's token, with disk left."""
+        named = self._named(choice)
+        return {"anonymous": named, "leave": _DISK_LEFT if named else 0.0}
 
     def _config(self, choice: ModelChoice) -> Any:
         """A model's config, held against what is ever built here.
@@ -233,7 +227,7 @@ class Models:
         ------
         lampe.LoadError
         """
-        config = load_config(choice.model_id, anonymous=self._named(choice), leave=self._leave(choice))
+        config = load_config(choice.model_id, **self._caution(choice))
         text = config.get_text_config()
         for field, most in _MOST.items():
             value = getattr(text, field, None) or 0
@@ -259,13 +253,7 @@ class Models:
         told = self._telling(choice, progress, stopped, memory)
         try:
             told(Progress("Getting the model ready", 0, 0, ""))
-            model, tokenizer = load(
-                choice.model_id,
-                bits=choice.bits,
-                progress=told,
-                anonymous=self._named(choice),
-                leave=self._leave(choice),
-            )
+            model, tokenizer = load(choice.model_id, bits=choice.bits, progress=told, **self._caution(choice))
             if self._named(choice):
                 fill_in_apart(tokenizer)
             lampe.patch(model).remove()  # refuse now, not after a long document was read
