@@ -70,7 +70,6 @@ class Models:
         self._replaced, self._held = replaced, held
         self._tokenizers: dict[str | None, Any] = {}
         self._configs: dict[str | None, Any] = {}
-        self._methods: dict[str | None, dict[str, Method]] = {}
         self._fetching = {offered: threading.Lock() for offered in (True, False)}
 
     def choice(self, chosen: Chosen | None = None) -> ModelChoice:
@@ -136,9 +135,7 @@ class Models:
         """
         if choice.model_id in (None, DEFAULT_MODEL_NAME):  # known without fetching it, and measured in 4 bits
             return replace(lampe.PRESETS["smollm2"], basis="measured" if choice.bits == 4 else "family")
-        if choice.model_id not in self._configs:
-            _keep(self._configs, choice.model_id, lampe.LampeConfig.for_model(self._config(choice)))
-        return self._configs[choice.model_id]
+        return lampe.LampeConfig.for_model(self._known(choice))
 
     def settled(self, chosen: Chosen | None = None) -> lampe.LampeConfig:
         """The LaMPE settings that run: the chosen ones, or the model's own.
@@ -156,13 +153,7 @@ class Models:
         ------
         lampe.LoadError, lampe.MethodError
         """
-        kind = method_class(key)
-        if choice.model_id in (None, DEFAULT_MODEL_NAME):  # known without fetching it
-            return kind.for_model(family_config("smollm2"))
-        if choice.model_id not in self._methods:
-            _keep(self._methods, choice.model_id, {})
-        known = self._methods[choice.model_id]
-        return known.get(key) or known.setdefault(key, kind.for_model(self._config(choice)))
+        return method_class(key).for_model(self._known(choice))
 
     def fetch(
         self,
@@ -219,6 +210,14 @@ class Models:
         """How its files are fetched: those that a visitor has named without this machine's token, with disk left."""
         named = self._named(choice)
         return {"anonymous": named, "leave": _DISK_LEFT if named else 0.0}
+
+    def _known(self, choice: ModelChoice) -> Any:
+        """A model's config as it was when it was first asked for; errors as in `_config`."""
+        if choice.model_id in (None, DEFAULT_MODEL_NAME):  # known without fetching it
+            return family_config("smollm2")
+        if choice.model_id not in self._configs:
+            _keep(self._configs, choice.model_id, self._config(choice))
+        return self._configs[choice.model_id]
 
     def _config(self, choice: ModelChoice) -> Any:
         """A model's config, held against what is ever built here.
