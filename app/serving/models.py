@@ -197,9 +197,38 @@ class Models:
         lampe.LoadError, lampe.UnsupportedModelError
             The one before stays, or is loaded again when it is next asked for.
         """
-        if self.loaded is None or self.loaded.choice != choice:
-            self._load(choice, progress, stopped)
-        assert self.loaded
+        if self.loaded and self.loaded.choice == choice:
+            return self.loaded
+        memory, released = "", ""
+        if self.loaded or choice.model_id not in (None, DEFAULT_MODEL_NAME):  # that one is small, and fetched below
+            needed, free = needed_bytes(self._config(choice), choice.bits), free_bytes()
+            if self.loaded and free < needed <= free + _weights(self.loaded.model) + self._held():
+                released = (
+                    f" {self.loaded.choice.name} was let go of first; it is loaded again when it is next asked for."
+                )
+                self._release()
+                free = free_bytes()
+            _check_memory(choice, needed, free, released)
+            memory = f" ({needed / 1e6:,.0f} MB of {free / 1e6:,.0f} MB free memory)"
+        told = self._telling(choice, progress, stopped, memory)
+        try:
+            told(Progress("Getting the model ready", 0, 0, ""))
+            model, tokenizer = load(choice.model_id, bits=choice.bits, progress=told, **self._caution(choice))
+            if self._named(choice):
+                fill_in_apart(tokenizer)
+            lampe.patch(model).remove()  # refuse now, not after a long document was read
+            told(Progress("Changing the model", 0, 0, ""))
+        except (LoadError, UnsupportedModelError) as error:
+            raise type(error)(f"{error}{released}") from error
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            raise LoadError(
+                f"There isn't enough memory here to load {choice.name} in {choice.bits} bits: choose a smaller "
+                f"model{', or 4 bits' * (choice.bits == 16)}, or close other programs.{released}"
+            ) from error
+        self._release()
+        self.loaded = Loaded(choice, model, tokenizer)
         return self.loaded
 
     def _named(self, choice: ModelChoice) -> bool:
@@ -234,42 +263,6 @@ class Models:
                 what = field.removeprefix("num_").replace("_", " ")
                 raise LoadError(f"{choice.name} says {what} {value!r:.40}; at most {most:,} are loaded here.")
         return config
-
-    def _load(
-        self, choice: ModelChoice, progress: Callable[[Progress], None] | None, stopped: Callable[[], bool]
-    ) -> None:
-        memory, released = "", ""
-        if self.loaded or choice.model_id not in (None, DEFAULT_MODEL_NAME):  # that one is small, and fetched below
-            needed, free = needed_bytes(self._config(choice), choice.bits), free_bytes()
-            if self.loaded and free < needed <= free + _weights(self.loaded.model) + self._held():
-                released = (
-                    f" {self.loaded.choice.name} was let go of first; it is loaded again when it is next asked for."
-                )
-                self._release()
-                free = free_bytes()
-            _check_memory(choice, needed, free, released)
-            memory = f" ({needed / 1e6:,.0f} MB of {free / 1e6:,.0f} MB free memory)"
-        told = self._telling(choice, progress, stopped, memory)
-        try:
-            told(Progress("Getting the model ready", 0, 0, ""))
-            model, tokenizer = load(choice.model_id, bits=choice.bits, progress=told, **self._caution(choice))
-            if self._named(choice):
-                fill_in_apart(tokenizer)
-            lampe.patch(model).remove()  # refuse now, not after a long document was read
-            told(Progress("Changing the model", 0, 0, ""))
-        except LoadError as error:
-            raise LoadError(f"{error}{released}") from error
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-            raise LoadError(
-                f"There isn't enough memory here to load {choice.name} in {choice.bits} bits: choose a smaller "
-                f"model{', or 4 bits' * (choice.bits == 16)}, or close other programs.{released}"
-            ) from error
-        except UnsupportedModelError as error:
-            raise UnsupportedModelError(f"{error}{released}") from error
-        self._release()
-        self.loaded = Loaded(choice, model, tokenizer)
 
     def _telling(
         self,
