@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from lampe.errors import InputError
 from lampe.families import family_config
 from lampe.methods import Method, method_class
 from lampe.models.load import DEFAULT_MODEL_NAME, Progress, fetch, load, load_config, load_tokenizer
-from lampe.models.memory import free_bytes, weight_bytes
+from lampe.models.memory import cache_bytes, free_bytes, weight_bytes
 
 _KEPT = 4  # tokenizers, some megabytes each, and configs
 _MOST = {
@@ -306,6 +307,20 @@ def out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY)
 
 
+@contextmanager
+def enough_memory(tokens: int) -> Iterator[None]:
+    """Turns running out of memory into a sentence."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if out_of_memory(error):
+            raise InputError(
+                f"There isn't enough memory for a prompt of {tokens:,} tokens on this machine. The model is still "
+                "loaded: try a shorter text, or close other programs."
+            ) from error
+        raise
+
+
 def _weights(model: Any) -> int:
     """Bytes of a loaded model's weights."""
     return sum(weight.nbytes for weight in model.parameters())
@@ -316,3 +331,12 @@ def needed_bytes(config: Any, bits: int) -> int:
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(config)
     return weight_bytes(model, bits) * 5 // 4
+
+
+def bytes_for(model: Any, tokens: int) -> int:
+    """Memory that reading and writing so many tokens takes.
+
+    A cache that outgrows its room is copied, a layer at a time, and chunks take some: twice the cache is what is asked
+    for.
+    """
+    return 2 * cache_bytes(model.config, tokens, model.dtype.itemsize)

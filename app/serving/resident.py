@@ -15,8 +15,7 @@ from app.serving.computing import Computing, Tell
 from app.serving.document_cache import DocumentCache
 from app.serving.evidence import Evidence
 from app.serving.jobs import Job
-from app.serving.models import Loaded, Models
-from app.serving.prompt_memory import bytes_for, enough_memory
+from app.serving.models import Loaded, Models, bytes_for, enough_memory
 from app.serving.reports import GETTING_READY, Needs, Update, telling
 from app.serving.requests import Chosen, Variant
 from app.serving.testing import Tests
