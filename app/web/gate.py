@@ -20,8 +20,7 @@ from app.limits import MAX_CHARACTERS
 from app.serving.presence import Presence
 from app.serving.visitors import place_of
 from app.settings import Settings
-from app.web.checks import MAX_VALUES, check_host, check_origin, check_values
-from app.web.refused import Refused
+from app.web.checks import MAX_VALUES, Refused, check_host, check_origin, check_values
 from app.web.sessions import BYTES, Sessions
 from app.web.temporary import TemporaryFolder
 

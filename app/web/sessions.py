@@ -38,6 +38,7 @@ class Sessions:
 
     def __init__(self, demo: gr.Blocks, presence: Presence) -> None:
         self._demo, self._presence = demo, presence
+        self._queue: Any = demo._queue
 
     def under_way(self) -> list[tuple[str, str, int]]:
         """Address and session of each event that waits or runs, and the bytes of its call."""
@@ -81,10 +82,6 @@ class Sessions:
                 await self.clear_away()
             except Exception:  # the next look may do better
                 print_place()
-
-    @property
-    def _queue(self) -> Any:
-        return self._demo._queue
 
 
 def address_of(request: Any) -> str:
