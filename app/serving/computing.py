@@ -138,12 +138,3 @@ class Computing:
             except BaseException as error:
                 future.set_exception(error)
             del future, work  # what was computed with mustn't be held until the next work comes
-
-
-def returned(generator: Generator[Any, None, Any]) -> Any:
-    """Run a generator to its end; what it returns."""
-    while True:
-        try:
-            next(generator)
-        except StopIteration as end:
-            return end.value
