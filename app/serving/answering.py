@@ -234,24 +234,14 @@ def look_back(
 ) -> Iterator[Update | Evidence]:
     """Run an answer's tokens once more after their prompt, and keep where each looked: never a matrix of all pairs.
 
-    Parameters
-    ----------
-    loaded : Loaded
-    attention : Attention
-        Of that answer.
-    reader : PromptReader
-        What it doesn't hold of the prompt is read again.
-    stop : threading.Event
-        Ends it without evidence.
-    patched : Patched
-        The model, with that answer's method.
+    What the reader doesn't hold of the prompt is read again. The model is patched with that answer's method.
 
     Yields
     ------
     Update
         After each chunk and each token.
     Evidence
-        At the end.
+        At the end, unless it was stopped.
     """
     assert patched
     model, ids, (first, last) = loaded.model, attention.prompt.ids, attention.prompt.document

@@ -80,10 +80,6 @@ class Borrowed:
     Models are loaded when it is made, which is to be in the main thread, after `spaces` was imported and before the
     app is launched: only there is a model "on the GPU" while none is.
 
-    Parameters
-    ----------
-    settings : Settings
-
     Raises
     ------
     lampe.LoadError

@@ -156,15 +156,7 @@ class Resident:
     ) -> Generator[Update, None, Loaded | None]:  # fmt: skip
         """The model loaded, this machine's speed with it measured, and memory set aside; None if it was stopped.
 
-        Parameters
-        ----------
-        ticket : Ticket
-        choice : ModelChoice
-        stop : threading.Event
-        job : Job, optional
-            What is to be done then.
-        held : callable
-            Whether the keys and values that it needs memory for are there already.
+        The job is what is to be done then; `held` says whether the keys and values that it needs are there already.
 
         Raises
         ------

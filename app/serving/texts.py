@@ -90,12 +90,6 @@ class Texts:
     ) -> Generator[Update, None, Prompt | None]:
         """The tokens of a request that may be run; None if it was stopped.
 
-        Parameters
-        ----------
-        request : Request
-        stop : threading.Event
-        visitor : Visitor, optional
-
         Raises
         ------
         InputError

@@ -28,13 +28,7 @@ _LOOK = 5.0  # seconds between two looks
 
 
 class Sessions:
-    """The sessions of a page that runs.
-
-    Parameters
-    ----------
-    demo : gr.Blocks
-    presence : Presence
-    """
+    """The sessions of a page that runs."""
 
     def __init__(self, demo: gr.Blocks, presence: Presence) -> None:
         self._demo, self._presence = demo, presence
