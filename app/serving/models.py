@@ -69,7 +69,7 @@ class Models:
         self.settings = settings
         self.loaded: Loaded | None = None
         self._replaced, self._held = replaced, held
-        self._tokenizers: dict[str | None, Any] = {}
+        self.tokenizers: dict[str | None, Any] = {}  # those that are here
         self._configs: dict[str | None, Any] = {}
         self._fetching = {offered: threading.Lock() for offered in (True, False)}
 
@@ -107,9 +107,6 @@ class Models:
         if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name, re.ASCII) or len(name) > 120 or Path(name).exists():
             raise InputError(f"{name!r:.120} isn't a model id of the Hugging Face Hub: these look like owner/name.")
 
-    def tokenizer_ready(self, choice: ModelChoice) -> bool:
-        return choice.model_id in self._tokenizers
-
     def tokenizer(self, choice: ModelChoice, progress: Callable[[Progress], None] | None = None) -> Any:
         """The tokenizer, fetched at its first use.
 
@@ -117,15 +114,15 @@ class Models:
         ------
         lampe.LoadError
         """
-        if made := self._tokenizers.get(choice.model_id):
+        if made := self.tokenizers.get(choice.model_id):
             return made
         with self._fetching[choice.model_id in self.settings.offered]:  # one that is slow to come holds up no other
-            if choice.model_id not in self._tokenizers:
+            if choice.model_id not in self.tokenizers:
                 made = load_tokenizer(choice.model_id, progress=progress, **self._caution(choice))
                 if self._named(choice):
                     fill_in_apart(made)
-                _keep(self._tokenizers, choice.model_id, made)
-            return self._tokenizers[choice.model_id]
+                _keep(self.tokenizers, choice.model_id, made)
+            return self.tokenizers[choice.model_id]
 
     def config(self, choice: ModelChoice) -> lampe.LampeConfig:
         """The LaMPE settings of a model, from its preset or its config; no weights are needed.

@@ -35,43 +35,32 @@ class Runner(Protocol):
     What it yields comes as it is done. A `stop` that is set ends a job within a layer's prefill or a token, with what
     there is, or within a step where the work is far away. It raises InputError for what can't be run here, and
     lampe.LoadError or lampe.UnsupportedModelError where a model can't be had or patched.
-
-    Attributes
-    ----------
-    speeds : mapping of ModelChoice to Speed
-        As far as they are known.
     """
 
     @property
-    def speeds(self) -> Mapping[ModelChoice, Speed]: ...
+    def speeds(self) -> Mapping[ModelChoice, Speed]:
+        """As far as they are known."""
 
     def model(self, choice: ModelChoice) -> Any:
         """The model itself."""
-        ...
 
     def needs(self, job: Answer, visitor: Visitor | None) -> Needs | None:
         """What a job takes here; None while the model isn't loaded."""
-        ...
 
     def prepare(self, chosen: Chosen, stop: threading.Event, visitor: Visitor | None) -> Iterator[Update]:
         """Have a model ready, and what was ready before only if this one can be had."""
-        ...
 
     def measured(self, choice: ModelChoice, stop: threading.Event, visitor: Visitor | None) -> Iterator[Update]:
         """Have the speed known."""
-        ...
 
     def answer(self, job: Answer, stop: threading.Event, visitor: Visitor | None) -> Iterator[Update]:
         """Answer; the last update has the report, unless it was stopped before anything was read."""
-        ...
 
     def look_back(self, job: LookBack, stop: threading.Event, visitor: Visitor | None) -> Iterator[Update | Evidence]:
         """Find where an answer looked."""
-        ...
 
     def test(self, job: Tests, stop: threading.Event, visitor: Visitor | None) -> Iterator[Update | Result]:
         """Run needle tests."""
-        ...
 
 
 @dataclass

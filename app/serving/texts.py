@@ -50,7 +50,7 @@ class Texts:
 
     def ready(self, chosen: Chosen | None = None) -> bool:
         """Whether the tokenizer can be had without waiting."""
-        return self.models.tokenizer_ready(self.models.choice(chosen))
+        return self.models.choice(chosen).model_id in self.models.tokenizers
 
     def tokenizer(self, chosen: Chosen | None = None) -> Any:
         """The tokenizer, fetched at its first use.
