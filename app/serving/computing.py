@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterator
@@ -112,18 +111,17 @@ class Computing:
         """
         telling: list[Tell] = []  # the present step's
         steps = work(lambda event: telling[0](event))
-        given: list[Any] = []
 
-        def step(tell: Tell) -> None:
-            telling[:], given[:] = [tell], []
-            given.extend(itertools.islice(steps, 1))
+        def step(tell: Tell) -> Any:
+            telling[:] = [tell]
+            return next(steps, steps)  # which is what no step gives: the end
 
         with closing(steps):  # type: ignore[type-var]
             while not (yield from turn()):
-                yield from self.stream(step, stop, ended=ended)
-                if not given:
+                event = yield from self.stream(step, stop, ended=ended)
+                if event is steps:
                     return
-                yield given[0]
+                yield event
 
     def _thread(self) -> threading.Thread:
         thread = threading.Thread(target=self._run, name=self._name, daemon=True)
