@@ -21,7 +21,7 @@ from lampe import LoadError, UnsupportedModelError
 from lampe.errors import InputError
 from lampe.families import family_config
 from lampe.methods import Method, method_class
-from lampe.models.load import DEFAULT_MODEL_NAME, Progress, fetch, load, load_config, load_tokenizer
+from lampe.models.load import DEFAULT_MODEL_NAME, Progress, ProgressCallback, fetch, load, load_config, load_tokenizer
 from lampe.models.memory import cache_bytes, free_bytes, weight_bytes
 
 _KEPT = 4  # tokenizers, some megabytes each, and configs
@@ -107,7 +107,7 @@ class Models:
         if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name, re.ASCII) or len(name) > 120 or Path(name).exists():
             raise InputError(f"{name!r:.120} isn't a model id of the Hugging Face Hub: these look like owner/name.")
 
-    def tokenizer(self, choice: ModelChoice, progress: Callable[[Progress], None] | None = None) -> Any:
+    def tokenizer(self, choice: ModelChoice, progress: ProgressCallback | None = None) -> Any:
         """The tokenizer, fetched at its first use.
 
         Raises
@@ -154,10 +154,7 @@ class Models:
         return method_class(key).for_model(self._known(choice))
 
     def fetch(
-        self,
-        choice: ModelChoice,
-        progress: Callable[[Progress], None] | None = None,
-        stopped: Callable[[], bool] = lambda: False,
+        self, choice: ModelChoice, progress: ProgressCallback | None = None, stopped: Callable[[], bool] = lambda: False
     ) -> None:
         """Have a model's files here, if it would fit: beside all else, for that may take longer than anybody waits.
 
@@ -173,10 +170,7 @@ class Models:
         fetch(choice.model_id, progress=self._telling(choice, progress, stopped), **self._caution(choice))
 
     def load(
-        self,
-        choice: ModelChoice,
-        progress: Callable[[Progress], None] | None = None,
-        stopped: Callable[[], bool] = lambda: False,
+        self, choice: ModelChoice, progress: ProgressCallback | None = None, stopped: Callable[[], bool] = lambda: False
     ) -> Loaded:
         """Make this the loaded model, unless it is; to be called in the model's thread.
 
@@ -263,12 +257,8 @@ class Models:
         return config
 
     def _telling(
-        self,
-        choice: ModelChoice,
-        progress: Callable[[Progress], None] | None,
-        stopped: Callable[[], bool],
-        memory: str = "",
-    ) -> Callable[[Progress], None]:
+        self, choice: ModelChoice, progress: ProgressCallback | None, stopped: Callable[[], bool], memory: str = ""
+    ) -> ProgressCallback:
         def told(report: Progress) -> None:
             if stopped() and choice != self.settings.own:
                 raise LoadError(f"Loading {choice.name} was stopped.")
