@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -178,9 +177,8 @@ class WaitingLine:
             raise InputError(
                 f"{mine} things of yours are under way here, the most at once: wait until one has ended, or stop it."
             )
-        if visitor.address and Counter(one.visitor.address for one in self._tickets)[visitor.address] >= (
-            MOST_OF_AN_ADDRESS
-        ):
+        of_address = sum(ticket.visitor.address == visitor.address for ticket in self._tickets)
+        if visitor.address and of_address >= MOST_OF_AN_ADDRESS:
             raise InputError(
                 f"{MOST_OF_AN_ADDRESS} things are under way here for callers from your address, the most at once: try "
                 "again in a while."
