@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import nullcontext
 from urllib.parse import parse_qs
 
 from starlette.responses import JSONResponse
@@ -97,9 +97,8 @@ class Gate:
             if self._at_once[at_once] > MOST_AT_ONCE_OF_AN_ADDRESS and at_once is not None:
                 raise Refused(429, "Too much is being sent from your address at once: try again in a moment.")
             receive = await self._let_in(scope, receive, address)
-            with ExitStack() as listening:
-                if listened := self._session_listened_for(scope):
-                    listening.enter_context(self._presence.here(*listened))
+            listened = self._session_listened_for(scope)
+            with self._presence.here(*listened) if listened else nullcontext():
                 await self._app(scope, receive, sending)
         except Refused as refused:
             if begun:
