@@ -57,15 +57,12 @@ class Sessions:
                 queue.pending_messages_per_session.pop(session, None)
                 queue.pending_event_ids_session.pop(session, None)
         states = self._demo.app.state_holder
-        away = {session: presence.away(session) for session in list(states.session_data)}
-        left = sorted((seconds, session) for session, seconds in away.items() if seconds)
-        kept = len(left)
-        for seconds, session in reversed(left):
-            if seconds > KEPT or kept > KEPT_MOST:
+        left = sorted((seconds, one) for one in list(states.session_data) if (seconds := presence.away(one)))
+        for number, (seconds, session) in enumerate(left, 1):
+            if seconds > KEPT or number > KEPT_MOST:
                 with states.lock:
                     states.session_data.pop(session, None)
                     states.time_last_used.pop(session, None)
-                kept -= 1
         presence.forget(2 * KEPT)
 
     async def keep_clear(self) -> None:
