@@ -129,16 +129,8 @@ def _answer(
     if patched and writing.position_map:
         texts = tuple(loaded.decoder.decode([token]) for token in writing.queries)
         layers = tuple(layer.index for layer in patched.layers if layer.mapped)
-        attention = Attention(
-            position_map,
-            run.method,
-            texts,
-            tuple(writing.queries),
-            request,
-            prompt,
-            layers,
-            torch.stack(writing.head_shares),
-        )
+        queries, where = tuple(writing.queries), torch.stack(writing.head_shares)
+        attention = Attention(position_map, run.method, texts, queries, request, prompt, layers, where)
     report = RunReport(
         method=request.method,
         cut=request.cut,
