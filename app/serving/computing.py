@@ -93,8 +93,7 @@ class Computing:
             del future  # its error holds this frame, which holds what was computed with
 
     def slices(
-        self, work: Callable[[Tell], Iterator[Any]], stop: threading.Event,
-        turn: Callable[[], Generator[Any, None, bool]],
+        self, work: Callable[[Tell], Iterator[Any]], stop: threading.Event, turn: Callable[[], Iterator[Any]],
         ended: Callable[[], None],
     ) -> Generator[Any, None, None]:  # fmt: skip
         """Have the steps of ``work(tell)`` made there, each in a turn of its own; yields what they tell and give.
@@ -105,7 +104,7 @@ class Computing:
             See `stream`.
         stop : threading.Event
         turn : callable
-            Waits before each step, and yields what there is to say of that; what it returns, if true, ends the work.
+            Waits before each step, and yields what there is to say of that.
         ended : callable
             Called after each step.
         """
@@ -117,7 +116,8 @@ class Computing:
             return next(steps, steps)  # which is what no step gives: the end
 
         with closing(steps):  # type: ignore[type-var]
-            while not (yield from turn()):
+            while True:
+                yield from turn()
                 event = yield from self.stream(step, stop, ended=ended)
                 if event is steps:
                     return
