@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -78,7 +79,7 @@ def build_api(service: ModelService) -> None:
             and attention shares, seconds, tokens, and the passages if any were asked for.
         """
         visitor = visitor_of(request)
-        try:
+        with _said():
             if not isinstance(earlier, list) or not all(isinstance(turn, list) and len(turn) == 2 for turn in earlier):
                 raise InputError("Each earlier turn is a question and its answer.")
             wanted = whole_number("passages_looked_at", passages_looked_at)
@@ -95,8 +96,6 @@ def build_api(service: ModelService) -> None:
                 update, figures = ended[0], asdict(report)
                 if update.evidence:
                     figures["passages"] = [asdict(one) for one in passages(update.evidence, most=wanted)]
-        except LampeError as error:
-            raise _said(error) from error
         return update.answer, figures
 
     def document(path: str, request: gr.Request) -> dict:
@@ -108,11 +107,9 @@ def build_api(service: ModelService) -> None:
         Returns:
             Its name, its kind, its parts (pages or chapters: label and text), and notes on what was found odd.
         """
-        try:
+        with _said():
             (document,) = deque(service.files.read(path, visitor_of(request)), maxlen=1)
             return asdict(document)
-        except LampeError as error:
-            raise _said(error) from error
 
     def cut(
         parts: list[str], question: str, keep: str = "beginning", most_tokens: int | None = None,
@@ -134,7 +131,7 @@ def build_api(service: ModelService) -> None:
         Returns:
             The text that is left, its tokens with the question, and a sentence on what was left out.
         """
-        try:
+        with _said():
             if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts) or not parts:
                 raise InputError("parts must be a list of texts.")
             if not isinstance(question, str):
@@ -142,8 +139,6 @@ def build_api(service: ModelService) -> None:
             named = [Part(f"Part {number}", text) for number, text in enumerate(parts, 1)]
             until, chosen = len(parts) if last is None else last, model_of(model, bits)
             made = service.texts.cut(keep, named, question, most_tokens, first, until, chosen, visitor_of(request))
-        except LampeError as error:
-            raise _said(error) from error
         return {"text": made.text, "tokens": made.tokens, "left_out": made.sentence}
 
     def position_map(
@@ -165,7 +160,7 @@ def build_api(service: ModelService) -> None:
             "rescaled", or "given"), the regions with their maps, and sampled points (relative distance, mapped
             position) for the last query.
         """
-        try:
+        with _said():
             given = {"length": length, "window": window, "head": head, "tail": tail}
             if mapping_length is not None:
                 given["mapping_length"] = mapping_length
@@ -183,8 +178,6 @@ def build_api(service: ModelService) -> None:
             whole = given.get("planned", length)
             position_map = lampe.position_map(config, whole, length)
             check(config, whole, chosen=mapping_length is not None)
-        except LampeError as error:
-            raise _said(error) from error
         return {
             **msgspec.to_builtins(position_map),
             "basis": "given" if mapping_length is not None else curve.basis,
@@ -215,9 +208,10 @@ def build_api(service: ModelService) -> None:
             The test's figures: the expected values, the answer, the score from 0 to 1, the needle's place, distance,
             mapped position and region, the attention that fell on it, and seconds.
         """
-        for row in needle_grid([length], [depth], 1, seed, task, [method], haystack, request):
-            return row
-        raise _said(InputError("The caller has left."))
+        with _said():
+            for row in needle_grid([length], [depth], 1, seed, task, [method], haystack, request):
+                return row
+            raise InputError("The caller has left.")
 
     def needle_grid(
         lengths: list[int],
@@ -243,15 +237,13 @@ def build_api(service: ModelService) -> None:
         Returns:
             Rows as needle gives them.
         """
-        try:
+        with _said():
             cells = checked_grid(task, lengths, depths, methods, trials, seed)
             text = HAYSTACKS["reference"]() if haystack is None else given_haystack(haystack)
             with runs.started(request, beside=True) as stop:
                 for event in service.needles(text, cells, stop=stop, visitor=visitor_of(request)):
                     if not isinstance(event, Update):
                         yield asdict(event)
-        except LampeError as error:
-            raise _said(error) from error
 
     def methods() -> list[dict]:
         """The methods that can be compared, with their settings for this server's model.
@@ -260,10 +252,8 @@ def build_api(service: ModelService) -> None:
             For each its key, title, source, settings, and reach in tokens. A setting that is null is chosen for each
             input length; a reach that is null has no end.
         """
-        try:
+        with _said():
             found = [service.method(key) for key in METHODS]
-        except LampeError as error:
-            raise _said(error) from error
         return [
             {"key": m.key, "title": m.title, "source": m.source, "settings": m.settings(), "reach": m.reach}
             for m in found
@@ -280,6 +270,10 @@ def build_api(service: ModelService) -> None:
     gr.api(needle_grid, api_name="needle_grid")
 
 
-def _said(error: LampeError) -> gr.Error:
-    """A sentence for the caller; that it was said is no failure of the server's, and isn't logged."""
-    return gr.Error(str(error), print_exception=False)
+@contextmanager
+def _said() -> Iterator[None]:
+    """What can't be done is a sentence for the caller: no failure of the server's, and not logged."""
+    try:
+        yield
+    except LampeError as error:
+        raise gr.Error(str(error), print_exception=False) from error

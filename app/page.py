@@ -104,12 +104,7 @@ class Page(NamedTuple):
 
 
 def build(settings: Settings) -> Page:
-    """The page for one deployment; no weights are touched before the first use.
-
-    Parameters
-    ----------
-    settings : Settings
-    """
+    """The page for one deployment; no weights are touched before the first use."""
     folder = TemporaryFolder()
     folder.take_over()  # before there is any component, which remembers where its files go
     service = start(settings)

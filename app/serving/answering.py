@@ -38,12 +38,15 @@ class Answer:
     prompt : Prompt
     method : Method
         The request's, with the settings that run.
+    outgrown : int or None
+        For the report.
     """
 
     choice: ModelChoice
     request: Request
     prompt: Prompt
     method: Method
+    outgrown: int | None = None
 
     @property
     def length(self) -> int:
@@ -58,6 +61,11 @@ class Answer:
         """See `Job.seconds`; some of the prompt's tokens needn't be read."""
         written = self.request.max_new_tokens * (1 + self.request.look)  # each is run once more to see where it looked
         return speed.reading(kept, self.length) + written * speed.answer
+
+    @cached_property
+    def note(self) -> str:
+        """What is to be known before there is an answer."""
+        return self.method.beyond(self.length)
 
     @cached_property
     def planned(self) -> int:
@@ -77,19 +85,13 @@ class Answer:
         return self.method.position_map(self.length if plain else self.planned, self.length)
 
     def steps(
-        self,
-        loaded: Loaded,
-        speed: Speed,
-        reader: PromptReader,
-        stop: threading.Event,
-        tell: Tell,
-        outgrown: int | None = None,
+        self, loaded: Loaded, speed: Speed, reader: PromptReader, stop: threading.Event, tell: Tell
     ) -> Iterator[Update]:
         """Read what the reader doesn't hold of the prompt, and answer it: see `Job.steps`.
 
-        The last update has the report; `outgrown` is for it. `tell` is called for each piece of the answer.
+        The last update has the report. `tell` is called for each piece of the answer.
         """
-        return in_steps(loaded.model, self.method, partial(_answer, self, loaded, speed, reader, stop, tell, outgrown))
+        return in_steps(loaded.model, self.method, partial(_answer, self, loaded, speed, reader, stop, tell))
 
 
 DECODED = 16
@@ -103,43 +105,32 @@ def _answer(
     reader: PromptReader,
     stop: threading.Event,
     tell: Tell,
-    outgrown: int | None,
     patched: lampe.Patched | None,
 ) -> Iterator[Update]:
     if patched:
         patched.plan(run.planned, run.length)
     request, prompt, length = run.request, run.prompt, run.length
-    note = run.method.beyond(length)
     started = time.perf_counter()
     pace: Pace | None = None
     to_write = request.max_new_tokens * speed.answer
-    yield Update("Reading", 0, length, "tokens", note=note)
+    yield Update("Reading", 0, length, "tokens", note=run.note)
     for done in reader.read(prompt.ids, run.position_map if patched else None, stop.is_set):
         pace = pace or Pace(speed.reading(reader.kept, length))
         left = pace(speed.reading(done, length))
-        yield Update("Reading", done, length, "tokens", note=note, seconds_left=left, run_left=left + to_write)
-    watch = _Watch(stop, patched, loaded.model)
-    writer = _Writer(loaded.decoder, run, speed, watch, note, tell)
+        yield Update("Reading", done, length, "tokens", note=run.note, seconds_left=left, run_left=left + to_write)
+    writing = _Writing(run, loaded, speed, stop, tell, patched)
     if not stop.is_set():
-        yield from _generate(run, loaded.model, reader, watch, writer)
+        yield from writing.steps(loaded.model, reader)
     ended = time.perf_counter()
-    first = watch.first_token or ended
-    position_map = watch.position_map or run.position_map  # generating may have planned anew since
-    shares = watch.head_shares[0].float().mean(1) if watch.head_shares else None
+    first = writing.first_token or ended
+    position_map = writing.position_map or run.position_map  # generating may have planned anew since
+    shares = writing.head_shares[0].float().mean(1) if writing.head_shares else None
     attention = None
-    if watch.position_map:
-        texts = tuple(loaded.decoder.decode([token]) for token in watch.queries)
-        layers = tuple(layer.index for layer in patched.layers if layer.mapped) if patched else ()
-        attention = Attention(
-            position_map,
-            run.method,
-            texts,
-            tuple(watch.queries),
-            request,
-            prompt,
-            layers,
-            torch.stack(watch.head_shares),
-        )
+    if patched and writing.position_map:
+        texts = tuple(loaded.decoder.decode([token]) for token in writing.queries)
+        layers = tuple(layer.index for layer in patched.layers if layer.mapped)
+        queries, where = tuple(writing.queries), torch.stack(writing.head_shares)
+        attention = Attention(position_map, run.method, texts, queries, request, prompt, layers, where)
     report = RunReport(
         method=request.method,
         cut=request.cut,
@@ -149,7 +140,7 @@ def _answer(
         planned_length=position_map.length,
         left_out=prompt.left_out,
         kept=reader.kept,
-        outgrown=outgrown,
+        outgrown=run.outgrown,
         window=run.method.window,
         mapping_length=position_map.mapping_length if position_map.compresses else length,
         doubt=run.method.doubt,
@@ -157,45 +148,22 @@ def _answer(
         layer_shares=[] if shares is None else shares.tolist(),
         prefill_seconds=first - started,
         decode_seconds=ended - first,
-        new_tokens=watch.new_tokens,
+        new_tokens=writing.new_tokens,
         temperature=request.sampling.temperature,
         top_p=request.sampling.top_p,
         seed=int(request.sampling.seed),
         stopped=stop.is_set(),
-        cut_short=watch.new_tokens == request.max_new_tokens and not watch.ended,
+        cut_short=writing.new_tokens == request.max_new_tokens and not writing.ended,
     )
     evidence = None
     if request.look and attention:
         for event in look_back(loaded, attention, reader, stop, patched):
             if isinstance(event, Update):
-                yield replace(event, answer=writer.answer.strip(), note=note)
+                yield replace(event, answer=writing.answer, note=run.note)
             else:
                 evidence = event
     stage = "Stopped" if stop.is_set() else "Done"
-    answer = writer.answer.strip()
-    yield Update(stage, length, length, "tokens", answer, report, attention, note, evidence=evidence)
-
-
-def _generate(run: Answer, model: Any, reader: PromptReader, watch: _Watch, writer: _Writer) -> Iterator[Update]:
-    """Write the answer, so many tokens at a time; generate() goes on with what is in the cache."""
-    sampling, most = run.request.sampling, run.request.max_new_tokens
-    chosen: dict[str, Any] = {"do_sample": False}
-    if sampling.temperature:
-        chosen = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
-    ids, drawing = reader.ids, _Drawing(int(sampling.seed), reader.ids.device)
-    while not watch.over and watch.new_tokens < most:
-        with torch.inference_mode(), drawing:
-            ids = model.generate(
-                ids,
-                attention_mask=torch.ones_like(ids),
-                past_key_values=reader.cache,
-                max_new_tokens=min(DECODED, most - watch.new_tokens),
-                streamer=writer,
-                stopping_criteria=StoppingCriteriaList([watch]),
-                **chosen,
-            )
-        yield writer.update(watch.new_tokens)
-    writer.finish()
+    yield Update(stage, length, length, "tokens", writing.answer, report, attention, run.note, evidence=evidence)
 
 
 class _Drawing:
@@ -258,24 +226,14 @@ def look_back(
 ) -> Iterator[Update | Evidence]:
     """Run an answer's tokens once more after their prompt, and keep where each looked: never a matrix of all pairs.
 
-    Parameters
-    ----------
-    loaded : Loaded
-    attention : Attention
-        Of that answer.
-    reader : PromptReader
-        What it doesn't hold of the prompt is read again.
-    stop : threading.Event
-        Ends it without evidence.
-    patched : Patched
-        The model, with that answer's method.
+    What the reader doesn't hold of the prompt is read again. The model is patched with that answer's method.
 
     Yields
     ------
     Update
         After each chunk and each token.
     Evidence
-        At the end.
+        At the end, unless it was stopped.
     """
     assert patched
     model, ids, (first, last) = loaded.model, attention.prompt.ids, attention.prompt.document
@@ -310,42 +268,22 @@ def region_rows(position_map: PositionMap, length: int, shares: torch.Tensor | N
     ]
 
 
-class _Writer(TextStreamer):
-    """Tells the answer as it grows, in whole words."""
+class _Writing(TextStreamer, StoppingCriteria):
+    """Writes an answer, and follows it through both of generate()'s ways to be told of a token.
 
-    def __init__(self, decoder: Any, run: Answer, speed: Speed, watch: _Watch, note: str, tell: Tell) -> None:
-        super().__init__(decoder, skip_prompt=True, skip_special_tokens=True)
-        self.answer = ""
-        self._most, self._speed, self._watch, self._note, self._tell = (
-            run.request.max_new_tokens, speed, watch, note, tell,
-        )  # fmt: skip
+    As the streamer it tells the answer as it grows, in whole words. As the criterion, after that, it counts each token,
+    notes its attention and the first one's time, and passes on a Stop.
+    """
 
-    def end(self) -> None:
-        """Of some tokens, not of the answer: a word may go on."""
-        self.next_tokens_are_prompt = True
-
-    def finish(self) -> None:
-        """The answer has ended."""
-        super().end()
-
-    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-        self.answer += text
-        self._tell(self.update(self._watch.new_tokens + (not stream_end)))  # the watch looks in after the writer
-
-    def update(self, written: int) -> Update:
-        """How far the answer is."""
-        written = min(written, self._most)  # a word's end is told after its token
-        left = (self._most - written) * self._speed.answer
-        return Update("Answering", written, self._most, "tokens", self.answer.strip(), note=self._note, run_left=left)
-
-
-class _Watch(StoppingCriteria):
-    """Looks in after each token: counts it, notes its attention and the first one's time, and passes on a Stop."""
-
-    def __init__(self, stop: threading.Event, patched: lampe.Patched | None, model: Any) -> None:
-        self.stop, self.patched = stop, patched
-        endings = model.generation_config.eos_token_id
-        self.endings = endings if isinstance(endings, list) else [endings]
+    def __init__(
+        self, run: Answer, loaded: Loaded, speed: Speed, stop: threading.Event, tell: Tell,
+        patched: lampe.Patched | None,
+    ) -> None:  # fmt: skip
+        super().__init__(loaded.decoder, skip_prompt=True, skip_special_tokens=True)
+        self._run, self._speed, self._stop, self._tell, self._patched = run, speed, stop, tell, patched
+        endings = loaded.model.generation_config.eos_token_id
+        self._endings = endings if isinstance(endings, list) else [endings]
+        self._text = ""
         self.new_tokens = 0
         self.ended = False  # by the model
         self.first_token: float | None = None
@@ -354,19 +292,54 @@ class _Watch(StoppingCriteria):
         self.queries: list[int] = []  # the prompt's last token, then the answer's
 
     @property
-    def over(self) -> bool:
-        """Whether the model has ended, or somebody has stopped it."""
-        return self.ended or self.stop.is_set()
+    def answer(self) -> str:
+        return self._text.strip()
+
+    def steps(self, model: Any, reader: PromptReader) -> Iterator[Update]:
+        """Write it, so many tokens at a time; generate() goes on with what is in the cache."""
+        sampling, most = self._run.request.sampling, self._run.request.max_new_tokens
+        chosen: dict[str, Any] = {"do_sample": False}
+        if sampling.temperature:
+            chosen = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
+        ids, drawing = reader.ids, _Drawing(int(sampling.seed), reader.ids.device)
+        while self.new_tokens < most and not self.ended and not self._stop.is_set():
+            with torch.inference_mode(), drawing:
+                ids = model.generate(
+                    ids,
+                    attention_mask=torch.ones_like(ids),
+                    past_key_values=reader.cache,
+                    max_new_tokens=min(DECODED, most - self.new_tokens),
+                    streamer=self,
+                    stopping_criteria=StoppingCriteriaList([self]),
+                    **chosen,
+                )
+            yield self._update(self.new_tokens)
+        super().end()
+
+    def end(self) -> None:
+        """Of some tokens, not of the answer: a word may go on."""
+        self.next_tokens_are_prompt = True
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        self._text += text
+        self._tell(self._update(self.new_tokens + (not stream_end)))  # the token is counted after this
+
+    def _update(self, written: int) -> Update:
+        """How far the answer is."""
+        most = self._run.request.max_new_tokens
+        written = min(written, most)  # a word's end is told after its token
+        left = (most - written) * self._speed.answer
+        return Update("Answering", written, most, "tokens", self.answer, note=self._run.note, run_left=left)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
         self.new_tokens += 1
-        self.ended = int(input_ids[0, -1]) in self.endings
+        self.ended = int(input_ids[0, -1]) in self._endings
         if self.first_token is None:
             self.first_token = time.perf_counter()
-        if self.patched:
-            now = self.patched.position_map
+        if self._patched:
+            now = self._patched.position_map
             self.position_map = self.position_map or now
             if now.regions == self.position_map.regions:  # not planned anew since
                 self.queries.append(int(input_ids[0, -2]))
-                self.head_shares.append(self.patched.head_shares().half())
-        return torch.full((len(input_ids),), self.stop.is_set(), device=input_ids.device)
+                self.head_shares.append(self._patched.head_shares().half())
+        return torch.full((len(input_ids),), self._stop.is_set(), device=input_ids.device)

@@ -22,8 +22,7 @@ from typing import Any
 from app.serving.answering import Answer, LookBack
 from app.serving.evidence import Evidence
 from app.serving.jobs import Job
-from app.serving.models import Loaded, out_of_memory
-from app.serving.prompt_memory import bytes_for
+from app.serving.models import Loaded, bytes_for, out_of_memory
 from app.serving.reports import Needs, Update
 from app.serving.requests import Chosen
 from app.serving.testing import Tests
@@ -80,10 +79,6 @@ class Borrowed:
 
     Models are loaded when it is made, which is to be in the main thread, after `spaces` was imported and before the
     app is launched: only there is a model "on the GPU" while none is.
-
-    Parameters
-    ----------
-    settings : Settings
 
     Raises
     ------

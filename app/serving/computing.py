@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterator
@@ -94,8 +93,7 @@ class Computing:
             del future  # its error holds this frame, which holds what was computed with
 
     def slices(
-        self, work: Callable[[Tell], Iterator[Any]], stop: threading.Event,
-        turn: Callable[[], Generator[Any, None, bool]],
+        self, work: Callable[[Tell], Iterator[Any]], stop: threading.Event, turn: Callable[[], Iterator[Any]],
         ended: Callable[[], None],
     ) -> Generator[Any, None, None]:  # fmt: skip
         """Have the steps of ``work(tell)`` made there, each in a turn of its own; yields what they tell and give.
@@ -106,24 +104,24 @@ class Computing:
             See `stream`.
         stop : threading.Event
         turn : callable
-            Waits before each step, and yields what there is to say of that; what it returns, if true, ends the work.
+            Waits before each step, and yields what there is to say of that.
         ended : callable
             Called after each step.
         """
         telling: list[Tell] = []  # the present step's
         steps = work(lambda event: telling[0](event))
-        given: list[Any] = []
 
-        def step(tell: Tell) -> None:
-            telling[:], given[:] = [tell], []
-            given.extend(itertools.islice(steps, 1))
+        def step(tell: Tell) -> Any:
+            telling[:] = [tell]
+            return next(steps, steps)  # which is what no step gives: the end
 
         with closing(steps):  # type: ignore[type-var]
-            while not (yield from turn()):
-                yield from self.stream(step, stop, ended=ended)
-                if not given:
+            while True:
+                yield from turn()
+                event = yield from self.stream(step, stop, ended=ended)
+                if event is steps:
                     return
-                yield given[0]
+                yield event
 
     def _thread(self) -> threading.Thread:
         thread = threading.Thread(target=self._run, name=self._name, daemon=True)
@@ -138,12 +136,3 @@ class Computing:
             except BaseException as error:
                 future.set_exception(error)
             del future, work  # what was computed with mustn't be held until the next work comes
-
-
-def returned(generator: Generator[Any, None, Any]) -> Any:
-    """Run a generator to its end; what it returns."""
-    while True:
-        try:
-            next(generator)
-        except StopIteration as end:
-            return end.value

@@ -69,10 +69,8 @@ class DocumentCache:
         plan : tuple
             Equal where the keys are; what was read under another plan is dropped.
         """
-        if visitor is None:
-            return None
         with self._lock:
-            held = self._readers.pop((visitor.session, kind), None)
+            held = self._readers.pop((visitor.session, kind), None) if visitor else None
             return held.reader if held and held.plan == plan else None
 
     def plan_of(self, visitor: Visitor | None, kind: Hashable) -> tuple[Any, ...] | None:

@@ -14,25 +14,18 @@ from lampe.inference.speed import Speed
 
 
 class Job(Protocol):
-    """An answer, a look back at one, or needle tests.
-
-    Attributes
-    ----------
-    choice : ModelChoice
-        The model that it is for.
-    """
+    """An answer, a look back at one, or needle tests."""
 
     @property
-    def choice(self) -> ModelChoice: ...
+    def choice(self) -> ModelChoice:
+        """The model that it is for."""
 
     @property
     def longest(self) -> int:
         """Tokens that it needs memory for at once: of its longest prompt, and what is written after it."""
-        ...
 
     def seconds(self, speed: Speed) -> float:
         """How long it takes at some speed, if it is as long as it may be."""
-        ...
 
     def steps(
         self, loaded: Loaded, speed: Speed, reader: PromptReader, stop: threading.Event, tell: Tell
@@ -57,4 +50,3 @@ class Job(Protocol):
         Update or what comes of it
             After each chunk that is read, and each so many tokens.
         """
-        ...

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ from lampe import LoadError, UnsupportedModelError
 from lampe.errors import InputError
 from lampe.families import family_config
 from lampe.methods import Method, method_class
-from lampe.models.load import DEFAULT_MODEL_NAME, Progress, fetch, load, load_config, load_tokenizer
-from lampe.models.memory import free_bytes, weight_bytes
+from lampe.models.load import DEFAULT_MODEL_NAME, Progress, ProgressCallback, fetch, load, load_config, load_tokenizer
+from lampe.models.memory import cache_bytes, free_bytes, weight_bytes
 
 _KEPT = 4  # tokenizers, some megabytes each, and configs
 _MOST = {
@@ -68,9 +69,8 @@ class Models:
         self.settings = settings
         self.loaded: Loaded | None = None
         self._replaced, self._held = replaced, held
-        self._tokenizers: dict[str | None, Any] = {}
+        self.tokenizers: dict[str | None, Any] = {}  # those that are here
         self._configs: dict[str | None, Any] = {}
-        self._methods: dict[str | None, dict[str, Method]] = {}
         self._fetching = {offered: threading.Lock() for offered in (True, False)}
 
     def choice(self, chosen: Chosen | None = None) -> ModelChoice:
@@ -107,27 +107,22 @@ class Models:
         if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name, re.ASCII) or len(name) > 120 or Path(name).exists():
             raise InputError(f"{name!r:.120} isn't a model id of the Hugging Face Hub: these look like owner/name.")
 
-    def tokenizer_ready(self, choice: ModelChoice) -> bool:
-        return choice.model_id in self._tokenizers
-
-    def tokenizer(self, choice: ModelChoice, progress: Callable[[Progress], None] | None = None) -> Any:
+    def tokenizer(self, choice: ModelChoice, progress: ProgressCallback | None = None) -> Any:
         """The tokenizer, fetched at its first use.
 
         Raises
         ------
         lampe.LoadError
         """
-        if made := self._tokenizers.get(choice.model_id):
+        if made := self.tokenizers.get(choice.model_id):
             return made
         with self._fetching[choice.model_id in self.settings.offered]:  # one that is slow to come holds up no other
-            if choice.model_id not in self._tokenizers:
-                made = load_tokenizer(
-                    choice.model_id, progress=progress, anonymous=self._named(choice), leave=self._leave(choice)
-                )
+            if choice.model_id not in self.tokenizers:
+                made = load_tokenizer(choice.model_id, progress=progress, **self._caution(choice))
                 if self._named(choice):
                     fill_in_apart(made)
-                _keep(self._tokenizers, choice.model_id, made)
-            return self._tokenizers[choice.model_id]
+                _keep(self.tokenizers, choice.model_id, made)
+            return self.tokenizers[choice.model_id]
 
     def config(self, choice: ModelChoice) -> lampe.LampeConfig:
         """The LaMPE settings of a model, from its preset or its config; no weights are needed.
@@ -138,9 +133,7 @@ class Models:
         """
         if choice.model_id in (None, DEFAULT_MODEL_NAME):  # known without fetching it, and measured in 4 bits
             return replace(lampe.PRESETS["smollm2"], basis="measured" if choice.bits == 4 else "family")
-        if choice.model_id not in self._configs:
-            _keep(self._configs, choice.model_id, lampe.LampeConfig.for_model(self._config(choice)))
-        return self._configs[choice.model_id]
+        return lampe.LampeConfig.for_model(self._known(choice))
 
     def settled(self, chosen: Chosen | None = None) -> lampe.LampeConfig:
         """The LaMPE settings that run: the chosen ones, or the model's own.
@@ -158,19 +151,10 @@ class Models:
         ------
         lampe.LoadError, lampe.MethodError
         """
-        kind = method_class(key)
-        if choice.model_id in (None, DEFAULT_MODEL_NAME):  # known without fetching it
-            return kind.for_model(family_config("smollm2"))
-        if choice.model_id not in self._methods:
-            _keep(self._methods, choice.model_id, {})
-        known = self._methods[choice.model_id]
-        return known.get(key) or known.setdefault(key, kind.for_model(self._config(choice)))
+        return method_class(key).for_model(self._known(choice))
 
     def fetch(
-        self,
-        choice: ModelChoice,
-        progress: Callable[[Progress], None] | None = None,
-        stopped: Callable[[], bool] = lambda: False,
+        self, choice: ModelChoice, progress: ProgressCallback | None = None, stopped: Callable[[], bool] = lambda: False
     ) -> None:
         """Have a model's files here, if it would fit: beside all else, for that may take longer than anybody waits.
 
@@ -183,18 +167,10 @@ class Models:
             return
         own = _weights(loaded.model) + self._held() if loaded else 0
         _check_memory(choice, needed_bytes(self._config(choice), choice.bits), free_bytes() + own)
-        fetch(
-            choice.model_id,
-            progress=self._telling(choice, progress, stopped),
-            anonymous=self._named(choice),
-            leave=self._leave(choice),
-        )
+        fetch(choice.model_id, progress=self._telling(choice, progress, stopped), **self._caution(choice))
 
     def load(
-        self,
-        choice: ModelChoice,
-        progress: Callable[[Progress], None] | None = None,
-        stopped: Callable[[], bool] = lambda: False,
+        self, choice: ModelChoice, progress: ProgressCallback | None = None, stopped: Callable[[], bool] = lambda: False
     ) -> Loaded:
         """Make this the loaded model, unless it is; to be called in the model's thread.
 
@@ -213,38 +189,8 @@ class Models:
         lampe.LoadError, lampe.UnsupportedModelError
             The one before stays, or is loaded again when it is next asked for.
         """
-        if self.loaded is None or self.loaded.choice != choice:
-            self._load(choice, progress, stopped)
-        assert self.loaded
-        return self.loaded
-
-    def _named(self, choice: ModelChoice) -> bool:
-        """Whether a visitor has named it."""
-        return choice.model_id not in self.settings.offered
-
-    def _leave(self, choice: ModelChoice) -> float:
-        """The share of the disk that its files leave free."""
-        return _DISK_LEFT if self._named(choice) else 0.0
-
-    def _config(self, choice: ModelChoice) -> Any:
-        """A model's config, held against what is ever built here.
-
-        Raises
-        ------
-        lampe.LoadError
-        """
-        config = load_config(choice.model_id, anonymous=self._named(choice), leave=self._leave(choice))
-        text = config.get_text_config()
-        for field, most in _MOST.items():
-            value = getattr(text, field, None) or 0
-            if not isinstance(value, int) or value > most:
-                what = field.removeprefix("num_").replace("_", " ")
-                raise LoadError(f"{choice.name} says {what} {value!r:.40}; at most {most:,} are loaded here.")
-        return config
-
-    def _load(
-        self, choice: ModelChoice, progress: Callable[[Progress], None] | None, stopped: Callable[[], bool]
-    ) -> None:
+        if self.loaded and self.loaded.choice == choice:
+            return self.loaded
         memory, released = "", ""
         if self.loaded or choice.model_id not in (None, DEFAULT_MODEL_NAME):  # that one is small, and fetched below
             needed, free = needed_bytes(self._config(choice), choice.bits), free_bytes()
@@ -259,19 +205,13 @@ class Models:
         told = self._telling(choice, progress, stopped, memory)
         try:
             told(Progress("Getting the model ready", 0, 0, ""))
-            model, tokenizer = load(
-                choice.model_id,
-                bits=choice.bits,
-                progress=told,
-                anonymous=self._named(choice),
-                leave=self._leave(choice),
-            )
+            model, tokenizer = load(choice.model_id, bits=choice.bits, progress=told, **self._caution(choice))
             if self._named(choice):
                 fill_in_apart(tokenizer)
             lampe.patch(model).remove()  # refuse now, not after a long document was read
             told(Progress("Changing the model", 0, 0, ""))
-        except LoadError as error:
-            raise LoadError(f"{error}{released}") from error
+        except (LoadError, UnsupportedModelError) as error:
+            raise type(error)(f"{error}{released}") from error
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
@@ -279,18 +219,46 @@ class Models:
                 f"There isn't enough memory here to load {choice.name} in {choice.bits} bits: choose a smaller "
                 f"model{', or 4 bits' * (choice.bits == 16)}, or close other programs.{released}"
             ) from error
-        except UnsupportedModelError as error:
-            raise UnsupportedModelError(f"{error}{released}") from error
         self._release()
         self.loaded = Loaded(choice, model, tokenizer)
+        return self.loaded
+
+    def _named(self, choice: ModelChoice) -> bool:
+        """Whether a visitor has named it."""
+        return choice.model_id not in self.settings.offered
+
+    def _caution(self, choice: ModelChoice) -> dict[str, Any]:
+        """How its files are fetched: those that a visitor has named without this machine's token, with disk left."""
+        named = self._named(choice)
+        return {"anonymous": named, "leave": _DISK_LEFT if named else 0.0}
+
+    def _known(self, choice: ModelChoice) -> Any:
+        """A model's config as it was when it was first asked for; errors as in `_config`."""
+        if choice.model_id in (None, DEFAULT_MODEL_NAME):  # known without fetching it
+            return family_config("smollm2")
+        if choice.model_id not in self._configs:
+            _keep(self._configs, choice.model_id, self._config(choice))
+        return self._configs[choice.model_id]
+
+    def _config(self, choice: ModelChoice) -> Any:
+        """A model's config, held against what is ever built here.
+
+        Raises
+        ------
+        lampe.LoadError
+        """
+        config = load_config(choice.model_id, **self._caution(choice))
+        text = config.get_text_config()
+        for field, most in _MOST.items():
+            value = getattr(text, field, None) or 0
+            if not isinstance(value, int) or value > most:
+                what = field.removeprefix("num_").replace("_", " ")
+                raise LoadError(f"{choice.name} says {what} {value!r:.40}; at most {most:,} are loaded here.")
+        return config
 
     def _telling(
-        self,
-        choice: ModelChoice,
-        progress: Callable[[Progress], None] | None,
-        stopped: Callable[[], bool],
-        memory: str = "",
-    ) -> Callable[[Progress], None]:
+        self, choice: ModelChoice, progress: ProgressCallback | None, stopped: Callable[[], bool], memory: str = ""
+    ) -> ProgressCallback:
         def told(report: Progress) -> None:
             if stopped() and choice != self.settings.own:
                 raise LoadError(f"Loading {choice.name} was stopped.")
@@ -326,6 +294,20 @@ def out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY)
 
 
+@contextmanager
+def enough_memory(tokens: int) -> Iterator[None]:
+    """Turns running out of memory into a sentence."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if out_of_memory(error):
+            raise InputError(
+                f"There isn't enough memory for a prompt of {tokens:,} tokens on this machine. The model is still "
+                "loaded: try a shorter text, or close other programs."
+            ) from error
+        raise
+
+
 def _weights(model: Any) -> int:
     """Bytes of a loaded model's weights."""
     return sum(weight.nbytes for weight in model.parameters())
@@ -336,3 +318,12 @@ def needed_bytes(config: Any, bits: int) -> int:
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(config)
     return weight_bytes(model, bits) * 5 // 4
+
+
+def bytes_for(model: Any, tokens: int) -> int:
+    """Memory that reading and writing so many tokens takes.
+
+    A cache that outgrows its room is copied, a layer at a time, and chunks take some: twice the cache is what is asked
+    for.
+    """
+    return 2 * cache_bytes(model.config, tokens, model.dtype.itemsize)

@@ -11,7 +11,6 @@ import torch
 from app.serving.evidence import Evidence
 from app.serving.requests import Prompt, Request, Variant
 from lampe.methods import Method
-from lampe.models.load import Progress
 from lampe.positions import PositionMap
 
 
@@ -172,15 +171,10 @@ class Update:
     waiting: int = 0
     evidence: Evidence | None = None
 
-    @classmethod
-    def of(cls, progress: Progress) -> Update:
-        """What the library tells of a load."""
-        return cls(progress.stage, progress.done, progress.total, progress.unit)
-
 
 GETTING_READY = Update("Getting the model ready")
 
 
 def telling(work: Callable[..., Any]) -> Callable[[Callable[[Any], None]], Any]:
-    """Work that calls ``progress``, as `app.serving.computing.Computing.stream` takes it."""
-    return lambda tell: work(progress=lambda progress: tell(Update.of(progress)))
+    """Work that calls ``progress``, as the library does, as `app.serving.computing.Computing.stream` takes it."""
+    return lambda tell: work(progress=lambda now: tell(Update(now.stage, now.done, now.total, now.unit)))

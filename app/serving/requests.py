@@ -192,31 +192,6 @@ class Prompt:
     left_out: int
 
 
-def prompt_of(
-    request: Request, frame: tuple[list[int], list[int]], document: list[int], count: int, window: int
-) -> Prompt:
-    """The prompt of a request; if it is cut, the text's end is left out, so that prompt and answer fit the window.
-
-    Parameters
-    ----------
-    request : Request
-    frame : (list of int, list of int)
-        The tokens before and after the text.
-    document : list of int
-        The text's tokens, its first ones at least.
-    count : int
-        How many it has.
-    window : int
-        In tokens.
-    """
-    before, after = frame
-    held = count
-    if request.cut:
-        held = min(held, max(0, window - len(before) - len(after) - request.max_new_tokens))
-    length = len(before) + held + len(after)
-    return Prompt([*before, *document[:held], *after], length, (len(before), len(before) + held), count - held)
-
-
 def planned_length(prompt_tokens: int, max_new_tokens: int, method: Method) -> int:
     """The length that a prompt and its answer are mapped for, in tokens; Tail is measured from the prompt's own end.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,8 +15,7 @@ from app.serving.computing import Computing, Tell
 from app.serving.document_cache import DocumentCache
 from app.serving.evidence import Evidence
 from app.serving.jobs import Job
-from app.serving.models import Loaded, Models
-from app.serving.prompt_memory import bytes_for, enough_memory
+from app.serving.models import Loaded, Models, bytes_for, enough_memory
 from app.serving.reports import GETTING_READY, Needs, Update, telling
 from app.serving.requests import Chosen, Variant
 from app.serving.testing import Tests
@@ -32,6 +31,10 @@ from lampe.needle import Result
 
 _ALONE = 120.0  # seconds that another model than the deployment's own may keep that one waiting
 _LOOK = 0.5  # seconds between two looks for a Stop while waiting
+
+
+class _Stopped(Exception):
+    """Somebody has stopped what hasn't begun."""
 
 
 class Resident:
@@ -86,30 +89,27 @@ class Resident:
         fetch = partial(self.models.fetch, choice, stopped=stop.is_set)
         yield from self.texts.fetching(chosen, telling(fetch), stop, weights=True)
         if not stop.is_set():
-            with self.line.join(visitor, choice) as ticket:
+            with suppress(_Stopped), self.line.join(visitor, choice) as ticket:
                 yield from self._loaded(ticket, choice, stop)
 
     def measured(self, choice: ModelChoice, stop: threading.Event, visitor: Visitor | None) -> Iterator[Update]:
         """See `Runner.measured`."""
         if choice not in self.speeds:
-            with self.line.join(visitor, choice) as ticket:
-                yield from self._ready(ticket, choice, stop, 0)
+            with suppress(_Stopped), self.line.join(visitor, choice) as ticket:
+                yield from self._ready(ticket, choice, stop)
 
     def answer(self, job: Answer, stop: threading.Event, visitor: Visitor | None) -> Iterator[Update]:
         """See `Runner.answer`; what is read is kept for the visitor's next question, until they have left."""
         self.documents.enter(visitor)
-        with self.line.join(visitor, job.choice) as ticket:
-            ticket.seconds = partial(self._seconds, job)
-            loaded = yield from self._ready(ticket, job.choice, stop, job.longest)
-            if loaded is None:
-                return
+        with suppress(_Stopped), self.line.join(visitor, job.choice) as ticket:
+            loaded = yield from self._ready(ticket, job.choice, stop, job)
             # A conversation that has outgrown its plan is planned again, and read again: its keys lie elsewhere.
             variant, plan = job.request.variant, (loaded, *job.plan)
             before = self.documents.plan_of(visitor, variant) if job.request.earlier and len(plan) > 1 else None
-            outgrown = before[-1] if before and before[:-1] == plan[:-1] and before[-1] < job.planned else None
+            if before and before[:-1] == plan[:-1] and before[-1] < job.planned:
+                job = replace(job, outgrown=before[-1])
             with enough_memory(job.length), self._reader(loaded, visitor, variant, plan) as reader:
-                work = partial(job.steps, loaded, self.speeds[job.choice], reader, stop, outgrown=outgrown)
-                yield from self._in_turns(ticket, work, stop)
+                yield from self._in_turns(ticket, job, loaded, reader, stop)
 
     def look_back(self, job: LookBack, stop: threading.Event, visitor: Visitor | None) -> Iterator[Update | Evidence]:
         """See `Runner.look_back`: its tokens are run once more, on what was kept of the text or read again."""
@@ -118,28 +118,18 @@ class Resident:
         def held(loaded: Loaded) -> bool:
             return self.documents.plan_of(visitor, variant) == (loaded, *job.plan)  # else it is read again
 
-        with self.line.join(visitor, job.choice) as ticket:
-            ticket.seconds = partial(self._seconds, job)
-            loaded = yield from self._ready(ticket, job.choice, stop, job.longest, held)
-            if loaded is None:
-                return
+        with suppress(_Stopped), self.line.join(visitor, job.choice) as ticket:
+            loaded = yield from self._ready(ticket, job.choice, stop, job, held)
             with enough_memory(job.longest), self._reader(loaded, visitor, variant, (loaded, *job.plan)) as reader:
-                yield from self._in_turns(
-                    ticket, partial(job.steps, loaded, self.speeds[job.choice], reader, stop), stop
-                )
+                yield from self._in_turns(ticket, job, loaded, reader, stop)
 
     def test(self, job: Tests, stop: threading.Event, visitor: Visitor | None) -> Iterator[Update | Result]:
         """See `Runner.test`."""
-        with self.line.join(visitor, job.choice) as ticket:
+        with suppress(_Stopped), self.line.join(visitor, job.choice) as ticket:
             while job.cells and not stop.is_set():  # again where others had another model loaded between two tests
-                ticket.seconds = partial(self._seconds, job)
-                loaded = yield from self._ready(ticket, job.choice, stop, job.longest)
-                if loaded is None:
-                    return
-                work = partial(job.steps, loaded, self.speeds[job.choice], PromptReader(loaded.model), stop)
+                loaded = yield from self._ready(ticket, job.choice, stop, job)
+                going = self._in_turns(ticket, job, loaded, PromptReader(loaded.model), stop)
                 del loaded  # nothing here may hold it while others have another one loaded
-                going = self._in_turns(ticket, work, stop)
-                del work
                 with enough_memory(job.longest), closing(going) as events:
                     for event in events:
                         yield event
@@ -159,67 +149,57 @@ class Resident:
     # On the way to the model
 
     def _ready(
-        self, ticket: Ticket, choice: ModelChoice, stop: threading.Event, tokens: int,
+        self, ticket: Ticket, choice: ModelChoice, stop: threading.Event, job: Job | None = None,
         held: Callable[[Loaded], bool] = lambda _: False,
-    ) -> Generator[Update, None, Loaded | None]:  # fmt: skip
-        """The model loaded, this machine's speed with it measured, and memory set aside; None if it was stopped.
+    ) -> Generator[Update, None, Loaded]:  # fmt: skip
+        """The model loaded, this machine's speed with it measured, and memory set aside.
 
-        Parameters
-        ----------
-        ticket : Ticket
-            Its `seconds` may say how long the work will take.
-        choice : ModelChoice
-        stop : threading.Event
-        tokens : int
-            For how many tokens' keys and values memory is needed.
-        held : callable
-            Whether they are there already.
+        The job is what is to be done then; `held` says whether the keys and values that it needs are there already.
 
         Raises
         ------
         InputError
             If there is never memory enough, or the work would take longer than is allowed here.
         """
+        if job:
+            ticket.seconds = partial(self._seconds, job)
         while True:
             loaded = yield from self._loaded(ticket, choice, stop)
-            if loaded is None:
-                return None
             if choice not in self.speeds:
-                if not (yield from self._turn(ticket, stop)):
-                    return None
+                yield from self._turn(ticket, stop)
                 yield Update("Measuring this machine's speed")
                 with enough_memory(measured_tokens(loaded.model)):
                     timing = partial(_measured, loaded.model, stop)
                     speed = yield from self.computing.stream(timing, stop, ended=ticket.give_back)
                 if speed is None:
-                    return None
+                    raise _Stopped
                 self.speeds[choice] = speed
             self._check_time(ticket.seconds())
-            if self._set_aside(ticket, loaded.model, 0 if held(loaded) else tokens):
+            if self._set_aside(ticket, loaded.model, job.longest if job and not held(loaded) else 0):
                 return loaded
             ticket.give_back(rest=True)
             yield Update("Waiting for memory that others' texts take")
             if stop.wait(_LOOK):
-                return None
+                raise _Stopped
 
-    def _loaded(
-        self, ticket: Ticket, choice: ModelChoice, stop: threading.Event
-    ) -> Generator[Update, None, Loaded | None]:
-        """Wait for one's turn, and for the model; None if it was stopped."""
-        if not (yield from self._turn(ticket, stop)):
-            return None
+    def _loaded(self, ticket: Ticket, choice: ModelChoice, stop: threading.Event) -> Generator[Update, None, Loaded]:
+        """Wait for one's turn, and for the model."""
+        yield from self._turn(ticket, stop)
         # Also where it is loaded: another load that somebody stopped may still be under way.
         load = partial(self.models.load, choice, stopped=stop.is_set)
-        return (yield from self.computing.stream(telling(load), stop, GETTING_READY, ticket.give_back))
+        loaded = yield from self.computing.stream(telling(load), stop, GETTING_READY, ticket.give_back)
+        if loaded is None:
+            raise _Stopped
+        return loaded
 
-    def _turn(self, ticket: Ticket, stop: threading.Event, last: Update | None = None) -> Generator[Update, None, bool]:
-        """Wait for a place; False, without one, if it was stopped while nothing of it lay in memory.
+    def _turn(self, ticket: Ticket, stop: threading.Event, last: Update | None = None) -> Iterator[Update]:
+        """Wait for a place, unless it is stopped while nothing of it lies in memory.
 
         Meanwhile what was last told of the run, if anything, stays in sight.
         """
         while not ticket.wait(_LOOK):
             if stop.is_set() and not ticket.begun:
-                return False
+                raise _Stopped
             ahead = ticket.ahead
             if last:
                 yield replace(last, waiting=len(ahead))
@@ -229,19 +209,11 @@ class Resident:
             yield Update(
                 f"Waiting for the model: {len(ahead)} before you", seconds_left=sum(seconds) if other else None
             )
-        return True
 
     def _in_turns(
-        self, ticket: Ticket, work: Callable[[Tell], Iterator[Any]], stop: threading.Event
+        self, ticket: Ticket, job: Job, loaded: Loaded, reader: PromptReader, stop: threading.Event
     ) -> Generator[Any, None, None]:
-        """The steps of some work in the model's thread, each in its visitor's turn; what they tell and give.
-
-        Parameters
-        ----------
-        ticket : Ticket
-        work : callable
-            See `Computing.slices`.
-        stop : threading.Event
+        """The steps of a job in the model's thread, each in its visitor's turn; what they tell and give.
 
         Raises
         ------
@@ -250,16 +222,17 @@ class Resident:
         """
         last: Update | None = None
 
-        def turn() -> Generator[Update, None, bool]:
+        def turn() -> Iterator[Update]:
             if ticket.kind != self.settings.own and ticket.blocks and time.monotonic() - begun > _ALONE:
                 raise InputError(
                     f"Others wait for {self.settings.own.name} in {self.settings.own.bits} bits, which answers here by "
                     f"default: this ran for more than {_ALONE / 60:.0f} minutes and was ended. Take a shorter text, or "
                     "try again when it is quieter."
                 )
-            return not (yield from self._turn(ticket, stop, last))
+            yield from self._turn(ticket, stop, last)
 
         begun = time.monotonic()
+        work = partial(job.steps, loaded, self.speeds[job.choice], reader, stop)
         with closing(self.computing.slices(work, stop, turn, ticket.give_back)) as events:
             for event in events:
                 if isinstance(event, Update):

@@ -35,50 +35,42 @@ class Runner(Protocol):
     What it yields comes as it is done. A `stop` that is set ends a job within a layer's prefill or a token, with what
     there is, or within a step where the work is far away. It raises InputError for what can't be run here, and
     lampe.LoadError or lampe.UnsupportedModelError where a model can't be had or patched.
-
-    Attributes
-    ----------
-    speeds : mapping of ModelChoice to Speed
-        As far as they are known.
     """
 
     @property
-    def speeds(self) -> Mapping[ModelChoice, Speed]: ...
+    def speeds(self) -> Mapping[ModelChoice, Speed]:
+        """As far as they are known."""
 
     def model(self, choice: ModelChoice) -> Any:
         """The model itself."""
-        ...
 
     def needs(self, job: Answer, visitor: Visitor | None) -> Needs | None:
         """What a job takes here; None while the model isn't loaded."""
-        ...
 
     def prepare(self, chosen: Chosen, stop: threading.Event, visitor: Visitor | None) -> Iterator[Update]:
         """Have a model ready, and what was ready before only if this one can be had."""
-        ...
 
     def measured(self, choice: ModelChoice, stop: threading.Event, visitor: Visitor | None) -> Iterator[Update]:
         """Have the speed known."""
-        ...
 
     def answer(self, job: Answer, stop: threading.Event, visitor: Visitor | None) -> Iterator[Update]:
         """Answer; the last update has the report, unless it was stopped before anything was read."""
-        ...
 
     def look_back(self, job: LookBack, stop: threading.Event, visitor: Visitor | None) -> Iterator[Update | Evidence]:
         """Find where an answer looked."""
-        ...
 
     def test(self, job: Tests, stop: threading.Event, visitor: Visitor | None) -> Iterator[Update | Result]:
         """Run needle tests."""
-        ...
 
 
 @dataclass
 class ModelService:
     """What visitors share: it checks what they ask, makes a job of it, and has its runner do that.
 
-    `app.serving.start.start` makes one.
+    `app.serving.start.start` makes one. In all its methods `chosen` is what answers, by default the deployment's own.
+    Once `stop` is set a run ends within a layer's prefill or a token, with what it has: before the prefill without an
+    update, without evidence, without a result for the test under way. What is read for a `visitor` may be kept for
+    their next question, until they have left; for None nothing is kept.
 
     Parameters
     ----------
@@ -149,15 +141,7 @@ class ModelService:
     ) -> Needs | None:  # fmt: skip
         """What LaMPE's longest answer to a prompt takes here; None while the model isn't loaded.
 
-        Parameters
-        ----------
-        prompt : Prompt
-        max_new_tokens : int
-        chosen : Chosen, optional
-        visitor : Visitor, optional
-            As in `ask`: what is kept for them isn't read again.
-        look : bool
-            See `Request`.
+        What is kept for the visitor isn't read again; for `look` see `Request`.
         """
         request = Request("", "", max_new_tokens=max_new_tokens, chosen=chosen, look=look)
         return self.runner.needs(Answer(self.models.choice(chosen), request, prompt, self.config(chosen)), visitor)
@@ -185,14 +169,6 @@ class ModelService:
     ) -> Iterator[Update]:
         """Have the model loaded and this machine's speed with it measured, if that hasn't been done yet.
 
-        Parameters
-        ----------
-        chosen : Chosen, optional
-            What is to run; the deployment's own by default.
-        stop : threading.Event
-            Ends it.
-        visitor : Visitor, optional
-
         Raises
         ------
         InputError, lampe.LoadError, lampe.UnsupportedModelError
@@ -203,15 +179,6 @@ class ModelService:
         self, request: Request, stop: threading.Event | None = None, visitor: Visitor | None = None
     ) -> Iterator[Update]:
         """Answer a question about a text; yields what there is to show as it comes.
-
-        Parameters
-        ----------
-        request : Request
-        stop : threading.Event
-            Set it, and the run ends within a layer's prefill or a token, with what it has; before the prefill it
-            ends without an update.
-        visitor : Visitor, optional
-            Who asks: what is read may be kept for their next question, until they have left. None keeps nothing.
 
         Raises
         ------
@@ -229,16 +196,7 @@ class ModelService:
     def evidence(
         self, attention: Attention, stop: threading.Event | None = None, visitor: Visitor | None = None
     ) -> Iterator[Update | Evidence]:
-        """Where an answer looked.
-
-        Parameters
-        ----------
-        attention : Attention
-            Of that answer.
-        stop : threading.Event
-            Ends it without evidence.
-        visitor : Visitor, optional
-            As in `ask`.
+        """Where an answer looked, from its attention.
 
         Yields
         ------
@@ -259,17 +217,7 @@ class ModelService:
     ) -> Iterator[Update | Result]:
         """Run needle tests; yields what there is to show as it comes, and each result.
 
-        Parameters
-        ----------
-        haystack : Haystack
-        cells : sequence of Cell
-        own : Needles, optional
-            Hidden in all cells in place of one that each draws.
-        stop : threading.Event
-            Set it, and the run ends within a layer's prefill or a token, without a result for the cell under way.
-        chosen : Chosen, optional
-            What answers; the deployment's own by default.
-        visitor : Visitor, optional
+        With needles of the visitor's `own`, these are hidden in all cells in place of those that each draws.
 
         Raises
         ------

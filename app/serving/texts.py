@@ -16,7 +16,7 @@ from app.limits import MAX_CHARACTERS, too_long, whole_number
 from app.serving.computing import Computing
 from app.serving.models import Models
 from app.serving.reports import GETTING_READY, Update, telling
-from app.serving.requests import Chosen, Prompt, Request, check_question, prompt_of
+from app.serving.requests import Chosen, Prompt, Request, check_question
 from app.serving.visitors import Visitor
 from app.serving.waiting_line import WaitingLine
 from app.settings import Settings
@@ -50,7 +50,7 @@ class Texts:
 
     def ready(self, chosen: Chosen | None = None) -> bool:
         """Whether the tokenizer can be had without waiting."""
-        return self.models.tokenizer_ready(self.models.choice(chosen))
+        return self.models.choice(chosen).model_id in self.models.tokenizers
 
     def tokenizer(self, chosen: Chosen | None = None) -> Any:
         """The tokenizer, fetched at its first use.
@@ -90,12 +90,6 @@ class Texts:
     ) -> Generator[Update, None, Prompt | None]:
         """The tokens of a request that may be run; None if it was stopped.
 
-        Parameters
-        ----------
-        request : Request
-        stop : threading.Event
-        visitor : Visitor, optional
-
         Raises
         ------
         InputError
@@ -134,7 +128,7 @@ class Texts:
         count, kept = 0, max(self.settings.max_input_tokens, window) + 1
         with self._desk.join(visitor) as ticket:
             with ticket.turn():
-                frame = around(tokenizer, request.question, earlier=request.earlier)
+                before, after = around(tokenizer, request.question, earlier=request.earlier)
             parts: Any = encode_parts(tokenizer, request.text.strip())
             while True:
                 while not ticket.wait(0.5):
@@ -146,9 +140,14 @@ class Texts:
                 finally:
                     ticket.give_back(rest=True)
                 if part is None:
-                    return prompt_of(request, frame, ids, count, window)
+                    break
                 count += len(part)
                 ids += part[: max(0, kept - len(ids))]
+        framing = len(before) + len(after)
+        # If it is cut, the text's end is left out, so that prompt and answer fit the window.
+        held = min(count, max(0, window - framing - request.max_new_tokens)) if request.cut else count
+        document = len(before), len(before) + held
+        return Prompt([*before, *ids[:held], *after], framing + held, document, count - held)
 
     def counting(self, request: Request, visitor: Visitor | None = None) -> Iterator[Update | Prompt]:
         """What `counted` tells, then what it returns."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -46,17 +45,36 @@ class Ticket:
 
     def wait(self, seconds: float) -> bool:
         """Wait at most so many seconds for a place; whether it has one now."""
-        return self._line._wait(self, seconds)
+        line, until = self._line, time.monotonic() + seconds
+        with line._moved:
+            self.looks_until = until + _GRACE
+            while line._next() is not self:
+                left = until - time.monotonic()
+                if left <= 0:
+                    return False
+                line._moved.wait(min(left, _GRACE))  # somebody else's turn may run out without a word
+            self.since, self.begun = time.monotonic(), True
+            line._moved.notify_all()
+            return True
 
     @property
     def blocks(self) -> bool:
         """Whether work of another kind waits for this to come to its end, or to rest."""
-        return self._line._blocks(self)
+        with self._line._moved:
+            now = time.monotonic()
+            waiting = (one for one in self._line._tickets if not one.begun and one.looks_until > now)
+            return any(one.kind not in (None, self.kind) for one in waiting)
 
     @property
     def ahead(self) -> list[Ticket]:
         """Those that come before it, as far as can be told now."""
-        return self._line._ahead(self)
+        line = self._line
+        with line._moved:
+            others = sorted((other for other in line._tickets if other is not self), key=line._rank)
+            blocking = [other for other in others if other.begun and other.kind not in (None, self.kind)]
+            at_work = [other for other in others if other.since is not None]
+            before = [other for other in others if line._rank(other) < line._rank(self)]
+            return list(dict.fromkeys([*at_work, *blocking, *before]))
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -76,7 +94,11 @@ class Ticket:
         rest : bool
             Whether nothing of it lies in memory now, so that work of another kind may begin.
         """
-        self._line._give_back(self, rest)
+        with self._line._moved:
+            if self in self._line._tickets:  # else it left in the midst of a slice
+                self._line._charge(self)
+                self.begun, self.looks_until = not rest, time.monotonic() + _GRACE
+                self._line._moved.notify_all()
 
 
 class WaitingLine:
@@ -155,9 +177,8 @@ class WaitingLine:
             raise InputError(
                 f"{mine} things of yours are under way here, the most at once: wait until one has ended, or stop it."
             )
-        if visitor.address and Counter(one.visitor.address for one in self._tickets)[visitor.address] >= (
-            MOST_OF_AN_ADDRESS
-        ):
+        of_address = sum(ticket.visitor.address == visitor.address for ticket in self._tickets)
+        if visitor.address and of_address >= MOST_OF_AN_ADDRESS:
             raise InputError(
                 f"{MOST_OF_AN_ADDRESS} things are under way here for callers from your address, the most at once: try "
                 "again in a while."
@@ -173,41 +194,6 @@ class WaitingLine:
             used, ticket.since = time.monotonic() - ticket.since, None
             for account in (ticket.visitor, ticket.visitor.address):
                 self._used[account] += used
-
-    def _wait(self, ticket: Ticket, seconds: float) -> bool:
-        until = time.monotonic() + seconds
-        with self._moved:
-            ticket.looks_until = until + _GRACE
-            while self._next() is not ticket:
-                left = until - time.monotonic()
-                if left <= 0:
-                    return False
-                self._moved.wait(min(left, _GRACE))  # somebody else's turn may run out without a word
-            ticket.since, ticket.begun = time.monotonic(), True
-            self._moved.notify_all()
-            return True
-
-    def _blocks(self, ticket: Ticket) -> bool:
-        with self._moved:
-            now = time.monotonic()
-            waiting = (one for one in self._tickets if not one.begun and one.looks_until > now)
-            return any({one.kind, ticket.kind} - {None, ticket.kind} for one in waiting)
-
-    def _ahead(self, ticket: Ticket) -> list[Ticket]:
-        with self._moved:
-            others = sorted((other for other in self._tickets if other is not ticket), key=self._rank)
-            blocking = [other for other in others if other.begun and {other.kind, ticket.kind} - {None, ticket.kind}]
-            at_work = [other for other in others if other.since is not None]
-            before = [other for other in others if self._rank(other) < self._rank(ticket)]
-            return list(dict.fromkeys([*at_work, *blocking, *before]))
-
-    def _give_back(self, ticket: Ticket, rest: bool) -> None:
-        with self._moved:
-            if ticket not in self._tickets:  # it left in the midst of a slice
-                return
-            self._charge(ticket)
-            ticket.begun, ticket.looks_until = not rest, time.monotonic() + _GRACE
-            self._moved.notify_all()
 
     def _next(self) -> Ticket | None:
         """Whose turn it is; None while all places are taken."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import MutableMapping
 from html import escape
 from importlib.resources import files
-from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import FileResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 TITLE = "LaMPE Lab"
 DESCRIPTION = (
@@ -32,46 +34,30 @@ class Card:
         HTML that begins its body, likewise.
     """
 
-    def __init__(self, app: Any, head: str = "", body: str = "") -> None:
+    def __init__(self, app: ASGIApp, head: str = "", body: str = "") -> None:
         self._app, self._head, self._body = app, head, body
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
         if scope["type"] != "http" or scope["method"] not in ("GET", "HEAD") or path not in ("/", PICTURE):
             await self._app(scope, receive, send)
         elif path == PICTURE:
-            picture = _FILE.read_bytes()
-            headers = [(b"content-type", b"image/jpeg"), (b"content-length", str(len(picture)).encode())]
-            headers.append((b"cache-control", b"public, max-age=3600"))
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-            await send({"type": "http.response.body", "body": picture if scope["method"] == "GET" else b""})
+            await FileResponse(str(_FILE), headers={"cache-control": "public, max-age=3600"})(scope, receive, send)
         else:
-            await self._app(scope, receive, _sending(scope, send, self._head, self._body))
+            sent: list[Message] = []
 
+            async def keep(message: Message) -> None:
+                sent.append(message)
 
-def _sending(scope: MutableMapping[str, Any], send: Any, head: str, body: str) -> Any:
-    """Sends a page with other words about it; whatever else comes stays as it is."""
-    started: MutableMapping[str, Any] = {}
-
-    async def sending(message: MutableMapping[str, Any]) -> None:
-        nonlocal started
-        if message["type"] == "http.response.start":
-            headers = dict(message["headers"])
-            if headers.get(b"content-type", b"").startswith(b"text/html") and b"content-encoding" not in headers:
-                started = message
-                return
-        elif started and message["type"] == "http.response.body":
-            # Gradio sends its page in one piece.
-            if not message.get("more_body"):
-                message = {**message, "body": described(message.get("body", b""), _address(scope), head, body)}
-                kept = [(name, value) for name, value in started["headers"] if name != b"content-length"]
-                length = (b"content-length", str(len(message["body"])).encode())
-                started = {**started, "headers": [*kept, length]}
-            first, started = started, {}
-            await send(first)
-        await send(message)
-
-    return sending
+            await self._app(scope, receive, keep)
+            headers = MutableHeaders(scope=sent[0])
+            if headers.get("content-type", "").startswith("text/html") and "content-encoding" not in headers:
+                page = b"".join(message.get("body", b"") for message in sent)
+                page = described(page, _address(scope), self._head, self._body)
+                headers["content-length"] = str(len(page))
+                sent[1:] = [{"type": "http.response.body", "body": page}]
+            for message in sent:
+                await send(message)
 
 
 def described(page: bytes, address: str, head: str = "", body: str = "") -> bytes:
@@ -97,8 +83,7 @@ def described(page: bytes, address: str, head: str = "", body: str = "") -> byte
     return _HEAD.sub(lambda found: found[0] + (head + tags).encode(), _OTHERS.sub(b"", page), count=1)
 
 
-def _address(scope: MutableMapping[str, Any]) -> str:
-    headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
-    host = headers.get(b"host", "")
-    scheme = headers.get(b"x-forwarded-proto", scope.get("scheme", "http")).split(",")[0].strip()
-    return f"{scheme}://{host}{scope.get('root_path', '')}"
+def _address(scope: Scope) -> str:
+    headers = Headers(scope=scope)
+    scheme = headers.get("x-forwarded-proto", scope.get("scheme", "http")).split(",")[0].strip()
+    return f"{scheme}://{headers.get('host', '')}{scope.get('root_path', '')}"

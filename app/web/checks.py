@@ -8,13 +8,27 @@ from collections.abc import MutableMapping
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from app.web.refused import Refused
-
 MAX_VALUES = 20_000
 """Strings, numbers and lists in one call."""
 
 _TEXTS = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _LOCAL = ("localhost", "127.0.0.1", "::1", "0.0.0.0")
+
+
+class Refused(Exception):
+    """A request isn't let in.
+
+    Parameters
+    ----------
+    status : int
+        Of HTTP.
+    sentence : str
+        For whoever made it.
+    """
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
 
 
 def check_host(headers: MutableMapping[str, str], server: Any, allowed: tuple[str, ...]) -> None:

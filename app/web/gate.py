@@ -7,27 +7,22 @@ visitors makes. Pages of other sites can't use the app in a visitor's name.
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, MutableMapping
-from contextlib import ExitStack
-from typing import Any
+from contextlib import nullcontext
 from urllib.parse import parse_qs
+
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.documents.kinds import MAX_BYTES
 from app.limits import MAX_CHARACTERS
 from app.serving.presence import Presence
 from app.serving.visitors import place_of
 from app.settings import Settings
-from app.web.checks import MAX_VALUES, check_host, check_origin, check_values
-from app.web.refused import Refused
+from app.web.checks import MAX_VALUES, Refused, check_host, check_origin, check_values
 from app.web.sessions import BYTES, Sessions
 from app.web.temporary import TemporaryFolder
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 MAX_JSON = 4 * MAX_CHARACTERS + 2_000_000
 """Bytes of a call: a text of the greatest length in any script, and what goes with it."""
@@ -75,7 +70,7 @@ class Gate:
     """
 
     def __init__(
-        self, app: Any, settings: Settings, presence: Presence, sessions: Sessions, folder: TemporaryFolder
+        self, app: ASGIApp, settings: Settings, presence: Presence, sessions: Sessions, folder: TemporaryFolder
     ) -> None:
         self._app, self._settings, self._presence = app, settings, presence
         self._sessions, self._folder = sessions, folder
@@ -83,7 +78,7 @@ class Gate:
         self._at_once: Counter[str | None] = Counter()
         self._being_read = 0
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -102,21 +97,22 @@ class Gate:
             if self._at_once[at_once] > MOST_AT_ONCE_OF_AN_ADDRESS and at_once is not None:
                 raise Refused(429, "Too much is being sent from your address at once: try again in a moment.")
             receive = await self._let_in(scope, receive, address)
-            with ExitStack() as listening:
-                if listened := self._session_listened_for(scope):
-                    listening.enter_context(self._presence.here(*listened))
+            listened = self._session_listened_for(scope)
+            with self._presence.here(*listened) if listened else nullcontext():
                 await self._app(scope, receive, sending)
         except Refused as refused:
             if begun:
                 raise
-            await _answer(send, refused.status, str(refused))
+            sentence = str(refused)
+            closing = {"connection": "close"} if refused.status in (408, 413, 429, 503) else None
+            await JSONResponse({"detail": sentence, "error": sentence}, refused.status, closing)(scope, receive, send)
         finally:
             for counter, key in ((self._connections, address), (self._at_once, at_once)):
                 counter[key] -= 1
                 if not counter[key]:
                     del counter[key]
 
-    async def _let_in(self, scope: Message, receive: Receive, address: str) -> Receive:
+    async def _let_in(self, scope: Scope, receive: Receive, address: str) -> Receive:
         """What gives the request's body, once it may come in."""
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         check_host(headers, scope.get("server"), self._settings.allowed_hosts)
@@ -179,7 +175,7 @@ class Gate:
         if sum(size for _, _, size in under_way) + len(body) > MOST_BYTES:
             raise Refused(503, "Too much is under way on this server: try again in a moment.")
 
-    def _session_listened_for(self, scope: Message) -> tuple[str, bool] | None:
+    def _session_listened_for(self, scope: Scope) -> tuple[str, bool] | None:
         """The session of a stream, if this asks for one, and whether it is a heartbeat."""
         found = _STREAMS.match(scope["path"]) if scope["method"] == "GET" else None
         if not found:
@@ -218,12 +214,3 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
         return left.pop() if left else await receive()
 
     return replaying
-
-
-async def _answer(send: Send, status: int, sentence: str) -> None:
-    body = json.dumps({"detail": sentence, "error": sentence}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    if status in (408, 413, 429, 503):
-        headers.append((b"connection", b"close"))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -28,16 +28,11 @@ _LOOK = 5.0  # seconds between two looks
 
 
 class Sessions:
-    """The sessions of a page that runs.
-
-    Parameters
-    ----------
-    demo : gr.Blocks
-    presence : Presence
-    """
+    """The sessions of a page that runs."""
 
     def __init__(self, demo: gr.Blocks, presence: Presence) -> None:
         self._demo, self._presence = demo, presence
+        self._queue: Any = demo._queue
 
     def under_way(self) -> list[tuple[str, str, int]]:
         """Address and session of each event that waits or runs, and the bytes of its call."""
@@ -62,15 +57,12 @@ class Sessions:
                 queue.pending_messages_per_session.pop(session, None)
                 queue.pending_event_ids_session.pop(session, None)
         states = self._demo.app.state_holder
-        away = {session: presence.away(session) for session in list(states.session_data)}
-        left = sorted((seconds, session) for session, seconds in away.items() if seconds)
-        kept = len(left)
-        for seconds, session in reversed(left):
-            if seconds > KEPT or kept > KEPT_MOST:
+        left = sorted((seconds, one) for one in list(states.session_data) if (seconds := presence.away(one)))
+        for number, (seconds, session) in enumerate(left, 1):
+            if seconds > KEPT or number > KEPT_MOST:
                 with states.lock:
                     states.session_data.pop(session, None)
                     states.time_last_used.pop(session, None)
-                kept -= 1
         presence.forget(2 * KEPT)
 
     async def keep_clear(self) -> None:
@@ -81,10 +73,6 @@ class Sessions:
                 await self.clear_away()
             except Exception:  # the next look may do better
                 print_place()
-
-    @property
-    def _queue(self) -> Any:
-        return self._demo._queue
 
 
 def address_of(request: Any) -> str:

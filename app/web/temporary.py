@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from app.web.refused import Refused
+from app.web.checks import Refused
 
 AGE = 120.0
 """Seconds that a file stays that nobody has written to or read since."""

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 import lampe
 from app.ask import views as ask_views
 from app.ask.examples import EXAMPLES
-from app.serving.computing import returned
 from app.serving.evidence import Evidence, by_token, passages, spans
 from app.serving.requests import Chosen, Request
 from app.serving.start import start
@@ -20,6 +19,7 @@ from app.serving.visitors import Visitor
 from app.settings import Settings
 from lampe.inference.prefill import PromptReader
 from lampe.methods import LampeConfig
+from tests.app.test_service import returned
 
 CONFIG = LampeConfig(8192, 512, 200, 2048)
 PIECES = [f" {word}" for word in ("The", "lamp", "on", "the", "pier", "is", "green", ".", "Why", "?")] + [

@@ -19,14 +19,13 @@ from app.page import build
 from app.serving.presence import Presence
 from app.settings import Settings
 from app.ui.runs import visitor_of
-from app.web.checks import MAX_VALUES, check_host, check_origin, check_values
+from app.web.checks import MAX_VALUES, Refused, check_host, check_origin, check_values
 from app.web.gate import (
     MAX_JSON,
     MAX_UPLOAD,
     MOST_EVENTS_OF_ONE,
     Gate,
 )
-from app.web.refused import Refused
 from app.web.sessions import Sessions
 from app.web.temporary import AGE, TemporaryFolder
 

@@ -15,7 +15,6 @@ import lampe
 from app.ask.examples import EXAMPLES
 from app.ask.views import done
 from app.serving.answering import DECODED
-from app.serving.computing import returned
 from app.serving.requests import MAX_TURNS, Chosen, Prompt, Request, Sampling, Variant, planned_length
 from app.serving.start import start
 from app.serving.visitors import Visitor
@@ -42,6 +41,15 @@ def service(small):
 
 def mapped(service, config=CONFIG):
     return Chosen(service.settings.own, config)
+
+
+def returned(generator):
+    """Run a generator to its end; what it returns."""
+    while True:
+        try:
+            next(generator)
+        except StopIteration as end:
+            return end.value
 
 
 def prompt_of(service, request):

@@ -56,7 +56,7 @@ def _book() -> Target:
 
 def _call() -> Target:
     """A call's body, whose values are counted."""
-    check, refused = _the("app.web.checks:check_values", "app.web.refused:Refused")
+    check, refused = _the("app.web.checks:check_values", "app.web.checks:Refused")
 
     def target(data: bytes) -> None:
         with suppress(refused):
