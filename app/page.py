@@ -115,7 +115,7 @@ def build(settings: Settings) -> Page:
     service = start(settings)
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as demo:
         Tour()
-        state = PageState.of(settings)
+        state = PageState(settings.own)
         ModelRow(service, state)
         mapping = MappingRow(service.published, state)
         with gr.Tabs(overflow_behavior="wrap") as tabs:  # a menu would hide one on a phone, by chance

@@ -36,7 +36,7 @@ class Page:
     def __init__(self, settings):
         self.service = start(settings)
         with gr.Blocks() as demo:
-            self.state = PageState.of(settings)
+            self.state = PageState(settings.own)
             self.model_row = ModelRow(self.service, self.state)
             self.mapping = MappingRow(self.service.published, self.state)
             with gr.Tabs() as tabs, gr.Tab("All") as tab:
