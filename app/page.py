@@ -27,7 +27,7 @@ from app.see.page import SeeTab
 from app.serving.service import ModelService
 from app.serving.start import start
 from app.settings import Settings
-from app.tour.page import Tour
+from app.tour.page import tour
 from app.ui.events import AT_ONCE, INTERNAL
 from app.ui.figure import COLOURS, UNSEEN
 from app.ui.mapping_row import MappingRow
@@ -114,7 +114,7 @@ def build(settings: Settings) -> Page:
     folder.take_over()  # before there is any component, which remembers where its files go
     service = start(settings)
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as demo:
-        Tour()
+        tour()
         state = PageState(settings.own)
         ModelRow(service, state)
         mapping = MappingRow(service.published, state)

@@ -11,12 +11,12 @@ import gradio as gr
 
 from app.see.figures import curve_chart, found_chart, squeeze_chart
 from app.see.first import START
-from app.see.maps import LENGTHS, method_data, methods_data
+from app.see.maps import LENGTHS, methods_data
 from app.see.proof import recorded
-from app.see.words import ASSETS, filled, ruler_config, strings
+from app.see.words import ASSETS, RULER, filled, strings
 from app.ui.events import INTERNAL, Shown
 from app.ui.map_data import POSITIONS
-from lampe.methods import LampeConfig, Rope
+from lampe.methods import Rope
 
 _FIRST = ("rope", "lampe", "lampe-paper", "selfextend", "string")
 """The methods that have a button of their own; the others are in a list."""
@@ -69,15 +69,12 @@ class SeeTab:
 @cache
 def hero_data() -> dict[str, Any]:
     """All that the script takes: maps at each stop, what was recorded, and the words."""
-    config = ruler_config()
-    methods = methods_data(config.window)
-    own = {**method_data(config), "title": LampeConfig.title}
     return {
-        "window": config.window,
+        "window": RULER.window,
         "lengths": LENGTHS,
         "start": START,
         "first": _FIRST,
-        "methods": [own if method["key"] == LampeConfig.key else method for method in methods],
+        "methods": methods_data(RULER),
         "proof": recorded(),
         "strings": strings(),
     }
@@ -85,8 +82,7 @@ def hero_data() -> dict[str, Any]:
 
 def sections(proof: dict[str, Any]) -> str:
     """The claims with a figure each, the proof, the limits and the questions; the words come later."""
-    config = ruler_config()
-    figures = (found_chart(proof, config.window), squeeze_chart(config, START), curve_chart())
+    figures = (found_chart(proof, RULER.window), squeeze_chart(RULER, START), curve_chart())
     claims = "".join(
         f'<article><h3 data-text="{key}_title"></h3>{figure}<p data-text="{key}"></p></article>'
         for key, figure in zip(_CLAIMS, figures, strict=True)
