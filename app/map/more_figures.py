@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import plotly.graph_objects as go
 
-from app.map.figures import BINS, Frame, binned, curves, formula, plain_line, plane_axes, region_line
+from app.map.figures import BINS, Frame, binned, draw_row, formula, plain_line, plane_axes
 from app.ui.figure import COLOURS, DASHES, GREY, Sheet, faint
 from lampe.positions import PositionMap, Region, Role
 
@@ -132,15 +132,8 @@ def curve_figure(
 def row_figure(position_map: PositionMap, query: int, big: bool = False) -> go.Figure:
     """Every key's region and mapped position along the text, as one query token sees them."""
     sheet = Sheet(big)
-    drawn = curves(position_map, query)
-    plain_line(sheet, "Plain RoPE", query, (0, query), GREY, "solid", by="key")
-    for number, curve in enumerate(drawn):
-        region_line(sheet, position_map, query, curve, by="key")
-        near, far = query - curve.distances[0], query - curve.distances[-1]
-        sheet.band("x", far - 0.5, near + 0.5, COLOURS[curve.role])
-        place = "center" if len(drawn) == 1 or 0 < number < len(drawn) - 1 else "right" if number == 0 else "left"
-        x = {"right": near, "center": (near + far) / 2, "left": far}[place]
-        sheet.label(x, 1, f"<b>{curve.region}</b> {near - far + 1:,}", yref="paper", xanchor=place, yanchor="bottom")
+    plain_line(sheet, "Plain RoPE", query, (0, query), GREY, "solid", along_text=True)
+    drawn = draw_row(sheet, position_map, query, along_text=True)
     top = max(max(curve.positions) for curve in drawn) * 1.3 + 1
     if position_map.compresses and query > top:
         sheet.label(query - top * 0.9, top * 0.9, "plain RoPE ", xanchor="right")
@@ -165,20 +158,13 @@ def shares_figure(regions: Sequence[Region], layers: Sequence[int], shares: np.n
     sheet = Sheet(big)
     mean, least, most = shares.mean(1), shares.min(1), shares.max(1)
     for number, region in enumerate(regions):
-        name, colour = region.name, COLOURS[region.role]
-        band = {"type": "scatter", "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
+        band = {
+            "type": "scatter", "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False,
+            "fillcolor": faint(COLOURS[region.role], 0.18), "x": layers,
+        }  # fmt: skip
         low, high = least[:, number].tolist(), most[:, number].tolist()
-        sheet.traces.append({**band, "x": layers, "y": low, "name": f"{name}, lowest head"})
-        sheet.traces.append(
-            {
-                **band,
-                "x": layers,
-                "y": high,
-                "fill": "tonexty",
-                "fillcolor": faint(colour, 0.18),
-                "name": f"{name}, highest head",
-            }
-        )
+        sheet.traces.append({**band, "y": low, "name": f"{region.name}, lowest head"})
+        sheet.traces.append({**band, "y": high, "name": f"{region.name}, highest head", "fill": "tonexty"})
     for number, region in enumerate(regions):
         name = region.name
         custom = np.stack([least[:, number], most[:, number]], 1).tolist()
