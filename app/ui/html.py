@@ -146,12 +146,18 @@ def caption(text: str) -> str:
 
 
 def table(columns: Iterable[str], rows: str, caption: str = "") -> str:
-    """A table of figures; its rows are made by the caller."""
+    """A table of figures; each of its rows is made by `row`, or by the caller."""
     head = "".join(f'<th scope="col">{column}</th>' for column in columns)
     return (
         f'<div class="scroll"><table class="figures">{caption and f"<caption>{caption}</caption>"}'
         f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
+
+
+def row(*cells: str) -> str:
+    """A row of a table: what it is about, and its figures. The cells are HTML."""
+    about, *rest = cells
+    return f'<tr><th scope="row">{about}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>'
 
 
 def mapping_formula(config: LampeConfig) -> str:
