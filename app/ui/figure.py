@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import gradio as gr
 import plotly.graph_objects as go
 from gradio.components.plot import PlotData
 
@@ -118,6 +119,11 @@ class Sheet:
 def faint(colour: str, opacity: float = 0.25) -> str:
     red, green, blue = (int(colour[k : k + 2], 16) for k in (1, 3, 5))
     return f"rgba({red},{green},{blue},{opacity})"
+
+
+def plot(label: str, element: str) -> gr.Plot:
+    """Room for a figure, with a label for those who don't see it and its element's id."""
+    return gr.Plot(show_label=False, label=label, elem_id=element)
 
 
 def as_plot(figure: go.Figure, filename: str) -> PlotData:
