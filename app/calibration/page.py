@@ -143,16 +143,11 @@ class CalibrationTab:
             preset = shipped(self.service.config(Chosen(chosen.model)))
         except LampeError as error:
             return {self.message: message(str(error))}
+        own: Shown = {self.opened: None, self.message: "", self.use: gr.Button(visible=False)}
         if preset:
-            return self._show(preset) | {self.opened: None, self.message: "", self.use: gr.Button(visible=False)}
-        return {
-            self.opened: None,
-            self.message: "",
-            self.origin: "",
-            self.sentence: views.no_sweep(chosen.model.name),
-            self.figures: gr.Column(visible=False),
-            self.use: gr.Button(visible=False),
-        }
+            return self._show(preset) | own
+        nothing = {self.origin: "", self.figures: gr.Column(visible=False)}
+        return own | nothing | {self.sentence: views.no_sweep(chosen.model.name)}
 
     def open_file(self, path: str) -> Shown:
         """A preset that a visitor brings, to be looked at."""
