@@ -32,13 +32,8 @@ def by_length(preset: CalibratedPreset) -> dict[int, list[Measured]]:
 
 
 def loss_figure(preset: CalibratedPreset, big: bool = False) -> go.Figure | None:
-    """Loss against the mapping length, a line for each input length: how much more than with that length's best.
-
-    Returns
-    -------
-    Figure or None
-        None where no loss was measured.
-    """
+    """Loss against the mapping length, a line for each input length: how much more than with that length's best; None
+    where no loss was measured."""
     sheet = Sheet(big)
     drawn: list[tuple[int, float]] = []
     hover = "m = %{x:,} positions<br>loss %{customdata:.3f}, %{y:.3f} above the best"
@@ -63,12 +58,7 @@ def needle_figure(preset: CalibratedPreset, big: bool = False) -> go.Figure | No
     """How likely the answers were against the mapping length, a line for each input length.
 
     The height is the mean probability of an answer's token, e to the log-likelihood; the symbol says how many of the
-    needles were found.
-
-    Returns
-    -------
-    Figure or None
-        None where no needles were measured.
+    needles were found. None where no needles were measured.
     """
     sheet = Sheet(big)
     hover = "m = %{x:,} positions<br>%{customdata}<br>%{y:.0%} a token of the answer"

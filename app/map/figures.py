@@ -41,15 +41,8 @@ class Curve:
 
 
 def curves(position_map: PositionMap, query: int | None = None, points: int = _POINTS) -> list[Curve]:
-    """Mapped position against relative distance, at most `points` for each region.
-
-    Parameters
-    ----------
-    position_map : PositionMap
-    query : int, optional
-        Index of the query token; the last one of the input by default.
-    points : int
-    """
+    """Mapped position against relative distance as a query token sees it, by default the last one of the input: at
+    most `points` for each region."""
     query = position_map.end - 1 if query is None else query
     found = []
     for region, first, stop in met(position_map, query):

@@ -25,19 +25,10 @@ def stretch(method: Method, length: int) -> float:
 
 
 def curves_figure(methods: Sequence[Method], length: int, big: bool = False) -> go.Figure:
-    """Relative distance → position, as the last query of an input sees it under each method.
+    """Relative distance → position, as the last query of an input of some tokens sees it under methods of one window.
 
     Where a method slows the frequencies, its positions are divided by as much as the slowest is slowed: that is how far
     it turns, in the model's own positions.
-
-    Parameters
-    ----------
-    methods : sequence of Method
-        Of one window.
-    length : int
-        Input length in tokens.
-    big : bool
-        To be read from the back row.
     """
     sheet = Sheet(big)
     window, last = methods[0].window, length - 1

@@ -96,7 +96,6 @@ def curve_figure(
         The mapping length that the maps have. The first is that of the present settings, the others are drawn faintly.
     longest : int
         Where the axis ends, in tokens.
-    big : bool
     """
     sheet = Sheet(big)
     shortest = min(64, max(1, position_map.mapping_length // 2))
@@ -147,13 +146,8 @@ def row_figure(position_map: PositionMap, query: int, big: bool = False) -> go.F
 def shares_figure(regions: Sequence[Region], layers: Sequence[int], shares: np.ndarray, big: bool = False) -> go.Figure:
     """Where a query's attention went in each layer: the mean over heads, and the heads' range.
 
-    Parameters
-    ----------
-    regions : sequence of Region
-    layers : their numbers
-    shares : numpy array, shape (layers, heads, regions)
-        Each row of regions sums to 1.
-    big : bool
+    The layers are given by their numbers; `shares` has the shape (layers, heads, regions), and each row of regions
+    sums to 1.
     """
     sheet = Sheet(big)
     mean, least, most = shares.mean(1), shares.min(1), shares.max(1)

@@ -302,14 +302,8 @@ def _curve(text: Any) -> ScaledSigmoid:
 def check(config: LampeConfig, length: int, chosen: bool) -> None:
     """Refuse a mapping length that leaves Middle no position.
 
-    A curve may do so for inputs within the window, which then are plain RoPE's; not beyond it, nor a constant.
-
-    Parameters
-    ----------
-    config : LampeConfig
-    length : int
-    chosen : bool
-        Whether a person fixed the mapping length.
+    A curve may do so for inputs within the window, which then are plain RoPE's; not beyond it, nor a constant, nor a
+    mapping length that a person has `chosen`.
 
     Raises
     ------
