@@ -15,6 +15,7 @@ from app.see.maps import LENGTHS, methods_data
 from app.see.proof import recorded
 from app.see.words import ASSETS, RULER, filled, strings
 from app.ui.events import INTERNAL, Shown
+from app.ui.html import row
 from app.ui.map_data import POSITIONS
 from lampe.methods import Rope
 
@@ -106,11 +107,9 @@ def proof_table(proof: dict[str, Any]) -> str:
     head = "".join(f'<th scope="col">{length:,}</th>' for length in proof["lengths"])
     rows = ""
     for method in proof["methods"]:
-        cells = ""
-        for length in proof["lengths"]:
-            found, tests, low, high = proof["totals"][f"{length} {method['key']}"]
-            cells += f"<td><b>{found}</b> / {tests} <small>{low:.0%}–{high:.0%}</small></td>"
-        rows += f'<tr><th scope="row">{escape(method["title"])}</th>{cells}</tr>'
+        totals = (proof["totals"][f"{length} {method['key']}"] for length in proof["lengths"])
+        cells = (f"<b>{found}</b> / {n} <small>{low:.0%}–{high:.0%}</small>" for found, n, low, high in totals)
+        rows += row(escape(method["title"]), *cells)
     return (
         f'<div class="scroll"><table class="figures"><thead><tr><td data-text="axis_length"></td>{head}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"

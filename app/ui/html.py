@@ -68,10 +68,9 @@ def status(update: Progress, of: str = "") -> str:
     """What is being done, and how much of it is left; `of` says of what."""
     stage = in_both(_stage(update.stage, of), _stage(chinese(update.stage) or update.stage, of))
     if not update.total:
-        left = ("", "")
-        if update.seconds_left is not None:
-            left = f", {about(update.seconds_left)}", f"，{about_in_chinese(update.seconds_left)}"
-        return f'<div class="status" role="status"><span>{stage}{in_both(*left)}…</span></div>'
+        seconds = update.seconds_left
+        left = "" if seconds is None else in_both(f", {about(seconds)}", f"，{about_in_chinese(seconds)}")
+        return f'<div class="status" role="status"><span>{stage}{left}…</span></div>'
     share = min(1.0, update.done / update.total)
     return (
         f'<div class="status" role="status"><span>{stage}</span><span>{in_both(*_amounts(update))}</span>'
