@@ -22,8 +22,7 @@ from app.documents.kinds import MAX_BYTES
 from app.map.page import MapTab
 from app.needle.page import NeedleTab
 from app.results.page import ResultsTab
-from app.see.first import first_picture
-from app.see.page import SeeTab
+from app.see.page import SeeTab, first_picture
 from app.serving.service import ModelService
 from app.serving.start import start
 from app.settings import Settings

@@ -10,15 +10,17 @@ from typing import Any
 import gradio as gr
 
 from app.see.figures import curve_chart, found_chart, squeeze_chart
-from app.see.first import START
 from app.see.maps import LENGTHS, methods_data
 from app.see.proof import recorded
 from app.see.words import ASSETS, RULER, filled, strings
 from app.ui.events import INTERNAL, Shown
 from app.ui.html import row
 from app.ui.map_data import POSITIONS
+from app.web.card import TITLE
 from lampe.methods import Rope
 
+START = 12_288
+"""Tokens that the ruler begins with."""
 _FIRST = ("rope", "lampe", "lampe-paper", "selfextend", "string")
 """The methods that have a button of their own; the others are in a list."""
 _CLAIMS = ("why", "squeeze", "curve")
@@ -65,6 +67,19 @@ class SeeTab:
             }
 
         self.hero.click(run, None, [self.tabs, kinds, length, depth, methods], **INTERNAL)
+
+
+def first_picture() -> str:
+    """The ruler before gradio's scripts are there, drawn from what the page brings for them: HTML for the beginning of
+    the page's body.
+
+    It is shown where the ruler is what opens, and takes itself away when the page's own ruler is drawn.
+    """
+    style, script = ((ASSETS / name).read_text(encoding="utf-8") for name in ("first.css", "first.js"))
+    return (
+        f'<style>{style}</style><div id="first"><h1>{TITLE}</h1><div id="first-see"></div></div>'
+        f"<script>(() => {{ {script} }})();</script>"
+    )
 
 
 @cache
