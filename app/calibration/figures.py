@@ -93,16 +93,14 @@ def chosen_figure(preset: CalibratedPreset, big: bool = False) -> go.Figure:
     for at_least, symbol, name in ((False, "diamond", "best"), (True, "triangle-up", "best: no mapping, m ≥ l")):
         these = [point for point in points if point.at_least == at_least]
         if these:
-            sheet.traces.append(
-                {
-                    "type": "scatter", "mode": "markers", "name": name, "x": [point.length for point in these],
-                    "y": [point.mapping_length for point in these],
-                    "customdata": [[point.cost, point.sharpness] for point in these], "cliponaxis": False,
-                    "marker": {"symbol": symbol, "size": 18 if big else 13, "color": COLOURS[Role.COMPRESSED],
-                               "line": {"width": 1.5, "color": "#fff"}},
-                    "hovertemplate": f"{hover}<br>cost %{{customdata[0]:.4f}}<br>√2 aside it is %{{customdata[1]:.4f}} "
-                    f"more<extra>{name}</extra>",
-                }
+            sheet.trace(
+                mode="markers", name=name, x=[point.length for point in these],
+                y=[point.mapping_length for point in these], cliponaxis=False,
+                customdata=[[point.cost, point.sharpness] for point in these],
+                marker={"symbol": symbol, "size": 18 if big else 13, "color": COLOURS[Role.COMPRESSED],
+                        "line": {"width": 1.5, "color": "#fff"}},
+                hovertemplate=f"{hover}<br>cost %{{customdata[0]:.4f}}<br>√2 aside it is %{{customdata[1]:.4f}} more"
+                f"<extra>{name}</extra>",
             )  # fmt: skip
     low = min(config.head + config.tail + 1, *(one.mapping_length for one in preset.measured))
     return sheet.figure(

@@ -263,27 +263,21 @@ def regions_figure(position_map: PositionMap, frame: Frame, big: bool = False, n
         if not corners:
             continue
         colour = COLOURS[region.role]
+        fill: dict[str, Any] = {"fillcolor": faint(colour, 0.75)}
+        if shape := _HATCHES.get(region.role):
+            pattern = {"shape": shape, "fgcolor": colour, "bgcolor": faint(colour), "size": 7, "solidity": 0.35}
+            fill = {"fillpattern": pattern}
         x, y = zip(*corners, corners[0], strict=True)
-        sheet.traces.append(
-            {
-                "type": "scatter", "mode": "lines", "x": x, "y": y, "name": region.name, "fill": "toself",
-                "line": {"color": colour, "width": 2}, "hoverinfo": "skip",
-                "fillpattern": {
-                    "shape": _HATCHES.get(region.role, ""), "fgcolor": colour, "bgcolor": faint(colour), "size": 7,
-                    "solidity": 0.35,
-                } if region.role in _HATCHES else {},
-                "fillcolor": faint(colour, 0.75) if region.role not in _HATCHES else None,
-            }
+        sheet.trace(
+            mode="lines", x=x, y=y, name=region.name, fill="toself", line={"color": colour, "width": 2},
+            hoverinfo="skip", **fill,
         )  # fmt: skip
         middle = sum(x[:-1]) / len(corners), sum(y[:-1]) / len(corners)
-        if area(corners) > whole / 12:
-            sheet.label(*middle, f"<b>{region.name}</b>", bgcolor=_UNDER)
-        else:  # too narrow for its name, which then stands beside it with an arrow
+        arrow: dict[str, Any] = {}
+        if area(corners) <= whole / 12:  # too narrow for its name, which then stands beside it with an arrow
             aside = {"ax": 46, "ay": -30} if region.name == "Head" else {"ax": 70, "ay": -14}
-            sheet.label(
-                *middle, f"<b>{region.name}</b>", showarrow=True, arrowwidth=1.5, arrowcolor=GREY, **aside,
-                bgcolor=_UNDER,
-            )  # fmt: skip
+            arrow = {"showarrow": True, "arrowwidth": 1.5, "arrowcolor": GREY, **aside}
+        sheet.label(*middle, f"<b>{region.name}</b>", bgcolor=_UNDER, **arrow)
     _hover_points(sheet, position_map, frame)
     if needle is not None:
         last = position_map.end - 1
@@ -318,12 +312,9 @@ def _hover_points(sheet: Sheet, position_map: PositionMap, frame: Frame, side: i
         f"{region.name}: %s tokens back<br>mapped position %s<br>{formula(region)}" for region in position_map.regions
     ]
     text = [names[r] % (f"{q - k:,}", f"{p:,}") for r, q, k, p in zip(regions, i, j, positions, strict=True)]
-    sheet.traces.append(
-        {
-            "type": "scatter", "mode": "markers", "x": j, "y": i, "text": text, "name": "pairs",
-            "marker": {"opacity": 0, "size": 12}, "showlegend": False,
-            "hovertemplate": "query i = %{y:,}, key j = %{x:,}<br>%{text}<extra></extra>",
-        }
+    sheet.trace(
+        mode="markers", x=j, y=i, text=text, name="pairs", marker={"opacity": 0, "size": 12}, showlegend=False,
+        hovertemplate="query i = %{y:,}, key j = %{x:,}<br>%{text}<extra></extra>",
     )  # fmt: skip
 
 

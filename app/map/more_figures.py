@@ -54,17 +54,13 @@ def matrix_figure(position_map: PositionMap, frame: Frame, big: bool = False) ->
         for row in zip(found.regions.tolist(), distances.tolist(), strict=True)
     ]
     formulas = "<br>".join(f"{region.name}: {formula(region)}" for region in position_map.regions)
-    sheet.traces.append(
-        {
-            "type": "heatmap", "x": found.keys, "y": found.queries,
-            "z": np.where(found.regions < 0, np.nan, found.positions).astype(np.float32),
-            "text": text, "colorscale": "Viridis", "name": "positions",
-            "colorbar": {"title": {"text": "mapped position", "side": "top"}, "thickness": 12, "tickformat": ",d",
-                         "orientation": "h", "y": 1.02, "yanchor": "bottom", "len": 0.7},
-            "hoverongaps": False,
-            "hovertemplate": "query i = %{y:,}, key j = %{x:,}<br>%{text}<br>mapped position %{z:,}"
-            f"<br><br>{formulas}<extra></extra>",
-        }
+    sheet.trace(
+        type="heatmap", x=found.keys, y=found.queries, text=text, colorscale="Viridis", name="positions",
+        z=np.where(found.regions < 0, np.nan, found.positions).astype(np.float32), hoverongaps=False,
+        colorbar={"title": {"text": "mapped position", "side": "top"}, "thickness": 12, "tickformat": ",d",
+                  "orientation": "h", "y": 1.02, "yanchor": "bottom", "len": 0.7},
+        hovertemplate="query i = %{y:,}, key j = %{x:,}<br>%{text}<br>mapped position %{z:,}"
+        f"<br><br>{formulas}<extra></extra>",
     )  # fmt: skip
     return sheet.figure(*plane_axes(frame), height=560, dragmode="zoom")
 
@@ -152,22 +148,18 @@ def shares_figure(regions: Sequence[Region], layers: Sequence[int], shares: np.n
     sheet = Sheet(big)
     mean, least, most = shares.mean(1), shares.min(1), shares.max(1)
     for number, region in enumerate(regions):
-        band = {
-            "type": "scatter", "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False,
-            "fillcolor": faint(COLOURS[region.role], 0.18), "x": layers,
-        }  # fmt: skip
-        low, high = least[:, number].tolist(), most[:, number].tolist()
-        sheet.traces.append({**band, "y": low, "name": f"{region.name}, lowest head"})
-        sheet.traces.append({**band, "y": high, "name": f"{region.name}, highest head", "fill": "tonexty"})
-    for number, region in enumerate(regions):
-        name = region.name
+        band = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False, "x": layers}
+        low, high, fill = least[:, number].tolist(), most[:, number].tolist(), faint(COLOURS[region.role], 0.18)
+        sheet.trace(**band, y=low, name=f"{region.name}, lowest head")
+        sheet.trace(**band, y=high, name=f"{region.name}, highest head", fill="tonexty", fillcolor=fill)
+    for number, region in enumerate(regions):  # over all bands
         custom = np.stack([least[:, number], most[:, number]], 1).tolist()
         hover = (
-            f"layer %{{x}}<br>{name}: %{{y:.1%}} of the attention, mean of {shares.shape[1]} heads<br>"
+            f"layer %{{x}}<br>{region.name}: %{{y:.1%}} of the attention, mean of {shares.shape[1]} heads<br>"
             "heads from %{customdata[0]:.1%} to %{customdata[1]:.1%}"
         )
         colour, dash = COLOURS[region.role], DASHES[region.role]
-        sheet.line(name, layers, mean[:, number].tolist(), colour, 4, dash, hover, customdata=custom)
+        sheet.line(region.name, layers, mean[:, number].tolist(), colour, 4, dash, hover, customdata=custom)
     return sheet.figure(
         {"title": "Layer", "range": [layers[0] - 0.3, layers[-1] + 0.3]},
         {"title": "Share of attention", "range": [0, 1.02], "tickformat": ".0%"},

@@ -45,26 +45,25 @@ class Sheet:
         hover: str,
         **more: Any,
     ) -> None:
-        self.traces.append(
-            {
-                "type": "scatter", "mode": "lines" if len(x) > 1 else "markers", "x": x, "y": y, "name": name,
-                "line": {"color": colour, "width": width * (1.5 if self.big else 1), "dash": dash},
-                "marker": {"color": colour}, "hovertemplate": f"{hover}<extra>{name}</extra>", **more,
-            }
-        )  # fmt: skip
+        look = {
+            "mode": "lines" if len(x) > 1 else "markers", "marker": {"color": colour},
+            "line": {"color": colour, "width": width * (1.5 if self.big else 1), "dash": dash},
+        }  # fmt: skip
+        self.trace(x=x, y=y, name=name, hovertemplate=f"{hover}<extra>{name}</extra>", **{**look, **more})
 
     def label(self, x: float, y: float, text: str, **place: Any) -> None:
         self.labels.append({"x": x, "y": y, "text": text, "showarrow": False, "font": {"size": self.size}, **place})
 
+    def trace(self, **given: Any) -> None:
+        """One of plotly's traces: points or lines, unless it says otherwise."""
+        self.traces.append({"type": "scatter", **given})
+
     def mark(self, name: str, x: float, y: float, hover: str) -> None:
         """The one point that a figure is about."""
-        self.traces.append(
-            {
-                "type": "scatter", "mode": "markers", "x": [x], "y": [y], "name": name, "cliponaxis": False,
-                "marker": {"size": 20 if self.big else 14, "color": UNSEEN, "symbol": "diamond",
-                           "line": {"width": 2, "color": "#fff"}},
-                "hovertemplate": f"{hover}<extra>{name}</extra>",
-            }
+        self.trace(
+            mode="markers", x=[x], y=[y], name=name, cliponaxis=False, hovertemplate=f"{hover}<extra>{name}</extra>",
+            marker={"size": 20 if self.big else 14, "color": UNSEEN, "symbol": "diamond",
+                    "line": {"width": 2, "color": "#fff"}},
         )  # fmt: skip
 
     def level(self, y: float, text: str, log: bool = False, below: bool = False) -> None:
