@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from dataclasses import fields, replace
 from functools import partial
 from html import escape
@@ -253,27 +252,20 @@ class MapTab:
             settings = self._checked(values)
             if repr(settings) == drawn:
                 return {self.message: ""}
-            with self._alone(visitor_of(request), settings) as alone:
-                if not alone:
+            visitor = visitor_of(request)
+            under_way = visitor, repr(settings)
+            with self._lock:
+                if under_way in self._under_way:  # the same is being drawn for them: controls change together
                     return {self.message: gr.skip()}
-                shown = self._redrawn(settings)
+                self._under_way.add(under_way)
+            try:
+                with self.service.desk.turn(visitor):
+                    shown = self._redrawn(settings)
+            finally:
+                self._under_way.discard(under_way)
             return shown | {self.strip: self.show_strip(text, chosen, *values), self.drawn: repr(settings)}
         except LampeError as error:
             return {self.message: message(str(error))}
-
-    @contextmanager
-    def _alone(self, visitor: Visitor, settings: MapSettings) -> Iterator[bool]:
-        """A visitor's turn to draw; False where the same is being drawn for them: controls change together."""
-        drawing = visitor, repr(settings)
-        with self._lock:
-            alone = drawing not in self._under_way
-            self._under_way.add(drawing)
-        try:
-            with self.service.desk.turn(visitor) if alone else nullcontext():
-                yield alone
-        finally:
-            if alone:
-                self._under_way.discard(drawing)
 
     def _redrawn(self, settings: MapSettings) -> Shown:
         drawn, custom = drawing.draw(settings), settings.model == CUSTOM
