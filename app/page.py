@@ -22,12 +22,11 @@ from app.documents.kinds import MAX_BYTES
 from app.map.page import MapTab
 from app.needle.page import NeedleTab
 from app.results.page import ResultsTab
-from app.see.first import first_picture
-from app.see.page import SeeTab
+from app.see.page import SeeTab, first_picture
 from app.serving.service import ModelService
 from app.serving.start import start
 from app.settings import Settings
-from app.tour.page import Tour
+from app.tour.page import tour
 from app.ui.events import AT_ONCE, INTERNAL
 from app.ui.figure import COLOURS, UNSEEN
 from app.ui.mapping_row import MappingRow
@@ -109,8 +108,8 @@ def build(settings: Settings) -> Page:
     folder.take_over()  # before there is any component, which remembers where its files go
     service = start(settings)
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as demo:
-        Tour()
-        state = PageState.of(settings)
+        tour()
+        state = PageState(settings.own)
         ModelRow(service, state)
         mapping = MappingRow(service.published, state)
         with gr.Tabs(overflow_behavior="wrap") as tabs:  # a menu would hide one on a phone, by chance

@@ -26,8 +26,7 @@ def change(view: MapSettings) -> int:
     """One change of a control, as the page's handler does it; the bytes that go to the browser."""
     drawn = draw(MapSettings.checked(**asdict(view)))
     plots = [as_plot(figure, name).model_dump() for name, (_, figure) in drawn.figures.items()]
-    shown = [plots, drawn.captions, drawn.sentence, drawn.numbers, drawn.row]
-    return len(json.dumps(shown, ensure_ascii=False).encode())
+    return len(json.dumps([plots, drawn.words], ensure_ascii=False).encode())
 
 
 def main() -> None:

@@ -89,7 +89,7 @@ def test_a_document_format_is_read_in_the_confined_process(monkeypatch, tmp_path
 def test_a_tab_answers(example, small):
     settings = Settings(small["llama"], 16, 6_000)
     with gr.Blocks():
-        tab = example.WindowTab(start(settings), PageState.of(settings))
+        tab = example.WindowTab(start(settings), PageState(settings.own))
     assert "4,096 tokens" in tab.tell(Chosen(settings.own))[tab.answer]
     assert "isn" in tab.tell(Chosen(Settings("no/model", 16, 64).own))[tab.answer]
 

@@ -194,7 +194,7 @@ def run_report(reports: Sequence[RunReport]) -> str:
     if not reports:
         return ""
     figures = [_figures(report) for report in reports]
-    rows = "".join(row(name, (one[name] for one in figures)) for name in figures[0])
+    rows = "".join(row(name, *(one[name] for one in figures)) for name in figures[0])
     first = reports[0]
     drawn = f"temperature {first.temperature:g}, top-p {first.top_p:g}, seed {first.seed}"
     words = f"{escape(first.model)}, {PRECISIONS[first.bits]}, {drawn if first.temperature else 'greedy'}"

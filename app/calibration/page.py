@@ -14,7 +14,7 @@ from app.serving.requests import Chosen
 from app.serving.service import ModelService
 from app.settings import ModelChoice
 from app.ui.events import AT_ONCE, INTERNAL, Shown
-from app.ui.figure import as_plot
+from app.ui.figure import as_plot, plot
 from app.ui.html import message, note
 from app.ui.mapping_row import MappingRow
 from app.ui.state import PageState
@@ -109,24 +109,18 @@ class CalibrationTab:
 
     def _lay_out_figures(self) -> None:
         gr.HTML("<h2>1 · Chosen mapping lengths</h2>")
-        self.curve = gr.Plot(
-            show_label=False, label="Best mapping length by input length", elem_id="plot-calibration-chosen"
-        )
+        self.curve = plot("Best mapping length by input length", "plot-calibration-chosen")
         with gr.Row(elem_classes="planes"):
             with gr.Column(min_width=320) as self.of_loss:
                 gr.HTML("<h2>2 · Loss against m</h2>")
-                self.loss = gr.Plot(
-                    show_label=False, label="Loss against mapping length", elem_id="plot-calibration-loss"
-                )
+                self.loss = plot("Loss against mapping length", "plot-calibration-loss")
                 gr.HTML(
                     '<p class="caption">Where a line is least, that mapping length reads this input best. Each '
                     "one's rightmost point is plain RoPE, nothing mapped: past the window it lies far above.</p>"
                 )
             with gr.Column(min_width=320) as self.of_needles:
                 gr.HTML("<h2>3 · Needles against m</h2>")
-                self.needles = gr.Plot(
-                    show_label=False, label="Needles against mapping length", elem_id="plot-calibration-needles"
-                )
+                self.needles = plot("Needles against mapping length", "plot-calibration-needles")
                 gr.HTML('<p class="caption">● all found &nbsp; ○ some &nbsp; × none</p>')
         self.table = gr.HTML(elem_id="calibration-table")
         self.every = gr.HTML(elem_id="calibration-every")
@@ -149,16 +143,11 @@ class CalibrationTab:
             preset = shipped(self.service.config(Chosen(chosen.model)))
         except LampeError as error:
             return {self.message: message(str(error))}
+        own: Shown = {self.opened: None, self.message: "", self.use: gr.Button(visible=False)}
         if preset:
-            return self._show(preset) | {self.opened: None, self.message: "", self.use: gr.Button(visible=False)}
-        return {
-            self.opened: None,
-            self.message: "",
-            self.origin: "",
-            self.sentence: views.no_sweep(chosen.model.name),
-            self.figures: gr.Column(visible=False),
-            self.use: gr.Button(visible=False),
-        }
+            return self._show(preset) | own
+        nothing = {self.origin: "", self.figures: gr.Column(visible=False)}
+        return own | nothing | {self.sentence: views.no_sweep(chosen.model.name)}
 
     def open_file(self, path: str) -> Shown:
         """A preset that a visitor brings, to be looked at."""
@@ -193,10 +182,10 @@ class CalibrationTab:
             self.table: views.chosen_table(preset),
             self.every: views.sweep_table(preset),
         }
-        for column, plot, figure in (
+        for column, room, figure in (
             (self.of_loss, self.loss, loss_figure(preset)),
             (self.of_needles, self.needles, needle_figure(preset)),
         ):
             shown[column] = gr.Column(visible=figure is not None)
-            shown |= {plot: as_plot(figure, "lampe-sweep")} if figure else {}
+            shown |= {room: as_plot(figure, "lampe-sweep")} if figure else {}
         return shown

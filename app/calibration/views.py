@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from app.calibration.figures import by_length
-from app.ui.html import mapping_formula, table
+from app.ui.html import mapping_formula, row, table
 from lampe.calibration import CalibratedPreset, Priced
 from lampe.methods import LampeConfig
 
@@ -31,14 +31,11 @@ def in_use(config: LampeConfig | None, name: str) -> str:
 def chosen_table(preset: CalibratedPreset) -> str:
     """The best point of each length, and what each way to choose the mapping length costs there."""
     rows = ""
-    residuals = preset.residuals
     ways = (preset.curve_costs, preset.constant_costs, preset.llama3_costs)
-    for point, left, *priced in zip(preset.points, residuals, *ways, strict=True):
+    for point, left, *priced in zip(preset.points, preset.residuals, *ways, strict=True):
         best = f"≥ {point.mapping_length:,} (no mapping)" if point.at_least else f"{point.mapping_length:,}"
-        rows += (
-            f'<tr><th scope="row">{point.length:,} tokens</th><td>{best}</td><td>{point.sharpness:.4f}</td>'
-            f"<td>{left:+,}</td>{''.join(f'<td>{_priced(one)}</td>' for one in priced)}</tr>"
-        )
+        prices = map(_priced, priced)
+        rows += row(f"{point.length:,} tokens", best, f"{point.sharpness:.4f}", f"{left:+,}", *prices)
     columns = ("Input", "Best m", "Sharpness", "Residual", "Fitted curve", "Best constant", "Llama-3's curve, rescaled")
     caption = (
         "The best mapping lengths, and what each way to choose m costs, on the sweep's own figures. Sharpness: how "
@@ -57,14 +54,14 @@ def sweep_table(preset: CalibratedPreset) -> str:
     rows = ""
     for length, points in by_length(preset).items():
         for one in points:
-            cells = (
+            rows += row(
+                f"{length:,}",
                 f"{one.mapping_length:,}",
                 _number(one.loss, ".3f"),
                 "–" if one.found is None else f"{one.found * one.needles:.0f} of {one.needles}",
                 _number(one.log_likelihood, ".3f"),
                 f"{one.cost(preset.how.objective, preset.how.weight):.4f}",
             )
-            rows += f'<tr><th scope="row">{length:,}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
     columns = ("Input (tokens)", "m", "Loss (nats)", "Needles found", "Log-likelihood (nats)", "Cost")
     return (
         "<details><summary>Every point that was measured</summary>"

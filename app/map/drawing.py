@@ -7,9 +7,10 @@ import io
 import json
 import time
 from collections import deque
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from html import escape
+from typing import NamedTuple
 
 import plotly.graph_objects as go
 
@@ -22,15 +23,11 @@ from lampe.errors import InputError
 from lampe.methods import LampeConfig
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """One view's figures and words."""
+class Drawn(NamedTuple):
+    """One view's figures, each with its title, and its words as HTML. Words of a figure's name stand below it."""
 
-    figures: dict[str, tuple[str, go.Figure]]  # by element: title and figure
-    captions: dict[str, str]
-    sentence: str
-    numbers: str
-    row: str
+    figures: dict[str, tuple[str, go.Figure]]
+    words: dict[str, str]
 
 
 def draw(view: MapSettings) -> Drawn:
@@ -58,19 +55,16 @@ def draw(view: MapSettings) -> Drawn:
         "curve": ("4 · Mapping length", more_figures.curve_figure(position_map, config.window, curves, longest, big)),
         "row": ("5 · One query token's row", more_figures.row_figure(position_map, view.row, big)),
     }
-    captions = {
+    words = {
+        "sentence": views.map_sentence(position_map, config, plain=view.kind == "plain"),
         "distance": views.distance_caption(view, position_map),
         "regions": views.regions_caption(position_map),
         "matrix": views.matrix_caption(position_map, view.frame),
         "curve": views.curve_caption(view, position_map),
+        "row": views.map_table(position_map, view.row),
+        "numbers": views.numbers_table(view, position_map),
     }
-    return Drawn(
-        drawn,
-        captions,
-        views.map_sentence(position_map, config, plain=view.kind == "plain"),
-        views.numbers_table(view, position_map),
-        views.map_table(position_map, view.row),
-    )
+    return Drawn(drawn, words)
 
 
 def _mapping_length(config: LampeConfig, length: int) -> int:
@@ -84,7 +78,7 @@ def standalone(view: MapSettings) -> str:
     parts = ""
     for number, (name, (title, figure)) in enumerate(drawn.figures.items()):
         body = figure.to_html(full_html=False, include_plotlyjs=not number, config={"displaylogo": False})
-        parts += f"<section><h2>{escape(title)}</h2>{body}{drawn.captions.get(name.removesuffix('-0'), '')}</section>"
+        parts += f"<section><h2>{escape(title)}</h2>{body}{drawn.words.get(name.removesuffix('-0'), '')}</section>"
     chips = "".join(f".region-{role}{{background:{colour}}}" for role, colour in COLOURS.items())
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>LaMPE position map</title>'
@@ -92,7 +86,7 @@ def standalone(view: MapSettings) -> str:
         "max-width:1100px;margin:2rem auto;padding:0 1rem;color:#1c2733}table{border-collapse:collapse}"
         "th,td{text-align:left;padding:.3rem 1rem .3rem 0;border-bottom:1px solid #d8dde4}"
         f".chip{{display:inline-block;width:.8em;height:.8em;margin-right:.4em}}{chips}</style></head><body>"
-        f"<h1>LaMPE position map</h1>{drawn.sentence}{parts}{drawn.row}{drawn.numbers}</body></html>"
+        f"<h1>LaMPE position map</h1>{drawn.words['sentence']}{parts}{drawn.words['numbers']}</body></html>"
     )
 
 

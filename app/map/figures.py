@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,25 +41,23 @@ class Curve:
 
 
 def curves(position_map: PositionMap, query: int | None = None, points: int = _POINTS) -> list[Curve]:
-    """Mapped position against relative distance, at most `points` for each region.
-
-    Parameters
-    ----------
-    position_map : PositionMap
-    query : int, optional
-        Index of the query token; the last one of the input by default.
-    points : int
-    """
+    """Mapped position against relative distance as a query token sees it, by default the last one of the input: at
+    most `points` for each region."""
     query = position_map.end - 1 if query is None else query
     found = []
-    for region in position_map.regions:
-        first, stop = region.key_span(query)
-        if first == stop:
-            continue
+    for region, first, stop in met(position_map, query):
         keys = np.unique(np.linspace(first, stop - 1, min(points, stop - first)).round().astype(np.int64))[::-1]
         positions = position_map.relative(query, keys)
         found.append(Curve(region.name, region.role, (query - keys).tolist(), positions.tolist()))
     return found
+
+
+def met(position_map: PositionMap, query: int) -> Iterator[tuple[Region, int, int]]:
+    """The regions that a query meets keys in, each with the first of them and one past the last."""
+    for region in position_map.regions:
+        first, stop = region.key_span(query)
+        if first < stop:
+            yield region, first, stop
 
 
 def formula(region: Region) -> str:
@@ -123,15 +121,7 @@ def distance_figure(position_map: PositionMap, window: int, big: bool = False, n
     else:
         # In the lower corner: the curve ends in the upper one.
         sheet.label(1, 0, f"the window ends above, at {window:,} ", xref="paper", xanchor="right", yanchor="bottom")
-    drawn = curves(position_map)
-    for number, curve in enumerate(drawn):
-        region_line(sheet, position_map, farthest, curve, by="distance")
-        near, far = curve.distances[0], curve.distances[-1]
-        sheet.band("x", near, far, COLOURS[curve.role])
-        # The outer regions are often too narrow for their names, which then run towards the middle.
-        place = "center" if len(drawn) == 1 or 0 < number < len(drawn) - 1 else "left" if number == 0 else "right"
-        x = {"left": near, "center": (near + far) / 2, "right": far}[place]
-        sheet.label(x, 1, f"<b>{curve.region}</b> {far - near + 1:,}", yref="paper", xanchor=place, yanchor="bottom")
+    draw_row(sheet, position_map, farthest)
     if mapped:
         sheet.label(seen * 0.62, seen * 0.62, "plain RoPE ", xanchor="right", yanchor="bottom")
         y = position_map.relative(farthest, farthest * 7 // 10)
@@ -148,28 +138,40 @@ def distance_figure(position_map: PositionMap, window: int, big: bool = False, n
 
 
 def plain_line(
-    sheet: Sheet, name: str, query: int, span: tuple[int, int], colour: str, dash: str, by: str = "distance"
+    sheet: Sheet, name: str, query: int, span: tuple[int, int], colour: str, dash: str, along_text: bool = False
 ) -> None:
     """A stretch of plain RoPE's line, where every distance is its own position."""
     first, last = span
     distances = np.unique(np.linspace(first, last, min(60, last - first + 1)).round().astype(np.int64)).tolist()
     keys = [query - distance for distance in distances]
     hover = f"query i = {query:,}, key j = %{{customdata:,}}<br>%{{y:,}} tokens back<br>position %{{y:,}}<br>i − j"
-    sheet.line(name, distances if by == "distance" else keys, distances, colour, 2, dash, hover, customdata=keys)
+    sheet.line(name, keys if along_text else distances, distances, colour, 2, dash, hover, customdata=keys)
 
 
-def region_line(sheet: Sheet, position_map: PositionMap, query: int, curve: Curve, by: str) -> None:
-    """One region's mapped positions for one query, against the distance or against the key."""
-    region = next(region for region in position_map.regions if region.name == curve.region)
-    keys = [query - distance for distance in curve.distances]
-    hover = (
-        f"query i = {query:,}, key j = %{{customdata[0]:,}}<br>{curve.region}: %{{customdata[1]:,}} tokens back<br>"
-        f"mapped position %{{y:,}}<br>{formula(region)}"
-    )
-    custom = [list(pair) for pair in zip(keys, curve.distances, strict=True)]
-    x = curve.distances if by == "distance" else keys
-    colour, dash = COLOURS[curve.role], DASHES[curve.role]
-    sheet.line(curve.region, x, curve.positions, colour, 5, dash, hover, customdata=custom)
+def draw_row(sheet: Sheet, position_map: PositionMap, query: int, along_text: bool = False) -> list[Curve]:
+    """One query's mapped positions, each region over a band with its name: against the distance, or against the key."""
+    drawn = curves(position_map, query)
+    for number, curve in enumerate(drawn):
+        region = next(region for region in position_map.regions if region.name == curve.region)
+        keys = [query - distance for distance in curve.distances]
+        hover = (
+            f"query i = {query:,}, key j = %{{customdata[0]:,}}<br>{curve.region}: %{{customdata[1]:,}} tokens back<br>"
+            f"mapped position %{{y:,}}<br>{formula(region)}"
+        )
+        custom = [list(pair) for pair in zip(keys, curve.distances, strict=True)]
+        x, colour, margin = keys if along_text else curve.distances, COLOURS[curve.role], 0.5 * along_text
+        sheet.line(curve.region, x, curve.positions, colour, 5, DASHES[curve.role], hover, customdata=custom)
+        near, far = x[0], x[-1]
+        sheet.band("x", min(near, far) - margin, max(near, far) + margin, colour)
+        # The outer regions are often too narrow for their names, which then run towards the middle.
+        at, anchor = (near + far) / 2, "center"
+        if len(drawn) > 1 and number == 0:
+            at, anchor = near, "right" if along_text else "left"
+        elif len(drawn) > 1 and number == len(drawn) - 1:
+            at, anchor = far, "left" if along_text else "right"
+        name = f"<b>{curve.region}</b> {abs(far - near) + 1:,}"
+        sheet.label(at, 1, name, yref="paper", xanchor=anchor, yanchor="bottom")
+    return drawn
 
 
 # 2. The attention regions
@@ -261,27 +263,21 @@ def regions_figure(position_map: PositionMap, frame: Frame, big: bool = False, n
         if not corners:
             continue
         colour = COLOURS[region.role]
+        fill: dict[str, Any] = {"fillcolor": faint(colour, 0.75)}
+        if shape := _HATCHES.get(region.role):
+            pattern = {"shape": shape, "fgcolor": colour, "bgcolor": faint(colour), "size": 7, "solidity": 0.35}
+            fill = {"fillpattern": pattern}
         x, y = zip(*corners, corners[0], strict=True)
-        sheet.traces.append(
-            {
-                "type": "scatter", "mode": "lines", "x": x, "y": y, "name": region.name, "fill": "toself",
-                "line": {"color": colour, "width": 2}, "hoverinfo": "skip",
-                "fillpattern": {
-                    "shape": _HATCHES.get(region.role, ""), "fgcolor": colour, "bgcolor": faint(colour), "size": 7,
-                    "solidity": 0.35,
-                } if region.role in _HATCHES else {},
-                "fillcolor": faint(colour, 0.75) if region.role not in _HATCHES else None,
-            }
+        sheet.trace(
+            mode="lines", x=x, y=y, name=region.name, fill="toself", line={"color": colour, "width": 2},
+            hoverinfo="skip", **fill,
         )  # fmt: skip
         middle = sum(x[:-1]) / len(corners), sum(y[:-1]) / len(corners)
-        if area(corners) > whole / 12:
-            sheet.label(*middle, f"<b>{region.name}</b>", bgcolor=_UNDER)
-        else:  # too narrow for its name, which then stands beside it with an arrow
+        arrow: dict[str, Any] = {}
+        if area(corners) <= whole / 12:  # too narrow for its name, which then stands beside it with an arrow
             aside = {"ax": 46, "ay": -30} if region.name == "Head" else {"ax": 70, "ay": -14}
-            sheet.label(
-                *middle, f"<b>{region.name}</b>", showarrow=True, arrowwidth=1.5, arrowcolor=GREY, **aside,
-                bgcolor=_UNDER,
-            )  # fmt: skip
+            arrow = {"showarrow": True, "arrowwidth": 1.5, "arrowcolor": GREY, **aside}
+        sheet.label(*middle, f"<b>{region.name}</b>", bgcolor=_UNDER, **arrow)
     _hover_points(sheet, position_map, frame)
     if needle is not None:
         last = position_map.end - 1
@@ -316,12 +312,9 @@ def _hover_points(sheet: Sheet, position_map: PositionMap, frame: Frame, side: i
         f"{region.name}: %s tokens back<br>mapped position %s<br>{formula(region)}" for region in position_map.regions
     ]
     text = [names[r] % (f"{q - k:,}", f"{p:,}") for r, q, k, p in zip(regions, i, j, positions, strict=True)]
-    sheet.traces.append(
-        {
-            "type": "scatter", "mode": "markers", "x": j, "y": i, "text": text, "name": "pairs",
-            "marker": {"opacity": 0, "size": 12}, "showlegend": False,
-            "hovertemplate": "query i = %{y:,}, key j = %{x:,}<br>%{text}<extra></extra>",
-        }
+    sheet.trace(
+        mode="markers", x=j, y=i, text=text, name="pairs", marker={"opacity": 0, "size": 12}, showlegend=False,
+        hovertemplate="query i = %{y:,}, key j = %{x:,}<br>%{text}<extra></extra>",
     )  # fmt: skip
 
 

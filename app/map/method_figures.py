@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from app.map.figures import Frame, met, polygon
 from app.ui.figure import COLOURS, GREY, LINES, UNSEEN, Sheet, faint
 from lampe.methods import Method
 from lampe.positions import Region
@@ -24,19 +25,10 @@ def stretch(method: Method, length: int) -> float:
 
 
 def curves_figure(methods: Sequence[Method], length: int, big: bool = False) -> go.Figure:
-    """Relative distance → position, as the last query of an input sees it under each method.
+    """Relative distance → position, as the last query of an input of some tokens sees it under methods of one window.
 
     Where a method slows the frequencies, its positions are divided by as much as the slowest is slowed: that is how far
     it turns, in the model's own positions.
-
-    Parameters
-    ----------
-    methods : sequence of Method
-        Of one window.
-    length : int
-        Input length in tokens.
-    big : bool
-        To be read from the back row.
     """
     sheet = Sheet(big)
     window, last = methods[0].window, length - 1
@@ -45,7 +37,7 @@ def curves_figure(methods: Sequence[Method], length: int, big: bool = False) -> 
     for number, method in enumerate(methods):
         position_map = method.position_map(length)
         # The borders of regions, so that a step is drawn as one.
-        borders = [last - key for region in position_map.regions for key in _edges(region, last)]
+        borders = [last - key for _, first, stop in met(position_map, last) for key in (first, stop - 1)]
         drawn = np.unique(np.concatenate([distances, np.array(borders, dtype=np.int64)]))
         positions = position_map.relative(last, last - drawn) / stretch(method, length)
         highest = max(highest, float(positions.max()))
@@ -64,12 +56,6 @@ def curves_figure(methods: Sequence[Method], length: int, big: bool = False) -> 
         height=440,
         legend=True,
     )
-
-
-def _edges(region: Region, query: int) -> list[int]:
-    """The first and the last key that a query meets in a region; none where it meets none."""
-    first, stop = region.key_span(query)
-    return [first, stop - 1] if stop > first else []
 
 
 def planes_figure(methods: Sequence[Method], length: int, big: bool = False) -> go.Figure:
@@ -115,44 +101,22 @@ def planes_figure(methods: Sequence[Method], length: int, big: bool = False) -> 
 
 
 def outline(region: Region, length: int) -> tuple[list[float | None], list[float | None]]:
-    """The border of a region's pairs, as x and y of one or more closed lines; borders lie between tokens.
-
-    Parameters
-    ----------
-    region : Region
-    length : int
-        Input length in tokens.
-    """
-    x: list[float | None] = []
-    y: list[float | None] = []
+    """The border of a region's pairs in an input of some tokens, as x and y of closed lines with None between them;
+    borders lie between tokens."""
+    lines: list[list[tuple[float, float]]] = []
     if region.block == 1:
-        first = max(0, region.lower)
-        if first >= length:
-            return x, y
-        # Down along the nearest keys, back up along the farthest.
-        upper = length if region.upper is None else min(region.upper, length)
-        corners = [(0, first), (length - 1 - first, length - 1), (max(0, length - upper), length - 1), (0, upper - 1)]
-        _close(x, y, [(key - 0.5, query + (0.5 if query else -0.5)) for key, query in corners])
-        return x, y
-    chunks = -(-length // region.block)
-    for chunk in range(max(0, chunks - _CHUNKS), chunks):
-        top, bottom = chunk * region.block, min(length, (chunk + 1) * region.block)
-        first, stop = region.key_span(bottom - 1)
-        if first == stop:
-            continue
-        if stop > top:  # the query's own chunk: keys end at the query
-            corners = [(first, top), (stop, bottom), (first, bottom)]
-        else:
+        lines = [polygon(region, Frame((0, length), (0, length)))] if region.lower < length else []
+    else:
+        chunks = -(-length // region.block)
+        for chunk in range(max(0, chunks - _CHUNKS), chunks):
+            top, bottom = chunk * region.block, min(length, (chunk + 1) * region.block)
+            first, stop = region.key_span(bottom - 1)
             corners = [(first, top), (stop, top), (stop, bottom), (first, bottom)]
-        _close(x, y, [(key - 0.5, query - 0.5) for key, query in corners])
-    return x, y
-
-
-def _close(x: list[float | None], y: list[float | None], corners: Sequence[tuple[float, float]]) -> None:
-    """Append a closed line, parted from the one before."""
-    if x:
-        x.append(None)
-        y.append(None)
-    for key, query in (*corners, corners[0]):
-        x.append(key)
-        y.append(query)
+            if stop > top:  # the query's own chunk: keys end at the query
+                del corners[1]
+            if first < stop:
+                lines.append([(key - 0.5, query - 0.5) for key, query in corners])
+    points: list[tuple[float | None, float | None]] = []
+    for line in lines:
+        points += [*([(None, None)] if points else []), *line, line[0]]
+    return [key for key, _ in points], [query for _, query in points]

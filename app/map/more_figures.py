@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import plotly.graph_objects as go
 
-from app.map.figures import BINS, Frame, binned, curves, formula, plain_line, plane_axes, region_line
+from app.map.figures import BINS, Frame, binned, draw_row, formula, plain_line, plane_axes
 from app.ui.figure import COLOURS, DASHES, GREY, Sheet, faint
 from lampe.positions import PositionMap, Region, Role
 
@@ -54,17 +54,13 @@ def matrix_figure(position_map: PositionMap, frame: Frame, big: bool = False) ->
         for row in zip(found.regions.tolist(), distances.tolist(), strict=True)
     ]
     formulas = "<br>".join(f"{region.name}: {formula(region)}" for region in position_map.regions)
-    sheet.traces.append(
-        {
-            "type": "heatmap", "x": found.keys, "y": found.queries,
-            "z": np.where(found.regions < 0, np.nan, found.positions).astype(np.float32),
-            "text": text, "colorscale": "Viridis", "name": "positions",
-            "colorbar": {"title": {"text": "mapped position", "side": "top"}, "thickness": 12, "tickformat": ",d",
-                         "orientation": "h", "y": 1.02, "yanchor": "bottom", "len": 0.7},
-            "hoverongaps": False,
-            "hovertemplate": "query i = %{y:,}, key j = %{x:,}<br>%{text}<br>mapped position %{z:,}"
-            f"<br><br>{formulas}<extra></extra>",
-        }
+    sheet.trace(
+        type="heatmap", x=found.keys, y=found.queries, text=text, colorscale="Viridis", name="positions",
+        z=np.where(found.regions < 0, np.nan, found.positions).astype(np.float32), hoverongaps=False,
+        colorbar={"title": {"text": "mapped position", "side": "top"}, "thickness": 12, "tickformat": ",d",
+                  "orientation": "h", "y": 1.02, "yanchor": "bottom", "len": 0.7},
+        hovertemplate="query i = %{y:,}, key j = %{x:,}<br>%{text}<br>mapped position %{z:,}"
+        f"<br><br>{formulas}<extra></extra>",
     )  # fmt: skip
     return sheet.figure(*plane_axes(frame), height=560, dragmode="zoom")
 
@@ -96,7 +92,6 @@ def curve_figure(
         The mapping length that the maps have. The first is that of the present settings, the others are drawn faintly.
     longest : int
         Where the axis ends, in tokens.
-    big : bool
     """
     sheet = Sheet(big)
     shortest = min(64, max(1, position_map.mapping_length // 2))
@@ -132,15 +127,8 @@ def curve_figure(
 def row_figure(position_map: PositionMap, query: int, big: bool = False) -> go.Figure:
     """Every key's region and mapped position along the text, as one query token sees them."""
     sheet = Sheet(big)
-    drawn = curves(position_map, query)
-    plain_line(sheet, "Plain RoPE", query, (0, query), GREY, "solid", by="key")
-    for number, curve in enumerate(drawn):
-        region_line(sheet, position_map, query, curve, by="key")
-        near, far = query - curve.distances[0], query - curve.distances[-1]
-        sheet.band("x", far - 0.5, near + 0.5, COLOURS[curve.role])
-        place = "center" if len(drawn) == 1 or 0 < number < len(drawn) - 1 else "right" if number == 0 else "left"
-        x = {"right": near, "center": (near + far) / 2, "left": far}[place]
-        sheet.label(x, 1, f"<b>{curve.region}</b> {near - far + 1:,}", yref="paper", xanchor=place, yanchor="bottom")
+    plain_line(sheet, "Plain RoPE", query, (0, query), GREY, "solid", along_text=True)
+    drawn = draw_row(sheet, position_map, query, along_text=True)
     top = max(max(curve.positions) for curve in drawn) * 1.3 + 1
     if position_map.compresses and query > top:
         sheet.label(query - top * 0.9, top * 0.9, "plain RoPE ", xanchor="right")
@@ -154,40 +142,24 @@ def row_figure(position_map: PositionMap, query: int, big: bool = False) -> go.F
 def shares_figure(regions: Sequence[Region], layers: Sequence[int], shares: np.ndarray, big: bool = False) -> go.Figure:
     """Where a query's attention went in each layer: the mean over heads, and the heads' range.
 
-    Parameters
-    ----------
-    regions : sequence of Region
-    layers : their numbers
-    shares : numpy array, shape (layers, heads, regions)
-        Each row of regions sums to 1.
-    big : bool
+    The layers are given by their numbers; `shares` has the shape (layers, heads, regions), and each row of regions
+    sums to 1.
     """
     sheet = Sheet(big)
     mean, least, most = shares.mean(1), shares.min(1), shares.max(1)
     for number, region in enumerate(regions):
-        name, colour = region.name, COLOURS[region.role]
-        band = {"type": "scatter", "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
-        low, high = least[:, number].tolist(), most[:, number].tolist()
-        sheet.traces.append({**band, "x": layers, "y": low, "name": f"{name}, lowest head"})
-        sheet.traces.append(
-            {
-                **band,
-                "x": layers,
-                "y": high,
-                "fill": "tonexty",
-                "fillcolor": faint(colour, 0.18),
-                "name": f"{name}, highest head",
-            }
-        )
-    for number, region in enumerate(regions):
-        name = region.name
+        band = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False, "x": layers}
+        low, high, fill = least[:, number].tolist(), most[:, number].tolist(), faint(COLOURS[region.role], 0.18)
+        sheet.trace(**band, y=low, name=f"{region.name}, lowest head")
+        sheet.trace(**band, y=high, name=f"{region.name}, highest head", fill="tonexty", fillcolor=fill)
+    for number, region in enumerate(regions):  # over all bands
         custom = np.stack([least[:, number], most[:, number]], 1).tolist()
         hover = (
-            f"layer %{{x}}<br>{name}: %{{y:.1%}} of the attention, mean of {shares.shape[1]} heads<br>"
+            f"layer %{{x}}<br>{region.name}: %{{y:.1%}} of the attention, mean of {shares.shape[1]} heads<br>"
             "heads from %{customdata[0]:.1%} to %{customdata[1]:.1%}"
         )
         colour, dash = COLOURS[region.role], DASHES[region.role]
-        sheet.line(name, layers, mean[:, number].tolist(), colour, 4, dash, hover, customdata=custom)
+        sheet.line(region.name, layers, mean[:, number].tolist(), colour, 4, dash, hover, customdata=custom)
     return sheet.figure(
         {"title": "Layer", "range": [layers[0] - 0.3, layers[-1] + 0.3]},
         {"title": "Share of attention", "range": [0, 1.02], "tickformat": ".0%"},

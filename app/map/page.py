@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from functools import partial
 from html import escape
 from typing import Any
 
@@ -18,21 +18,22 @@ from app.map.live import live_data, live_panel
 from app.map.more_figures import shares_figure
 from app.map.scenes import SCENES, SENTENCE, Scene
 from app.map.settings import CUSTOM, KINDS, MODELS, MOST_BESIDE, ZOOMS, MapSettings
-from app.map.short_text import MOST_TOKENS, tokens_of
 from app.serving.reports import Attention
 from app.serving.requests import Chosen
 from app.serving.service import ModelService
 from app.serving.visitors import Visitor
 from app.ui.downloads import saves
 from app.ui.events import AT_ONCE, INTERNAL, LATEST, Shown
-from app.ui.figure import as_plot
+from app.ui.figure import as_plot, plot
 from app.ui.html import message, status
 from app.ui.runs import visitor_of
 from app.ui.state import PageState
-from lampe.errors import LampeError
+from lampe.errors import InputError, LampeError
 from lampe.inference.prompt import pieces
 from lampe.methods import METHODS, LampeConfig
 
+MOST_TOKENS = 400  # of the short text, whose tokens are drawn each
+_MOST_CHARACTERS = 20 * MOST_TOKENS
 _AROUND_A_PAIR = 4096  # tokens across
 _SEEN = "(_, ...given) => [document.querySelector('#view-map-button[aria-selected=true]') !== null, ...given]"
 """Whether this view is open: the browser knows first."""
@@ -55,6 +56,8 @@ class MapTab:
         self.service, self.tabs, self.tab, self.state, self.start = service, tabs, tab, state, MapSettings()
         self._under_way: set[tuple[Visitor, str]] = set()
         self._lock = threading.Lock()
+        self.plots: dict[str, gr.Plot] = {}  # as `drawing.draw` names them
+        self.words: dict[str, gr.HTML] = {}
         with gr.Row(elem_classes="columns map-page"):
             with gr.Column(scale=2, min_width=300, elem_classes="map-controls"):
                 self._lay_out_controls()
@@ -62,14 +65,10 @@ class MapTab:
                 self._lay_out_figures()
                 self._lay_out_comparison()
                 gr.HTML("<h2>Every number</h2>")
-                self.numbers = gr.HTML(elem_id="map-numbers")
+                self.words["numbers"] = gr.HTML(elem_id="map-numbers")
                 self._lay_out_measured()
-        self.controls: dict[str, Any] = {
-            "model": self.model, "length": self.length, "planned": self.planned, "window": self.window,
-            "head": self.head, "tail": self.tail, "mapping": self.mapping, "curve": self.own_curve,
-            "scale": self.scale, "kind": self.kind, "query": self.query, "across": self.across,
-            "at_query": self.at_query, "at_key": self.at_key, "big": self.big, "beside": self.beside,
-        }  # fmt: skip
+        self.controls: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(MapSettings)}
+        self._set = [self.slider, self.follow, *self.controls.values()]  # what `_controls` sets
         self._wire_drawing(demo)
         self._wire_controls()
         self._wire_runs()
@@ -97,7 +96,7 @@ class MapTab:
             named = list(MODELS.items())
             self.model = gr.Radio(named, value=start.model, label="Model: window and curve", elem_id="map-model")
             self.window = gr.Number(start.window, label="Window (tokens)", visible=False, elem_id="map-window")
-            self.own_curve = gr.Textbox(
+            self.curve = gr.Textbox(
                 "", label="Its curve: L, a, b", placeholder="Llama-3's, rescaled to the window", visible=False,
                 elem_id="map-own-curve", max_length=200,
             )  # fmt: skip
@@ -123,18 +122,19 @@ class MapTab:
 
     def _lay_out_figures(self) -> None:
         self.live = live_panel()
-        self.sentence = gr.HTML(elem_id="map-sentence")
+        self.words["sentence"] = gr.HTML(elem_id="map-sentence")
         gr.HTML("<h2>1 · Relative distance → mapped position</h2>")
-        self.distance = _plot("Relative distance to mapped position", "plot-distance")
-        self.distance_caption = gr.HTML()
+        self.plots["distance"] = plot("Relative distance to mapped position", "plot-distance")
+        self.words["distance"] = gr.HTML()
         gr.HTML("<h2>2 · Attention regions: query × key</h2>")
-        self.planes = []
+        self.planes: dict[str, gr.Column] = {}
         with gr.Row(elem_classes="planes"):
             for number, name in enumerate(figures.FRAMES):
-                with gr.Column(min_width=280, visible=not number) as column:
+                with gr.Column(min_width=280, visible=not number) as self.planes[f"regions-{number}"]:
                     gr.HTML(f"<h3>{name}</h3>")
-                    self.planes.append((column, _plot(f"Attention regions, {name}", f"plot-regions-{number}")))
-        self.regions_caption = gr.HTML(elem_id="regions-caption")
+                    label = f"Attention regions, {name}"
+                    self.plots[f"regions-{number}"] = plot(label, f"plot-regions-{number}")
+        self.words["regions"] = gr.HTML(elem_id="regions-caption")
         gr.HTML("<h2>3 · Mapped-position matrix</h2>")
         with gr.Row(elem_classes="window"):
             self.at_query = gr.Number(0, label="Query in the middle", min_width=120, elem_id="map-at-query")
@@ -142,15 +142,15 @@ class MapTab:
             self.across = gr.Number(None, label="Tokens across (empty: all)", min_width=120, elem_id="map-across")
         with gr.Row(elem_classes="points"):
             self.zooms = [gr.Button(name, size="sm") for name in ZOOMS]
-        self.matrix = _plot("Matrix of mapped positions", "plot-matrix")
-        self.matrix_caption = gr.HTML(elem_id="matrix-caption")
+        self.plots["matrix"] = plot("Matrix of mapped positions", "plot-matrix")
+        self.words["matrix"] = gr.HTML(elem_id="matrix-caption")
         gr.HTML("<h2>4 · Mapping length m(l)</h2>")
-        self.curve = _plot("Mapping length against input length", "plot-curve")
-        self.curve_caption = gr.HTML()
+        self.plots["curve"] = plot("Mapping length against input length", "plot-curve")
+        self.words["curve"] = gr.HTML()
         gr.HTML("<h2>5 · One query token's row</h2>")
         self.query = gr.Number(None, label="Query token i (empty: the last)", elem_id="map-query")
-        self.row = _plot("One query's mapped positions along the text", "plot-row")
-        self.row_table = gr.HTML(elem_id="map-table")
+        self.plots["row"] = plot("One query's mapped positions along the text", "plot-row")
+        self.words["row"] = gr.HTML(elem_id="map-table")
         self.short = gr.Textbox(
             "", label="A short text, token by token", lines=2, max_lines=4, elem_id="map-short",
             placeholder=f"Paste up to {MOST_TOKENS} tokens: their number becomes the input length.",
@@ -168,15 +168,15 @@ class MapTab:
             elem_id="map-beside",
         )
         with gr.Column(visible=False) as self.compared:
-            self.together = _plot("Several methods' positions", "plot-methods")
-            self.apart = _plot("Several methods' attention regions", "plot-planes")
-            self.formulas = gr.HTML(elem_id="map-formulas")
+            self.plots["methods"] = plot("Several methods' positions", "plot-methods")
+            self.plots["planes"] = plot("Several methods' attention regions", "plot-planes")
+            self.words["formulas"] = gr.HTML(elem_id="map-formulas")
 
     def _lay_out_measured(self) -> None:
         with gr.Column(visible=False) as self.measured:
             gr.HTML("<h2>6 · Measured: where the attention of the last answer went</h2>")
             self.run_query = gr.Slider(0, 1, 0, step=1, label="Query token of the run", elem_id="map-run-query")
-            self.shares = _plot("Measured attention by layer and region", "plot-shares")
+            self.shares = plot("Measured attention by layer and region", "plot-shares")
             self.shares_table = gr.HTML(elem_id="map-shares")
             self.open_run = gr.Button("Open the map of this run", size="sm")
 
@@ -185,11 +185,8 @@ class MapTab:
     def _wire_drawing(self, demo: gr.Blocks) -> None:
         settings = list(self.controls.values())
         drawn = [
-            self.message, self.sentence, self.distance, self.distance_caption,
-            *(part for plane in self.planes for part in plane), self.regions_caption, self.matrix, self.matrix_caption,
-            self.curve, self.curve_caption, self.row, self.row_table, self.numbers, self.link, self.window,
-            self.own_curve, self.compared, self.together, self.apart, self.formulas, self.strip,
-            self.drawn, self.live,
+            self.message, self.live, *self.words.values(), *self.plots.values(), *self.planes.values(), self.link,
+            self.window, self.curve, self.compared, self.strip, self.drawn,
         ]  # fmt: skip
         # Drawn where it is seen: whoever opens another view isn't sent these figures.
         changed = [control.change for control in settings]
@@ -199,9 +196,9 @@ class MapTab:
         demo.load(self.from_link, None, [*self._set, self.look], **INTERNAL).then(self.redraw, **seen, **AT_ONCE)
         self.short.change(self.show_strip, strip, self.strip, **LATEST)
         for button, name in zip(self.zooms, ZOOMS, strict=True):
-            button.click(self.zoom(name), settings, [self.across, self.at_query, self.at_key], **AT_ONCE)
+            button.click(partial(self.zoom, name), settings, [self.across, self.at_query, self.at_key], **AT_ONCE)
         for name, button in self.save_buttons.items():
-            saves(button, settings, self.in_file(name), self.file, self.message, self.service.desk)
+            saves(button, settings, partial(self.in_file, name), self.file, self.message, self.service.desk)
 
     def _wire_controls(self) -> None:
         # What a scene or a link said doesn't hold any more.
@@ -209,7 +206,7 @@ class MapTab:
         self.slider.release(self.slide, self.slider, lengths, **LATEST)
         self.length.input(self.set_length, self.length, lengths, **LATEST)
         self.planned.input(lambda: (False, ""), None, [self.follow, self.look], **LATEST)
-        sizes = [self.window, self.head, self.tail, self.mapping, self.own_curve, self.look]
+        sizes = [self.window, self.head, self.tail, self.mapping, self.curve, self.look]
         self.model.input(self.choose_model, self.model, sizes, **LATEST)
         following = [self.state.lengths.change, self.follow.input]
         gr.on(following, self.follow_prompt, [self.state.lengths, self.follow], lengths[:3], **AT_ONCE)
@@ -217,7 +214,7 @@ class MapTab:
         scenes = sorted(zip(self.scenes, SCENES, strict=True), key=lambda pair: "length" in pair[1].changes)
         slow: list[Any] = []  # the scene that has to wait for a tokenizer; another one ends it
         for button, scene in scenes:
-            show, given = self.show_scene(scene), [self.big, self.state.chosen]
+            show, given = partial(self.show_scene, scene), [self.big, self.state.chosen]
             shown = button.click(show, given, outputs, cancels=slow, **INTERNAL)
             slow = slow or [shown]
         given = [self.short, self.state.chosen, *self.controls.values()]
@@ -236,15 +233,9 @@ class MapTab:
         given = [state.chosen, self.length, self.planned, self.big]
         state.chosen.change(self.follow_settings, given, self._set, **INTERNAL)
 
-    @property
-    def _set(self) -> list[Any]:
-        """What `_controls` sets."""
-        return [self.slider, self.follow, *self.controls.values()]
-
     def _controls(self, settings: MapSettings) -> Shown:
-        values = {name: getattr(settings, name) for name in self.controls}
-        values["beside"] = list(settings.beside)
-        return {self.slider: _at(settings.length), **{self.controls[name]: value for name, value in values.items()}}
+        values = {control: getattr(settings, name) for name, control in self.controls.items()}
+        return values | {self.beside: list(settings.beside), self.slider: _at(settings.length)}
 
     def _checked(self, values: tuple[Any, ...], **instead: Any) -> MapSettings:
         """The settings that the controls show."""
@@ -261,85 +252,53 @@ class MapTab:
             settings = self._checked(values)
             if repr(settings) == drawn:
                 return {self.message: ""}
-            with self._alone(visitor_of(request), settings) as alone:
-                if not alone:
+            visitor = visitor_of(request)
+            under_way = visitor, repr(settings)
+            with self._lock:
+                if under_way in self._under_way:  # the same is being drawn for them: controls change together
                     return {self.message: gr.skip()}
-                shown = self._redrawn(settings)
+                self._under_way.add(under_way)
+            try:
+                with self.service.desk.turn(visitor):
+                    shown = self._redrawn(settings)
+            finally:
+                self._under_way.discard(under_way)
             return shown | {self.strip: self.show_strip(text, chosen, *values), self.drawn: repr(settings)}
         except LampeError as error:
             return {self.message: message(str(error))}
 
-    @contextmanager
-    def _alone(self, visitor: Visitor, settings: MapSettings) -> Iterator[bool]:
-        """A visitor's turn to draw; False where the same is being drawn for them: controls change together."""
-        drawing = visitor, repr(settings)
-        with self._lock:
-            alone = drawing not in self._under_way
-            self._under_way.add(drawing)
-        try:
-            with self.service.desk.turn(visitor) if alone else nullcontext():
-                yield alone
-        finally:
-            if alone:
-                self._under_way.discard(drawing)
-
     def _redrawn(self, settings: MapSettings) -> Shown:
-        drawn = drawing.draw(settings)
-        plots = {name: as_plot(figure, f"lampe-{name}") for name, (_, figure) in drawn.figures.items()}
-        custom = settings.model == CUSTOM
-        shown = {
+        drawn, custom = drawing.draw(settings), settings.model == CUSTOM
+        words, plots = drawn.words, {name: figure for name, (_, figure) in drawn.figures.items()}
+        if settings.beside:
+            methods, length, big = settings.methods, settings.length, settings.big
+            plots["methods"] = method_figures.curves_figure(methods, length, big)
+            plots["planes"] = method_figures.planes_figure(methods, length, big)
+            words["formulas"] = views.formulas_table(methods, length)
+        return {
             self.message: "",
             self.live: gr.HTML(data=live_data(settings)),
-            self.sentence: drawn.sentence,
-            self.distance: plots["distance"],
-            self.distance_caption: drawn.captions["distance"],
-            self.regions_caption: drawn.captions["regions"],
-            self.matrix: plots["matrix"],
-            self.matrix_caption: drawn.captions["matrix"],
-            self.curve: plots["curve"],
-            self.curve_caption: drawn.captions["curve"],
-            self.row: plots["row"],
-            self.row_table: drawn.row,
-            self.numbers: drawn.numbers,
+            **{self.words[name]: text for name, text in words.items()},
+            **{self.plots[name]: as_plot(figure, f"lampe-{name}") for name, figure in plots.items()},
+            **{column: gr.Column(visible=name in plots) for name, column in self.planes.items()},
             self.link: views.map_link(settings),
             self.window: gr.Number(visible=custom),
-            self.own_curve: gr.Textbox(visible=custom),
+            self.curve: gr.Textbox(visible=custom),
             self.compared: gr.Column(visible=bool(settings.beside)),
         }
-        for number, (column, plot) in enumerate(self.planes):
-            plane = plots.get(f"regions-{number}")
-            shown[column] = gr.Column(visible=plane is not None)
-            shown |= {plot: plane} if plane else {}
-        return shown | (self._compare(settings) if settings.beside else {})
 
-    def _compare(self, settings: MapSettings) -> Shown:
-        methods, length, big = settings.methods, settings.length, settings.big
-        return {
-            self.together: as_plot(method_figures.curves_figure(methods, length, big), "lampe-methods"),
-            self.apart: as_plot(method_figures.planes_figure(methods, length, big), "lampe-planes"),
-            self.formulas: views.formulas_table(methods, length),
-        }
-
-    def zoom(self, name: str) -> Callable[..., tuple[Any, Any, Any]]:
+    def zoom(self, name: str, *values: Any) -> tuple[Any, Any, Any]:
         """A button's part of the matrix, from the part that is shown."""
+        try:
+            return self._checked(values).zoomed(name)
+        except LampeError:
+            return gr.skip(), gr.skip(), gr.skip()  # the redraw has said what is wrong
 
-        def zoom(*values: Any) -> tuple[Any, Any, Any]:
-            try:
-                return self._checked(values).zoomed(name)
-            except LampeError:
-                return gr.skip(), gr.skip(), gr.skip()  # the redraw has said what is wrong
-
-        return zoom
-
-    def in_file(self, name: str) -> Callable[..., tuple[str, str]]:
+    def in_file(self, name: str, *values: Any) -> tuple[str, str]:
         """What a button saves: a file's name and its text."""
         ending, content = drawing.FILES[name]
-
-        def make(*values: Any) -> tuple[str, str]:
-            settings = self._checked(values)
-            return f"lampe-map-{settings.model}-{settings.length}.{ending}", content(settings)
-
-        return make
+        settings = self._checked(values)
+        return f"lampe-map-{settings.model}-{settings.length}.{ending}", content(settings)
 
     def from_link(self, request: gr.Request) -> Shown:
         """The settings that the page's address asks for; without any, the loaded model's own."""
@@ -357,11 +316,6 @@ class MapTab:
         if problems:
             shown[self.look] = message(" ".join(problems))
         return shown | {self.follow: not given}
-
-    @property
-    def _opened(self) -> Shown:
-        """This view instead of another."""
-        return {self.tabs: gr.Tabs(selected=self.tab.id)}
 
     # Controls that set others
 
@@ -381,27 +335,23 @@ class MapTab:
             return {self.look: ""}
         settings = MapSettings.of(name)
         sizes = {self.window: settings.window, self.head: settings.head, self.tail: settings.tail}
-        return sizes | {self.mapping: None, self.own_curve: "", self.look: ""}
+        return sizes | {self.mapping: None, self.curve: "", self.look: ""}
 
-    def show_scene(self, scene: Scene) -> Callable[[bool, Chosen], Iterator[Shown]]:
+    def show_scene(self, scene: Scene, big: bool, chosen: Chosen) -> Iterator[Shown]:
         """A button's view; one without a length is that of a sentence, token by token."""
-
-        def show(big: bool, chosen: Chosen) -> Iterator[Shown]:
-            settings = replace(scene.settings(self.start.model), big=big)
-            short: Shown = {}
-            try:
-                if "length" not in scene.changes:
-                    for update in self.service.texts.fetched(chosen):
-                        yield {self.look: status(update)}
-                    settings = replace(settings, length=len(self._tokens(chosen, SENTENCE)))
-                    short = {self.short: SENTENCE}
-            except LampeError as error:
-                yield {self.look: message(str(error))}
-                return
-            look = f'<p class="look">{escape(scene.look)}</p>'
-            yield self._controls(settings) | short | {self.follow: False, self.look: look}
-
-        return show
+        settings = replace(scene.settings, big=big)
+        short: Shown = {}
+        try:
+            if "length" not in scene.changes:
+                for update in self.service.texts.fetched(chosen):
+                    yield {self.look: status(update)}
+                settings = replace(settings, length=len(self._tokens(chosen, SENTENCE)))
+                short = {self.short: SENTENCE}
+        except LampeError as error:
+            yield {self.look: message(str(error))}
+            return
+        look = f'<p class="look">{escape(scene.look)}</p>'
+        yield self._controls(settings) | short | {self.follow: False, self.look: look}
 
     def follow_prompt(self, lengths: tuple[int, int] | None, follow: bool) -> Shown:
         """The length of the prompt in another tab."""
@@ -444,7 +394,26 @@ class MapTab:
         return views.token_strip(settings.position_map, settings.row, tokens)
 
     def _tokens(self, chosen: Chosen, text: str) -> list[str]:
-        return tokens_of(text, lambda checked: pieces(self.service.texts.tokenizer(chosen), checked))
+        """A short text's tokens as text.
+
+        Raises
+        ------
+        InputError
+            If it has more than `MOST_TOKENS` tokens, or so many characters that it is sure to.
+        """
+        elsewhere = 'Longer ones belong in "Ask a document", and the map follows them.'
+        if len(text) > _MOST_CHARACTERS:
+            raise InputError(
+                f"This text has {len(text):,} characters; here each token is drawn, so at most {_MOST_CHARACTERS:,} "
+                f"are read. {elsewhere}"
+            )
+        found = pieces(self.service.texts.tokenizer(chosen), text)
+        if len(found) > MOST_TOKENS:
+            raise InputError(
+                f"This text has {len(found):,} tokens; here each one is drawn, so the limit is {MOST_TOKENS}. "
+                f"{elsewhere}"
+            )
+        return found
 
     # What was run
 
@@ -482,12 +451,8 @@ class MapTab:
         config, length, query, key = pair
         across = min(length, _AROUND_A_PAIR)
         settings = replace(MapSettings.running(config), length=length, across=across, at_query=query, at_key=key)
-        shown = {self.follow: False, **self._opened, self.state.pair: None}
+        shown = {self.follow: False, self.tabs: gr.Tabs(selected=self.tab.id), self.state.pair: None}
         return self._controls(replace(settings, big=big)) | shown
-
-
-def _plot(label: str, element: str) -> gr.Plot:
-    return gr.Plot(show_label=False, label=label, elem_id=element)
 
 
 def _at(length: Any) -> Any:

@@ -16,9 +16,10 @@ class Scene:
     changes: dict[str, Any]
     look: str
 
-    def settings(self, model: str) -> MapSettings:
-        """All settings, where the scene names no model those of this one."""
-        preset = self.changes.get("model", model)
+    @property
+    def settings(self) -> MapSettings:
+        """All settings: those that the page begins with, or its model's own, with these changes."""
+        preset = self.changes.get("model", CUSTOM)
         base = MapSettings() if preset == CUSTOM else MapSettings.of(preset)
         return replace(base, **self.changes)
 

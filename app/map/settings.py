@@ -130,16 +130,14 @@ class MapSettings:
     def from_link(cls, parameters: Mapping[str, str]) -> tuple[MapSettings, list[str]]:
         """A link's settings; one that can't be used keeps its default, with a sentence about it."""
         view, problems = cls(), []
-        for field in fields(cls):
-            if field.name not in parameters:
-                continue
+        for name in (field.name for field in fields(cls) if field.name in parameters):
             try:
-                value = _value(field.name, parameters[field.name])
-                view = replace(view, **{field.name: value})
-                if field.name == "model" and value != CUSTOM:
-                    view = cls.of(value)  # the first field: those that follow change it
+                value = _value(name, parameters[name])
             except InputError as error:
-                problems.append(f"The link's {field.name} isn't used. {error}")
+                problems.append(f"The link's {name} isn't used. {error}")
+                continue
+            # The model is the first: what follows changes its sizes.
+            view = cls.of(value) if name == "model" and value != CUSTOM else replace(view, **{name: value})
         if view.model != CUSTOM:
             view = replace(view, window=lampe.PRESETS[view.model].window, curve=None)
         try:
@@ -302,14 +300,8 @@ def _curve(text: Any) -> ScaledSigmoid:
 def check(config: LampeConfig, length: int, chosen: bool) -> None:
     """Refuse a mapping length that leaves Middle no position.
 
-    A curve may do so for inputs within the window, which then are plain RoPE's; not beyond it, nor a constant.
-
-    Parameters
-    ----------
-    config : LampeConfig
-    length : int
-    chosen : bool
-        Whether a person fixed the mapping length.
+    A curve may do so for inputs within the window, which then are plain RoPE's; not beyond it, nor a constant, nor a
+    mapping length that a person has `chosen`.
 
     Raises
     ------

@@ -9,10 +9,10 @@ from html import escape
 import torch
 
 from app.limits import MAX_MAP_LENGTH
-from app.map.figures import BINS, Frame, formula
+from app.map.figures import BINS, Frame, formula, met
 from app.map.settings import MapSettings
 from app.serving.reports import Attention
-from app.ui.html import caption, chip, table
+from app.ui.html import caption, chip, row, table
 from lampe.methods import LampeConfig, Method, ScaledSigmoid
 from lampe.positions import PositionMap
 
@@ -63,16 +63,12 @@ def _count(number: int, word: str) -> str:
 def map_table(position_map: PositionMap, query: int) -> str:
     """The regions of one query token, as numbers."""
     rows = ""
-    for region in position_map.regions:
-        first, stop = region.key_span(query)
-        if first == stop:
-            continue
+    for region, first, stop in met(position_map, query):
         near, far = position_map.relative(query, stop - 1), position_map.relative(query, first)
-        rows += (
-            f'<tr><th scope="row">{chip(region)}{region.name}</th><td>{first:,} – {stop - 1:,}</td>'
-            f"<td>{query - stop + 1:,} – {query - first:,}</td><td>{near:,} – {far:,}</td><td>{stop - first:,}</td>"
-            f"<td>{formula(region)}</td></tr>"
-        )
+        rows += row(
+            f"{chip(region)}{region.name}", f"{first:,} – {stop - 1:,}", f"{query - stop + 1:,} – {query - first:,}",
+            f"{near:,} – {far:,}", f"{stop - first:,}", formula(region),
+        )  # fmt: skip
     columns = ("Region", "Keys j", "Distances", "Positions", "Keys", "Formula")
     return table(columns, rows, f"What query token {query:,} sees")
 
@@ -102,13 +98,12 @@ def numbers_table(view: MapSettings, position_map: PositionMap) -> str:
             lines.append(("Tail begins", "at distance e − s₂", f"{end:,} − {tail:,} = {border:,}"))
             lines.append(("Its first position", "s₁ + ⌈c·(e − s₂ − s₁)⌉", f"{start:,}"))
     farthest = position_map.relative(end - 1, 0)
+    against = "inside the window" if farthest < window else f"{farthest - window + 1:,} beyond the window"
     lines += [
-        ("Farthest position", "PE(e − 1, 0)", f"{farthest:,}, {_against(farthest, window)}"),
+        ("Farthest position", "PE(e − 1, 0)", f"{farthest:,}, {against}"),
         ("Attention scale", "factor on the logits; moves no position", f"{config.attention_scale:g}"),
     ]
-    rows = "".join(
-        f'<tr><th scope="row">{name}</th><td>{symbol}</td><td>{value}</td></tr>' for name, symbol, value in lines
-    )
+    rows = "".join(row(*line) for line in lines)
     return table(("Number", "Formula", "With the present values"), rows, "Every number of this map")
 
 
@@ -134,18 +129,11 @@ def _mapping_formula(config: LampeConfig, length: int, plain: bool) -> tuple[str
     return symbol, f"{text}; {config.doubt}" if config.doubt else text
 
 
-def _against(position: int, window: int) -> str:
-    return "inside the window" if position < window else f"{position - window + 1:,} beyond the window"
-
-
 def distance_caption(view: MapSettings, position_map: PositionMap) -> str:
     """The first figure's numbers as text."""
     last = position_map.end - 1
     lines = []
-    for region in position_map.regions:
-        first, stop = region.key_span(last)
-        if first == stop:
-            continue
+    for region, first, stop in met(position_map, last):
         near, far = position_map.relative(last, stop - 1), position_map.relative(last, first)
         lines.append(
             f"{chip(region)}<b>{region.name}</b> maps distances {last - stop + 1:,} to {last - first:,} to "
@@ -227,11 +215,10 @@ def shares_table(run: Attention, number: int) -> str:
     for index, region in enumerate(run.position_map.regions):
         low, high = layers[:, index].min(0), layers[:, index].max(0)
         least, most = run.layers[low.indices], run.layers[high.indices]
-        rows += (
-            f'<tr><th scope="row">{chip(region)}{region.name}</th><td>{means[index]:.1%}</td>'
-            f"<td>{low.values:.1%} (layer {least})</td><td>{high.values:.1%} (layer {most})</td>"
-            f"<td>{shares[:, :, index].std():.1%}</td></tr>"
-        )
+        rows += row(
+            f"{chip(region)}{region.name}", f"{means[index]:.1%}", f"{low.values:.1%} (layer {least})",
+            f"{high.values:.1%} (layer {most})", f"{shares[:, :, index].std():.1%}",
+        )  # fmt: skip
     place = "the last of the prompt" if not number else f"answer token {number}"
     token = escape(run.queries[number]).replace("\n", "↵")
     length = f"{run.position_map.end:,} tokens, mapping length {run.position_map.mapping_length:,}"
@@ -264,27 +251,24 @@ def token_strip(position_map: PositionMap, query: int, tokens: list[str]) -> str
 
 def formulas_table(methods: Sequence[Method], length: int) -> str:
     """What each method does with a query i and a key j, with the values of an input put in."""
-    rows = "".join(_rows(method, method.position_map(length), length) for method in methods)
+    rows = "".join(_rows(method, length) for method in methods)
     columns = ("Method", "Region", "Keys of the last query", "Position of i and j", "Frequencies", "Reach")
     return table(columns, rows, f"{length:,} tokens; each method by its authors’ rule for the window")
 
 
-def _rows(method: Method, position_map: PositionMap, length: int) -> str:
-    counts = position_map.key_counts(length - 1)
+def _rows(method: Method, length: int) -> str:
     changed = method.frequencies(length)
     slowed = f"{changed.rope_type}, slowest ÷ {changed.stretch:.3g}" if changed else "the model's own"
     reach = "any length" if method.reach is None else f"{method.reach:,} tokens"
     if beyond := method.beyond(length):
         reach = f"<b>{escape(beyond)}</b>"
-    rows, shown = "", [(region, count) for region, count in zip(position_map.regions, counts, strict=True) if count]
-    for number, (region, count) in enumerate(shown):
-        named = f'<th scope="rowgroup" rowspan="{len(shown)}">{escape(method.title)}</th>' if not number else ""
-        rest = (
-            f'<td rowspan="{len(shown)}">{escape(slowed)}</td><td rowspan="{len(shown)}">{reach}</td>'
-            if not number
-            else ""
-        )
-        rows += (
-            f"<tr>{named}<td>{chip(region)}{region.name}</td><td>{count:,}</td><td>{formula(region)}</td>{rest}</tr>"
-        )
+    shown = list(met(method.position_map(length), length - 1))
+    down = f'rowspan="{len(shown)}"'
+    named = f'<th scope="rowgroup" {down}>{escape(method.title)}</th>'
+    rest = f"<td {down}>{escape(slowed)}</td><td {down}>{reach}</td>"
+    rows = ""
+    for region, first, stop in shown:
+        own = f"<td>{chip(region)}{region.name}</td><td>{stop - first:,}</td><td>{formula(region)}</td>"
+        rows += f"<tr>{named}{own}{rest}</tr>"
+        named = rest = ""  # the first row's go down beside the others
     return rows

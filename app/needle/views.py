@@ -93,12 +93,12 @@ def table(results: Sequence[Result]) -> str:
     if not results:
         return ""
     rows = "".join(
-        row(f"{length:,} tokens", (METHODS[method].title, f"{share:.0%}", f"{low:.0%} to {high:.0%}", trials))
+        row(f"{length:,} tokens", METHODS[method].title, f"{share:.0%}", f"{low:.0%} to {high:.0%}", trials)
         for length, method, share, low, high, trials in summary_rows(results)
     )
     found = table_of(("Prompt", "Method", "Found", "95 % interval", "Tests"), rows)
     pairs = "".join(
-        row(f"{length:,} tokens", (METHODS[method].title, ours, alone, tests, f"{p:.2g}"))
+        row(f"{length:,} tokens", METHODS[method].title, ours, alone, tests, f"{p:.2g}")
         for length, method, alone, ours, tests, p in paired_rows(results)
     )
     if not pairs:

@@ -8,9 +8,10 @@ from dataclasses import replace
 from html import escape
 from typing import Any
 
+from app.map.figures import curves
+from app.ui.heat_maps import short
 from lampe import PRESETS
 from lampe.methods import LampeConfig, Rope, ScaledSigmoid
-from lampe.positions import PositionMap
 
 _WIDTH, _HEIGHT = 480, 270
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 24, 16, 46
@@ -57,16 +58,16 @@ class Chart:
         left, top = self.at(x, y)
         self.parts.append(f'<circle class="{name}" cx="{left}" cy="{top}" r="5"/>')
 
-    def ticks(self, values: Sequence[float], words: Callable[[float], str], along_x: bool) -> None:
-        for value in values:
-            if along_x:
-                left, _ = self.at(value, self.y[0])
-                place = f'x="{left}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="middle"'
-            else:
-                _, top = self.at(2 ** self.x[0] if self.log else self.x[0], value)
-                place = f'x="{_LEFT - 7}" y="{top + 5}" text-anchor="end"'
-                self.parts.insert(0, f'<path class="grid" d="M{_LEFT} {top}H{_WIDTH - _RIGHT}"/>')
-            self.parts.append(f"<text {place}>{escape(words(value))}</text>")
+    def ticks(self, across: Sequence[int], up: Sequence[float], words: Callable[[Any], str] = short) -> None:
+        """Figures along both axes, those of y as `words` say them."""
+        for value in across:
+            left, _ = self.at(value, self.y[0])
+            place = f'x="{left}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="middle"'
+            self.parts.append(f"<text {place}>{short(value)}</text>")
+        for level in up:
+            _, top = self.at(2 ** self.x[0] if self.log else self.x[0], level)
+            self.parts.insert(0, f'<path class="grid" d="M{_LEFT} {top}H{_WIDTH - _RIGHT}"/>')
+            self.parts.append(f'<text x="{_LEFT - 7}" y="{top + 5}" text-anchor="end">{words(level)}</text>')
 
     def word(self, x: float, y: float, key: str, anchor: str = "start", name: str = "") -> None:
         """One of the page's strings, at a point."""
@@ -91,8 +92,7 @@ def found_chart(proof: dict[str, Any], window: int) -> str:
         "Share of hidden numbers that plain RoPE finds, by length: it falls past the window.",
         "axis_length", "share_found", (lengths[0] * 0.85, lengths[-1] * 1.15), (0, 1), log=True,
     )  # fmt: skip
-    chart.ticks(lengths, _thousands, True)
-    chart.ticks((0, 0.5, 1), "{:.0%}".format, False)
+    chart.ticks(lengths, (0, 0.5, 1), "{:.0%}".format)
     chart.line([(window, 0), (window, 1)], "window")
     chart.word(window * 1.03, 0.94, "window_line", name="soft")
     for length in lengths:
@@ -103,20 +103,18 @@ def found_chart(proof: dict[str, Any], window: int) -> str:
 
 def squeeze_chart(config: LampeConfig, length: int) -> str:
     """Distances and the positions they are given, by plain RoPE and by LaMPE."""
-    position_map = config.position_map(length)
     chart = Chart(
         f"Distance given against distance in a text of {length:,} tokens: plain RoPE's line leaves the window, "
         "LaMPE's bends under it.",
         "axis_distance", "axis_position", (0, length), (0, length),
     )  # fmt: skip
     ticks = (0, config.window // 2, config.window, length)
-    chart.ticks(ticks, _thousands, True)
-    chart.ticks(ticks, _thousands, False)
+    chart.ticks(ticks, ticks)
     chart.line([(0, config.window), (length, config.window)], "window")
     chart.word(length * 0.02, config.window * 1.03, "window_line", name="soft")
     chart.line([(0, 0), (length - 1, length - 1)], "plain")
-    for region, points in _stretches(position_map):
-        chart.line(points, region)
+    for curve in curves(config.position_map(length), points=41):
+        chart.line(list(zip(curve.distances, curve.positions, strict=True)), curve.role)
     return chart.svg()
 
 
@@ -130,25 +128,8 @@ def curve_chart() -> str:
         "Positions used against input length, as published for Llama-3: an S up to three quarters of the window.",
         "axis_length", "axis_mapping", (lengths[0], lengths[-1]), (0, config.window * 1.1), log=True,
     )  # fmt: skip
-    chart.ticks((512, 2048, 8192, 32_768, 131_072), _thousands, True)
-    chart.ticks((0, 2048, 4096, 6144, 8192), _thousands, False)
+    chart.ticks((512, 2048, 8192, 32_768, 131_072), (0, 2048, 4096, 6144, 8192))
     chart.line([(lengths[0], config.window), (lengths[-1], config.window)], "window")
     chart.word(lengths[0] * 1.1, config.window * 1.02, "window_line", name="soft")
     chart.line([(length, config.position_map(length).mapping_length) for length in lengths], "compressed")
     return chart.svg()
-
-
-def _stretches(position_map: PositionMap) -> list[tuple[str, list[Point]]]:
-    """The last query's distances in each region, from the region's nearest key to its farthest."""
-    last, found = position_map.length - 1, []
-    for region in position_map.regions:
-        first, stop = region.key_span(last)
-        if first < stop:
-            keys = sorted({first, stop - 1, *range(first, stop, max(1, (stop - first) // 40))}, reverse=True)
-            points = [(float(last - key), float(position_map.relative(last, key))) for key in keys]
-            found.append((region.role.value, points))
-    return found
-
-
-def _thousands(number: float) -> str:
-    return f"{number / 1024:g}k" if number and number % 1024 == 0 else f"{number:,.0f}"

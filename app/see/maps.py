@@ -6,7 +6,7 @@ from typing import Any
 
 from app.see.proof import recorded
 from app.ui.map_data import map_data
-from lampe.methods import METHODS, Method
+from lampe.methods import METHODS, LampeConfig
 
 SHORTEST, LONGEST = 6, 17  # input lengths from 2**6 to 2**17 tokens
 STEPS = 8  # stops an octave
@@ -19,22 +19,20 @@ LENGTHS = tuple(
 """Where the slider stops: each is at most 9 % longer than the one before, and all that was recorded is among them."""
 
 
-def drawable(method: Method) -> bool:
-    """Whether positions say all that a method does; one that changes the rotation's speed has no such picture."""
-    return method.frequencies(2**LONGEST) is None
+def methods_data(own: LampeConfig) -> list[dict[str, Any]]:
+    """All methods whose positions say all that they do, with their maps at all stops, in the registry's order.
 
-
-def method_data(method: Method) -> dict[str, Any]:
-    """A method with its maps at all stops."""
-    return {
-        "key": method.key,
-        "title": method.title,
-        "reach": method.reach,
-        "maps": [map_data(method.position_map(length)) for length in LENGTHS],
-    }
-
-
-def methods_data(window: int) -> list[dict[str, Any]]:
-    """All that can be drawn, each by its authors' rule for a window, in the registry's order."""
-    methods = (method.for_window(window) for method in METHODS.values())
-    return [method_data(method) for method in methods if drawable(method)]
+    LaMPE has these settings, each other method those by its authors' rule for the same window. One that changes the
+    rotation's speed has no such picture.
+    """
+    methods = (own if cls is LampeConfig else cls.for_window(own.window) for cls in METHODS.values())
+    return [
+        {
+            "key": method.key,
+            "title": method.title,
+            "reach": method.reach,
+            "maps": [map_data(method.position_map(length)) for length in LENGTHS],
+        }
+        for method in methods
+        if method.frequencies(2**LONGEST) is None
+    ]

@@ -10,14 +10,17 @@ from typing import Any
 import gradio as gr
 
 from app.see.figures import curve_chart, found_chart, squeeze_chart
-from app.see.first import START
-from app.see.maps import LENGTHS, method_data, methods_data
+from app.see.maps import LENGTHS, methods_data
 from app.see.proof import recorded
-from app.see.words import ASSETS, filled, ruler_config, strings
+from app.see.words import ASSETS, RULER, filled, strings
 from app.ui.events import INTERNAL, Shown
+from app.ui.html import row
 from app.ui.map_data import POSITIONS
-from lampe.methods import LampeConfig, Rope
+from app.web.card import TITLE
+from lampe.methods import Rope
 
+START = 12_288
+"""Tokens that the ruler begins with."""
 _FIRST = ("rope", "lampe", "lampe-paper", "selfextend", "string")
 """The methods that have a button of their own; the others are in a list."""
 _CLAIMS = ("why", "squeeze", "curve")
@@ -66,18 +69,28 @@ class SeeTab:
         self.hero.click(run, None, [self.tabs, kinds, length, depth, methods], **INTERNAL)
 
 
+def first_picture() -> str:
+    """The ruler before gradio's scripts are there, drawn from what the page brings for them: HTML for the beginning of
+    the page's body.
+
+    It is shown where the ruler is what opens, and takes itself away when the page's own ruler is drawn.
+    """
+    style, script = ((ASSETS / name).read_text(encoding="utf-8") for name in ("first.css", "first.js"))
+    return (
+        f'<style>{style}</style><div id="first"><h1>{TITLE}</h1><div id="first-see"></div></div>'
+        f"<script>(() => {{ {script} }})();</script>"
+    )
+
+
 @cache
 def hero_data() -> dict[str, Any]:
     """All that the script takes: maps at each stop, what was recorded, and the words."""
-    config = ruler_config()
-    methods = methods_data(config.window)
-    own = {**method_data(config), "title": LampeConfig.title}
     return {
-        "window": config.window,
+        "window": RULER.window,
         "lengths": LENGTHS,
         "start": START,
         "first": _FIRST,
-        "methods": [own if method["key"] == LampeConfig.key else method for method in methods],
+        "methods": methods_data(RULER),
         "proof": recorded(),
         "strings": strings(),
     }
@@ -85,8 +98,7 @@ def hero_data() -> dict[str, Any]:
 
 def sections(proof: dict[str, Any]) -> str:
     """The claims with a figure each, the proof, the limits and the questions; the words come later."""
-    config = ruler_config()
-    figures = (found_chart(proof, config.window), squeeze_chart(config, START), curve_chart())
+    figures = (found_chart(proof, RULER.window), squeeze_chart(RULER, START), curve_chart())
     claims = "".join(
         f'<article><h3 data-text="{key}_title"></h3>{figure}<p data-text="{key}"></p></article>'
         for key, figure in zip(_CLAIMS, figures, strict=True)
@@ -110,11 +122,9 @@ def proof_table(proof: dict[str, Any]) -> str:
     head = "".join(f'<th scope="col">{length:,}</th>' for length in proof["lengths"])
     rows = ""
     for method in proof["methods"]:
-        cells = ""
-        for length in proof["lengths"]:
-            found, tests, low, high = proof["totals"][f"{length} {method['key']}"]
-            cells += f"<td><b>{found}</b> / {tests} <small>{low:.0%}–{high:.0%}</small></td>"
-        rows += f'<tr><th scope="row">{escape(method["title"])}</th>{cells}</tr>'
+        totals = (proof["totals"][f"{length} {method['key']}"] for length in proof["lengths"])
+        cells = (f"<b>{found}</b> / {n} <small>{low:.0%}–{high:.0%}</small>" for found, n, low, high in totals)
+        rows += row(escape(method["title"]), *cells)
     return (
         f'<div class="scroll"><table class="figures"><thead><tr><td data-text="axis_length"></td>{head}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"

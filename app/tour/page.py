@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import json
-from functools import cache
 from importlib.resources import files
 from typing import Any
 
 import gradio as gr
 
+from app.ui.words import translated
+
 ASSETS = files("app") / "assets" / "tour"
-LANGUAGES = ("en", "zh")
 
 
-class Tour:
+def tour() -> gr.HTML:
     """The buttons that start it, within the page's `Blocks`."""
-
-    def __init__(self) -> None:
-        self.row = gr.HTML(
-            '<div data-part="row"></div>',
-            js_on_load=(ASSETS / "tour.js").read_text(encoding="utf-8"),
-            data=json.dumps(tour_data()),
-            elem_id="tour",
-            apply_default_css=False,
-        )
+    return gr.HTML(
+        '<div data-part="row"></div>',
+        js_on_load=(ASSETS / "tour.js").read_text(encoding="utf-8"),
+        data=json.dumps(tour_data()),
+        elem_id="tour",
+        apply_default_css=False,
+    )
 
 
-@cache
 def tour_data() -> dict[str, Any]:
     """All that the script takes: what each step opens and points at, and the words."""
-    return {
-        "steps": json.loads((ASSETS / "steps.json").read_text(encoding="utf-8")),
-        "words": {one: json.loads((ASSETS / f"{one}.json").read_text(encoding="utf-8")) for one in LANGUAGES},
-    }
+    steps = json.loads((ASSETS / "steps.json").read_text(encoding="utf-8"))
+    return {"steps": steps, "words": translated(ASSETS)}

@@ -20,19 +20,10 @@ def saves(
     button: gr.Button, inputs: Sequence[Any], make: Callable[..., tuple[str, str]], file: gr.DownloadButton,
     message: gr.HTML, desk: WaitingLine,
 ) -> None:  # fmt: skip
-    """Have a button save a file.
+    """Have a button save a file: `make` takes the inputs' values, and gives its name and its text.
 
-    Parameters
-    ----------
-    button : gr.Button
-    inputs : sequence of components
-    make : callable
-        From the inputs' values to the file's name and text; a LampeError's sentence goes to `message`.
-    file : gr.DownloadButton
-        A hidden one with an element id.
-    message : gr.HTML
-    desk : WaitingLine
-        Where the visitor waits while others' files are made.
+    A LampeError's sentence goes to `message`. `file` is a hidden button with an element id; the visitor waits at the
+    `desk` while others' files are made.
     """
 
     def save(request: gr.Request, *values: Any) -> tuple[Any, Any]:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import gradio as gr
 import plotly.graph_objects as go
 from gradio.components.plot import PlotData
 
@@ -44,26 +45,25 @@ class Sheet:
         hover: str,
         **more: Any,
     ) -> None:
-        self.traces.append(
-            {
-                "type": "scatter", "mode": "lines" if len(x) > 1 else "markers", "x": x, "y": y, "name": name,
-                "line": {"color": colour, "width": width * (1.5 if self.big else 1), "dash": dash},
-                "marker": {"color": colour}, "hovertemplate": f"{hover}<extra>{name}</extra>", **more,
-            }
-        )  # fmt: skip
+        look = {
+            "mode": "lines" if len(x) > 1 else "markers", "marker": {"color": colour},
+            "line": {"color": colour, "width": width * (1.5 if self.big else 1), "dash": dash},
+        }  # fmt: skip
+        self.trace(x=x, y=y, name=name, hovertemplate=f"{hover}<extra>{name}</extra>", **{**look, **more})
 
     def label(self, x: float, y: float, text: str, **place: Any) -> None:
         self.labels.append({"x": x, "y": y, "text": text, "showarrow": False, "font": {"size": self.size}, **place})
 
+    def trace(self, **given: Any) -> None:
+        """One of plotly's traces: points or lines, unless it says otherwise."""
+        self.traces.append({"type": "scatter", **given})
+
     def mark(self, name: str, x: float, y: float, hover: str) -> None:
         """The one point that a figure is about."""
-        self.traces.append(
-            {
-                "type": "scatter", "mode": "markers", "x": [x], "y": [y], "name": name, "cliponaxis": False,
-                "marker": {"size": 20 if self.big else 14, "color": UNSEEN, "symbol": "diamond",
-                           "line": {"width": 2, "color": "#fff"}},
-                "hovertemplate": f"{hover}<extra>{name}</extra>",
-            }
+        self.trace(
+            mode="markers", x=[x], y=[y], name=name, cliponaxis=False, hovertemplate=f"{hover}<extra>{name}</extra>",
+            marker={"size": 20 if self.big else 14, "color": UNSEEN, "symbol": "diamond",
+                    "line": {"width": 2, "color": "#fff"}},
         )  # fmt: skip
 
     def level(self, y: float, text: str, log: bool = False, below: bool = False) -> None:
@@ -118,6 +118,11 @@ class Sheet:
 def faint(colour: str, opacity: float = 0.25) -> str:
     red, green, blue = (int(colour[k : k + 2], 16) for k in (1, 3, 5))
     return f"rgba({red},{green},{blue},{opacity})"
+
+
+def plot(label: str, element: str) -> gr.Plot:
+    """Room for a figure, with a label for those who don't see it and its element's id."""
+    return gr.Plot(show_label=False, label=label, elem_id=element)
 
 
 def as_plot(figure: go.Figure, filename: str) -> PlotData:

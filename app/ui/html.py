@@ -68,10 +68,9 @@ def status(update: Progress, of: str = "") -> str:
     """What is being done, and how much of it is left; `of` says of what."""
     stage = in_both(_stage(update.stage, of), _stage(chinese(update.stage) or update.stage, of))
     if not update.total:
-        left = ("", "")
-        if update.seconds_left is not None:
-            left = f", {about(update.seconds_left)}", f"，{about_in_chinese(update.seconds_left)}"
-        return f'<div class="status" role="status"><span>{stage}{in_both(*left)}…</span></div>'
+        seconds = update.seconds_left
+        left = "" if seconds is None else in_both(f", {about(seconds)}", f"，{about_in_chinese(seconds)}")
+        return f'<div class="status" role="status"><span>{stage}{left}…</span></div>'
     share = min(1.0, update.done / update.total)
     return (
         f'<div class="status" role="status"><span>{stage}</span><span>{in_both(*_amounts(update))}</span>'
@@ -154,9 +153,9 @@ def table(columns: Iterable[str], rows: str, caption: str = "") -> str:
     )
 
 
-def row(name: str, cells: Iterable[object]) -> str:
-    """A row of such a table: what it is about, and its figures."""
-    return f'<tr><th scope="row">{name}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+def row(about: str, *cells: object) -> str:
+    """A row of such a table: what it is about, and its figures. All of it is HTML."""
+    return f'<tr><th scope="row">{about}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
 
 
 def mapping_formula(config: LampeConfig) -> str:

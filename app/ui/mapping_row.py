@@ -41,11 +41,10 @@ class MappingRow:
             publish = gr.Button(word("as_published"), size="sm", elem_id="as-published")
             self.back = gr.Button(word("own_mapping"), size="sm", visible=False, elem_id="mapping-back")
         self.in_use = gr.HTML(elem_id="preset-in-use")
-        shown = [state.chosen, state.label, self.back, self.in_use]
-        publish.click(self.publish, [state.chosen, state.label], shown, **INTERNAL)
-        self.back.click(
-            self.leave, [state.chosen, state.label], shown, **INTERNAL
-        )  # queued: else nothing hears of the new state
+        given, shown = [state.chosen, state.label], [state.chosen, state.label, self.back, self.in_use]
+        # Both are queued: else nothing hears of the new state.
+        publish.click(self.publish, given, shown, **INTERNAL)
+        self.back.click(self.leave, given, shown, **INTERNAL)
         state.model.change(lambda: self.show(""), None, shown[2:], **AT_ONCE)
 
     def show(self, line: str) -> Shown:

@@ -30,7 +30,7 @@ class Runs:
 
     def __init__(self, presence: Presence) -> None:
         self._running: dict[str, dict[threading.Event, bool]] = {}  # and whether others must wait for it
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._presence = presence
         presence.on_leave(self._stop)
 
@@ -43,7 +43,9 @@ class Runs:
             If one runs that wasn't asked to end.
         """
         with self._lock:
-            self._check_idle(visitor_of(request).session)
+            runs = self._running.get(visitor_of(request).session, {})
+            if any(alone and not stop.is_set() for stop, alone in runs.items()):
+                raise InputError("Something of yours is still running here: stop it first, or wait until it has ended.")
 
     @contextmanager
     def started(self, request: gr.Request, beside: bool = False) -> Iterator[threading.Event]:
@@ -63,7 +65,7 @@ class Runs:
         session, stop = visitor_of(request).session, threading.Event()
         with self._lock:
             if not beside:
-                self._check_idle(session)
+                self.check_idle(request)
             self._running.setdefault(session, {})[stop] = not beside
         if self._presence.gone(session):
             stop.set()
@@ -86,10 +88,6 @@ class Runs:
         with self._lock:
             for stop in self._running.get(session, ()):
                 stop.set()
-
-    def _check_idle(self, session: str) -> None:
-        if any(alone and not stop.is_set() for stop, alone in self._running.get(session, {}).items()):
-            raise InputError("Something of yours is still running here: stop it first, or wait until it has ended.")
 
 
 def measuring(measured: Callable[..., Iterator[Update]], runs: Runs) -> Callable[[Chosen, gr.Request], Iterator[str]]:

@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 
 import gradio as gr
 
 from app.serving.requests import Chosen
-from app.settings import ModelChoice, Settings
+from app.settings import ModelChoice
 from app.ui.events import Shown
 from lampe.errors import InputError
 
 
-@dataclass(frozen=True)
 class PageState:
-    """One visitor's.
+    """One visitor's, within the page's `Blocks`.
 
-    Parameters
+    Attributes
     ----------
+    own : ModelChoice
+        What is chosen at first.
     model : gr.State of ModelChoice
         What runs.
     chosen : gr.State of Chosen
         The same with LaMPE's settings.
     label : gr.Textbox
         What the page itself says that is chosen: it goes with each run, and is held against `chosen`.
-    own : ModelChoice
-        What is chosen at first.
     lengths : gr.State of (int, int) or None
         Tokens of the prompt in the tab that was used last, and those that it is planned for: the map follows it.
     attention : gr.State of Attention or None
@@ -37,30 +35,11 @@ class PageState:
         A pair of tokens that the map is to show, under these settings.
     """
 
-    model: gr.State
-    chosen: gr.State
-    label: gr.Textbox
-    own: ModelChoice
-    lengths: gr.State
-    attention: gr.State
-    loaded: gr.State
-    pair: gr.State
-
-    @classmethod
-    def of(cls, settings: Settings) -> PageState:
-        """A new visitor's, within the page's `Blocks`."""
-        own = settings.own
-        label = gr.Textbox("", visible="hidden", elem_id="chosen")
-        return cls(
-            gr.State(own),
-            gr.State(Chosen(own)),
-            label,
-            own,
-            gr.State(None),
-            gr.State(None),
-            gr.State(False),
-            gr.State(None),
-        )
+    def __init__(self, own: ModelChoice) -> None:
+        self.own = own
+        self.model, self.chosen = gr.State(own), gr.State(Chosen(own))
+        self.label = gr.Textbox("", visible="hidden", elem_id="chosen")
+        self.lengths, self.attention, self.loaded, self.pair = (gr.State(first) for first in (None, None, False, None))
 
     def choose(self, chosen: Chosen) -> Shown:
         """This is what runs from now on, and the page knows it."""

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 
 import gradio as gr
 from gradio.i18n import I18nData
 
-ASSETS = files("app") / "assets" / "words"
 LANGUAGES = ("en", "zh")  # the style sheet shows what is of one alone
-WORDS = gr.I18n(**{one: json.loads((ASSETS / f"{one}.json").read_text(encoding="utf-8")) for one in LANGUAGES})
+
+
+def translated(folder: Traversable) -> dict[str, dict[str, str]]:
+    """The words of a folder's files, by language."""
+    return {one: json.loads((folder / f"{one}.json").read_text(encoding="utf-8")) for one in LANGUAGES}
+
+
+WORDS = gr.I18n(**translated(files("app") / "assets" / "words"))
 
 AS_LINKED = """<script>
   const asked = new URLSearchParams(location.search).get("lang") || navigator.language || "en";

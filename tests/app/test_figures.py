@@ -277,9 +277,9 @@ def test_a_short_texts_tokens_are_escaped_and_coloured_by_region():
 def test_every_view_can_be_drawn_within_a_megabyte(view):
     drawn = draw(view)
     size = sum(len(json.dumps(as_plot(figure, name).plot)) for name, (_, figure) in drawn.figures.items())
-    assert size + sum(map(len, drawn.captions.values())) + len(drawn.numbers) + len(drawn.row) < 1_000_000
+    assert size + sum(map(len, drawn.words.values())) < 1_000_000
     assert all(isinstance(figure, go.Figure) for _, figure in drawn.figures.values())
-    assert f"{view.position_map.mapping_length:,}" in drawn.numbers
+    assert f"{view.position_map.mapping_length:,}" in drawn.words["numbers"]
 
 
 def test_the_readout_tells_window_and_limit_apart():
@@ -318,14 +318,14 @@ def test_a_missing_head_leaves_its_own_plane_out():
 
 def test_what_is_said_of_maps_that_compress_nothing():
     plain = draw(MapSettings(length=1000, kind="plain"))
-    assert "mapping length" not in plain.sentence
+    assert "mapping length" not in plain.words["sentence"]
     curve = {trace.name: trace for trace in draw(MapSettings(kind="plain")).figures["curve"][1].data}["these settings"]
     assert curve.x == curve.y
     assert (
         "5,649 has positions, so LaMPE reads it just as plain RoPE does"
-        in draw(MapSettings("llama3.1", 4000, 131_072)).sentence
+        in draw(MapSettings("llama3.1", 4000, 131_072)).words["sentence"]
     )
     custom = MapSettings("custom", 3000, 8192)
-    assert "isn't more than Head + Tail (712)" in draw(custom).sentence
-    assert "not calibrated" in draw(custom).numbers
-    assert "not calibrated" in draw(custom).captions["curve"]
+    assert "isn't more than Head + Tail (712)" in draw(custom).words["sentence"]
+    assert "not calibrated" in draw(custom).words["numbers"]
+    assert "not calibrated" in draw(custom).words["curve"]

@@ -12,6 +12,7 @@ import pytest
 import lampe
 from app.see import figures, page, proof, words
 from app.ui.map_data import map_data
+from app.ui.words import LANGUAGES
 from lampe.methods import METHODS
 from lampe.needle import read_results
 from lampe.positions import IndexMap, PositionMap, Region, Role
@@ -28,7 +29,7 @@ def test_what_is_called_recorded_is_what_the_benchmark_has_kept():
     assert sum(tests for _, tests, *_ in shipped["totals"].values()) == len(shipped["rows"]), "no trial is left out"
 
 
-@pytest.mark.parametrize("language", words.LANGUAGES)
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_every_word_is_there_in_each_language(language):
     english, own = words.strings()["en"], words.strings()[language]
     assert own.keys() == english.keys()
@@ -83,7 +84,7 @@ def test_a_map_that_the_browser_cannot_evaluate_is_refused_here():
 
 def test_the_charts_are_drawn_from_the_maps():
     """The squeeze figure ends at the position that the engine gives the first key."""
-    config = page.ruler_config()
+    config = words.RULER
     drawn = figures.squeeze_chart(config, 12_288)
     assert drawn.count("<path") > 6
     chart = figures.Chart("", "", "", (0, 12_288), (0, 12_288))

@@ -78,7 +78,7 @@ def test_the_lock_pins_what_the_requirements_allow_by_hash():
 def test_a_model_that_cant_be_had_doesnt_stop_the_page():
     settings = Settings("no such model", 4, 9000)
     with gr.Blocks():
-        state = PageState.of(settings)
+        state = PageState(settings.own)
         tab = AskTab(start(settings), state)
     visitor = gr.Request(session_hash="ann")
     (shown,) = tab.count("Some text.", "What?", 48, False, Chosen(settings.own), visitor)

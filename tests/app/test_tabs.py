@@ -36,7 +36,7 @@ class Page:
     def __init__(self, settings):
         self.service = start(settings)
         with gr.Blocks() as demo:
-            self.state = PageState.of(settings)
+            self.state = PageState(settings.own)
             self.model_row = ModelRow(self.service, self.state)
             self.mapping = MappingRow(self.service.published, self.state)
             with gr.Tabs() as tabs, gr.Tab("All") as tab:
@@ -187,12 +187,12 @@ def test_needles_are_tested_one_by_one_and_in_a_grid_that_goes_on(page):
 
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.label)
 def test_each_scene_of_the_map_is_drawn(page, scene):
-    *_, shown = page.map.show_scene(scene)(False, page.chosen)
+    *_, shown = page.map.show_scene(scene, False, page.chosen)
     drawn = page.map.redraw(
         VISITOR, True, "", "", page.chosen, *(shown[control] for control in page.map.controls.values())
     )
     assert drawn[page.map.message] == ""
-    assert drawn[page.map.distance].plot
+    assert drawn[page.map.plots["distance"]].plot
     assert scene.look in html.unescape(shown[page.map.look])
 
 

@@ -10,7 +10,8 @@ import pytest
 from app.page import VIEWS
 from app.see.maps import LENGTHS
 from app.see.page import hero_data
-from app.tour.page import LANGUAGES, tour_data
+from app.tour.page import tour_data
+from app.ui.words import LANGUAGES
 
 
 def test_at_most_ten_steps_on_views_lengths_and_methods_that_there_are():

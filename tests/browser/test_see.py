@@ -9,8 +9,8 @@ import pytest
 from playwright.sync_api import expect
 
 import lampe
-from app.see.first import START
 from app.see.maps import LENGTHS
+from app.see.page import START
 from app.ui.map_data import map_data
 from lampe.families import family_config
 from lampe.methods import METHODS
