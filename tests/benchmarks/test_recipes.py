@@ -62,7 +62,7 @@ def test_one_runs_with_what_is_given_after_its_name(small, tmp_path):
 def shelf(path: str, name: str | None = None, **_: object) -> dict[str, datasets.Dataset]:
     """A dataset of one document with the columns that the suite's has on the Hub, in whichever split is asked for."""
     text = "The quay was built of grey stone by the harbour master, def func_1(x): return func_2(x). " * 40
-    doc = {"context": text, "answers": ["the harbour master"], "answer": ["the harbour master"]}
+    doc = {"context": text, "answers": ["Paragraph 3"], "answer": ["the harbour master"]}
     doc |= {"question": "Who built the quay?", "input": "What is func_1(3)? Who built the quay?", "id": 0}
     doc |= {"all_classes": ["the harbour master", "nobody"], "options": ["the harbour master", "nobody", "a", "b"]}
     columns = {
@@ -87,11 +87,11 @@ def test_each_task_of_a_suite_is_asked_cut_and_scored(suite, small, tmp_path, mo
     """One document stands in for what the Hub has; the prompts and scores are the harness's own."""
     monkeypatch.setattr(datasets, "load_dataset", shelf)
     given = arguments_of(RECIPES / f"{suite}-llama-3-8b.sh")
-    tasks, methods = leaves(given.tasks), given.methods
+    tasks = leaves(given.tasks)
     more = ["--model", small["llama"], "--bits", "16", "--cut", "300", "--samples", "1", "--out", str(tmp_path)]
-    assert main(["evaluate", "--tasks", ",".join(given.tasks), "--methods", ",".join(methods), *more]) == 0
+    assert main(["evaluate", "--tasks", ",".join(given.tasks), "--methods", "lampe", *more]) == 0
     rows = read_rows(tmp_path / "rows.jsonl")
-    assert {(row.task, row.method) for row in rows} == {(task, method) for task in tasks for method in methods}
+    assert [row.task for row in rows] == tasks
     for row in rows:
         assert row.error is None, f"{row.task}: {row.error}"
         assert row.tokens == 300

@@ -113,6 +113,15 @@ def test_what_memory_cant_hold_is_a_row_that_says_so(small_model, task, monkeypa
     assert "score" not in found
 
 
+def test_what_a_tasks_own_script_raises_is_a_row_that_says_so(small_model, task, monkeypatch):
+    def scripted(*_):
+        raise IndexError("list index out of range")
+
+    adapter = harness.Adapter(*small_model)
+    monkeypatch.setattr(adapter, "score", scripted)
+    assert harness.timed(adapter, task, 0, True)["error"] == "IndexError: list index out of range"
+
+
 @pytest.mark.long
 def test_groups_are_their_tasks_and_unknown_ones_are_told():
     assert {*harness.WITHOUT_DATA} < {*harness.leaves(["ruler"])}
