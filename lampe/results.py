@@ -17,7 +17,7 @@ from lampe.calibration.rows import every_row
 from lampe.errors import InputError
 from lampe.files import REFUSALS, decoded, reason
 from lampe.intervals import Difference, Estimate, bootstrapped, estimated
-from lampe.methods import METHODS
+from lampe.methods import METHODS, Rope
 
 
 class ResultsError(InputError):
@@ -226,7 +226,8 @@ def open_results(path: Path) -> Results:
 def _needles(path: Path) -> Results:
     rows = sorted(needle.read_rows(path), key=lambda row: _ORDER[row[0].method])
     texts = {result.haystack for result, _ in rows}
-    ways = _ways([(result.method, {**ran, **(result.settings or {})}) for result, ran in rows])
+    # Plain RoPE has no setting that it runs by; older rows say none, newer ones the model's window.
+    ways = _ways([(r.method, ran | ((r.method != Rope.key and r.settings) or {})) for r, ran in rows])
     outcomes = [
         Outcome(
             result.task if len(texts) == 1 else f"{result.task}, in {result.haystack}", result.length, way,

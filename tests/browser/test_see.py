@@ -136,7 +136,11 @@ def test_plain_rope_runs_off_the_ruler_and_lampe_does_not(page):
     expect(sentence).to_contain_text("12,288 tokens: the needle is 12,287 tokens back")
     expect(sentence).to_contain_text("none beyond 8,191")
     expect(page.locator(".hero-mark")).to_contain_text("off the ruler")
+    expect(page.locator(".hero-answers .missed")).to_have_count(2)  # the very start is lost either way
+    page.get_by_label("Place of the needle").fill("500")
     expect(page.locator(".hero-answers .missed")).to_contain_text("Plain RoPE: found 0 of 2")
+    expect(page.locator(".hero-answers")).to_contain_text("LaMPE: found 2 of 2")
+    page.get_by_label("Place of the needle").fill("0")
     page.get_by_role("radio", name="LaMPE", exact=True).click()
     expect(sentence).to_contain_text("All of the text is on the ruler")
     expect(page.locator(".hero-mark")).to_have_text("8,191")

@@ -59,6 +59,13 @@ def test_the_memory_that_was_measured_is_a_cost(tmp_path):
     assert (found.mean, found.count) == (250, 1), "older rows have none"
 
 
+def test_plain_rope_is_one_way_whether_its_rows_have_a_setting_or_not(tmp_path):
+    rope = replace(NEEDLE, method="rope", settings=None, basis=None)
+    older, newer = rope, replace(rope, settings=METHODS["rope"].for_window(8192).settings(), trial=1)
+    assert needles(tmp_path / "rows.jsonl", older, newer).ways == ("Plain RoPE",)
+    assert open_results(ROOT / "benchmarks" / "needle.jsonl").ways == ("Plain RoPE", "LaMPE")
+
+
 def test_settings_tell_ways_of_one_method_apart(tmp_path):
     other = lampe.LampeConfig(8192, 512, 64, 2048).settings()
     results = needles(tmp_path / "rows.jsonl", NEEDLE, replace(NEEDLE, settings=other, trial=1))
