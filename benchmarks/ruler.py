@@ -32,6 +32,8 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=20, help="of each task and length (default: 20)")
     parser.add_argument("--recorded", action="store_true", help="only show the rows that are there")
     given = parser.parse_args()
+    if given.recorded and (given.quick or given.fresh):
+        parser.error("--recorded takes the rows that are there: neither --quick nor --fresh goes with it")
     print(machine(), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) if given.quick else Path(__file__).with_suffix("")
@@ -66,8 +68,9 @@ def table(results: Results) -> str:
     for way in results.ways:
         cells = []
         for length in lengths:
-            score, log = scores[way, length], likely[way, length].mean
-            cells.append(f"{score.mean:.2f} ({score.low:.2f}–{score.high:.2f}), {log:.2f}".replace("-", "−"))
+            score, log = scores.get((way, length)), likely.get((way, length))
+            told = f"{score.mean:.2f} ({score.low:.2f}–{score.high:.2f}), {log.mean:.2f}" if score and log else "–"
+            cells.append(told.replace("-", "−"))
         lines.append(f"| {way} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

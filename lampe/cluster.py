@@ -69,22 +69,31 @@ class Failed(Generic[Unit]):
     why: str
 
 
-def keep_failure(failed: Failed[Any], named: str, results: Path) -> None:
-    """Say that a unit failed, and append it with its reason to a file beside those of the results.
+class Failures:
+    """What failed in a run: told, and kept with its reason in a file beside the results.
 
-    Beside and not among them, because the same command tries it again.
+    Beside and not among them, because the same command tries it again; each run begins the file anew.
 
     Parameters
     ----------
-    failed : Failed
-    named : str
-        What the unit is called.
     results : Path
-        As "needle.jsonl"; the file is then "needle.failed.jsonl".
+        As "needle.jsonl"; the file is then "needle.failed".
+
+    Attributes
+    ----------
+    units : set
     """
-    file = results.with_suffix(".failed.jsonl")
-    append_line(file, {"unit": msgspec.to_builtins(failed.unit, enc_hook=str), "why": failed.why})
-    print(f"{named} failed: {failed.why} (kept in {file})", file=sys.stderr)
+
+    def __init__(self, results: Path) -> None:
+        self.file, self.units = results.with_suffix(".failed"), set[Any]()
+        self.file.unlink(missing_ok=True)
+
+    def add(self, failed: Failed[Any], named: str) -> None:
+        """One more, and what it is called."""
+        self.units.add(failed.unit)
+        unit = msgspec.to_builtins(failed.unit, enc_hook=str)
+        append_line(self.file, {"failed": named, "why": failed.why, "unit": unit})
+        print(f"{named} failed: {failed.why} (kept in {self.file})", file=sys.stderr)
 
 
 def spread(

@@ -38,6 +38,8 @@ class Measure:
         After the point that are worth a look.
     least, most : float
         Beyond which no value can be.
+    cost : bool
+        Whether it is what a sample took, not how good its answer is.
     """
 
     title: str
@@ -46,14 +48,15 @@ class Measure:
     digits: int = 3
     least: float = 0.0
     most: float = math.inf
+    cost: bool = False
 
 
 MEASURES = {
     "score": Measure("Score"),
     "log_likelihood": Measure("Log-likelihood of the right answer", "nats a token", least=-math.inf, most=0.0),
     "loss": Measure("Loss on the text", "nats a token", lower=True),
-    "seconds": Measure("Time", "s a sample", lower=True, digits=1),
-    "megabytes": Measure("Memory", "MB beyond the model", lower=True, digits=0),
+    "seconds": Measure("Time", "s a sample", lower=True, digits=1, cost=True),
+    "megabytes": Measure("Memory", "MB beyond the model", lower=True, digits=0, cost=True),
 }
 
 
@@ -93,8 +96,11 @@ class Outcome:
     error: str | None = None
 
 
+MOST_CELLS = 400
+"""Pairs of a way and a length that a table has room for."""
 ALL_TASKS = "All tasks together"
-"""Stands for every task of a file, where they measure the same on the same scale."""
+"""Stands for every task of a file, where they measure the same on the same scale: for those samples that all ways of
+reading have at a length, so that their means are of the same mixture."""
 
 Place = tuple[str, int]
 """A way and a length: a cell of a table."""
@@ -115,28 +121,27 @@ class Results:
     ways : tuple of str
     tasks : tuple of str
         Led by `ALL_TASKS` where it can stand for several.
+    together : tuple of Outcome
+        What it stands for; empty where it can't.
     """
 
     source: str
     outcomes: tuple[Outcome, ...]
     ways: tuple[str, ...] = field(init=False)
     tasks: tuple[str, ...] = field(init=False)
+    together: tuple[Outcome, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        tasks, together = dict.fromkeys(one.task for one in self.outcomes), _together(self.outcomes)
         object.__setattr__(self, "ways", tuple(dict.fromkeys(one.way for one in self.outcomes)))
-        measured: dict[str, set[str]] = {}
-        beyond = set()  # tasks whose scores are no shares
-        for one in self.outcomes:
-            measured.setdefault(one.task, set()).update(one.values)
-            if not 0 <= one.values.get("score", 0) <= 1:
-                beyond.add(one.task)
-        alike = len(set(map(frozenset, measured.values()))) == 1 and len(beyond) in (0, len(measured))
-        together = (ALL_TASKS,) if len(measured) > 1 and alike else ()
-        object.__setattr__(self, "tasks", (*together, *measured))
+        object.__setattr__(self, "tasks", (*[ALL_TASKS] * bool(together), *tasks))
+        object.__setattr__(self, "together", together)
 
     def of(self, task: str) -> list[Outcome]:
         """The outcomes of a task."""
-        return [one for one in self.outcomes if task in (one.task, ALL_TASKS)]
+        if task == ALL_TASKS and self.together:
+            return list(self.together)
+        return [one for one in self.outcomes if one.task == task]
 
     def measures(self, task: str) -> list[str]:
         """The keys of what was measured in a task."""
@@ -179,6 +184,29 @@ class Results:
             if way != base and apart:
                 found[way, length] = bootstrapped(apart.values())
         return found
+
+
+def _together(outcomes: Sequence[Outcome]) -> tuple[Outcome, ...]:
+    """Those of several tasks that can be put together; none where they measure different things, or on other scales."""
+    measured: dict[str, set[str]] = {}
+    beyond = set()  # tasks whose scores are no shares
+    ways: dict[int, set[str]] = {}
+    had: dict[tuple[int, str, str], set[str]] = {}  # the ways that have a sample
+    for one in outcomes:
+        measured.setdefault(one.task, set()).update(key for key in one.values if not MEASURES[key].cost)
+        ways.setdefault(one.length, set()).add(one.way)
+        if one.error is None:
+            had.setdefault((one.length, one.task, one.sample), set()).add(one.way)
+        if not 0 <= one.values.get("score", 0) <= 1:
+            beyond.add(one.task)
+    kinds = {frozenset(keys) for keys in measured.values() if keys}  # a task that always failed has none
+    cells = sum(map(len, ways.values()))
+    named = len(measured) < 2 or ALL_TASKS in measured
+    if named or len(kinds) != 1 or len(beyond) not in (0, len(measured)) or cells > MOST_CELLS:
+        return ()
+    whole = {sample for sample, by in had.items() if by == ways[sample[0]]}
+    found = tuple(one for one in outcomes if (one.length, one.task, one.sample) in whole)
+    return found if len({one.task for one in found}) > 1 else ()
 
 
 def area(by_length: Mapping[int, float]) -> float | None:

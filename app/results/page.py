@@ -21,10 +21,9 @@ from app.ui.figure import as_plot
 from app.ui.html import message, note
 from app.ui.runs import visitor_of
 from lampe.errors import InputError, LampeError
-from lampe.results import ALL_TASKS, MEASURES, Results, ResultsError, open_results
+from lampe.results import MEASURES, MOST_CELLS, Results, ResultsError, open_results
 
 MOST_BYTES = 5_000_000
-MOST_CELLS = 400
 LINES, HEAT = "Lines", "Heat map"
 _OPENS = """
 element.addEventListener('click', (event) => {
@@ -49,12 +48,11 @@ def opened(path: Path) -> Results:
         )
     results = open_results(path)
     places = {(one.task, one.way, one.length) for one in results.outcomes}
-    if ALL_TASKS in results.tasks:
-        places |= {(ALL_TASKS, way, length) for _, way, length in places}
-    cells = max(Counter(task for task, *_ in places).values())
-    if cells > MOST_CELLS or len(results.tasks) > MOST_CELLS:
+    tasks = Counter(task for task, *_ in places)
+    cells = max(tasks.values())
+    if cells > MOST_CELLS or len(tasks) > MOST_CELLS:
         raise ResultsError(
-            f"This file has {cells:,} pairs of a way and a length in one of its {len(results.tasks):,} tasks; a table "
+            f"This file has {cells:,} pairs of a way and a length in one of its {len(tasks):,} tasks; a table "
             f"here has room for {MOST_CELLS} of each. Open a part of it: each line is a row of its own."
         )
     return results

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from html import escape
 
@@ -102,7 +103,14 @@ EXPLAINED = caption(
 
 def samples(way: str, length: int, outcomes: Sequence[Outcome]) -> str:
     """What a cell is made of: prompt around the place asked for, answer, score."""
-    shown = "".join(_sample(one) for one in outcomes[:MOST_SAMPLES])
+    seen: Counter[str] = Counter()
+
+    def turn(one: Outcome) -> int:
+        seen[one.task] += 1
+        return seen[one.task]
+
+    # The first of each task, then the second of each.
+    shown = "".join(_sample(one) for one in sorted(outcomes, key=turn)[:MOST_SAMPLES])
     more = len(outcomes) - MOST_SAMPLES
     rest = caption(f"{more:,} more are in the file.") if more > 0 else ""
     where = f", {length:,} tokens" if length else ""

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from lampe.calibration import (
     OBJECTIVES,
     SWEPT,
+    CalibrationError,
     Evaluation,
     Row,
     Sweep,
@@ -32,7 +33,7 @@ from lampe.calibration import (
     write_preset,
 )
 from lampe.cli.arguments import add_cluster, add_model, cluster_of, device_of, list_of, text_named
-from lampe.cluster import Cluster, Failed, keep_failure, spread
+from lampe.cluster import Cluster, Failed, Failures, spread
 from lampe.methods import LampeConfig
 from lampe.models.load import DEFAULT_MODEL_NAME, load
 from lampe.needle import Haystack, TokenizedHaystack
@@ -91,10 +92,10 @@ def run(given: argparse.Namespace) -> int:
         over=given.sweep_over,
         values=tuple(given.values),
     )
-    cluster = cluster_of(given)
     source = source_of(model, tokenized, given.model or DEFAULT_MODEL_NAME)
     path = given.sweep or given.out.with_suffix(".jsonl")
-    measure = partial(_spread, cluster, given.model, given.bits, text, base.window, path) if cluster else None
+    cluster, failures = cluster_of(given), Failures(path)
+    measure = partial(_spread, cluster, given.model, given.bits, text, base.window, failures) if cluster else None
     with tqdm(bar_format="{l_bar}{bar}| {elapsed}, {remaining} left{postfix}") as bar:
 
         def show(row: Row | None, done: float, left: float) -> None:
@@ -114,6 +115,11 @@ def run(given: argparse.Namespace) -> int:
     print("\nLess what isn't mapped, or is swept first, on the same texts (95 % intervals):")
     print(differences(sweep.own(rows)))
     if not given.sweep_over:
+        if failures.units:
+            raise CalibrationError(
+                f"{len(failures.units)} readings failed, and a preset needs them all: {failures.file} says why. The "
+                "same command tries them again."
+            )
         preset = make_preset(sweep, rows, source)
         write_preset(preset, given.out)
         print("\nLess the mapping length that is used, on the same texts of all lengths together:")
@@ -123,14 +129,19 @@ def run(given: argparse.Namespace) -> int:
 
 
 def _spread(
-    cluster: Cluster, model_id: str | None, bits: int, text: Haystack, window: int, path: Path, wanted: list[Evaluation]
-) -> Iterator[Row]:
-    """The rows of some evaluations, by the models of a cluster; those that share a read are one unit."""
+    cluster: Cluster, model_id: str | None, bits: int, text: Haystack, window: int, failures: Failures,
+    wanted: list[Evaluation],
+) -> Iterator[Row]:  # fmt: skip
+    """The rows of some evaluations, by the models of a cluster; those that share a read are one unit.
+
+    What has failed in an earlier round of this run isn't tried again.
+    """
     units = [tuple(group) for _, group in itertools.groupby(wanted, key=lambda one: one.reading)]
+    units = [unit for unit in units if unit not in failures.units]
     for done in spread(cluster, partial(_worker, model_id, bits, device_of(cluster), text, window), units):
         if isinstance(done, Failed):
             reading = done.unit[0].reading
-            keep_failure(done, f"{reading.length:,} tokens under m = {reading.mapping_length:,}", path)
+            failures.add(done, f"{reading.length:,} tokens under m = {reading.mapping_length:,}")
         else:
             yield from done[1]
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from lampe import needle
 from lampe.calibration import load_preset
 from lampe.cli.arguments import add_cluster, add_model, cluster_of, device_of, list_of, read_settings, text_named
-from lampe.cluster import Failed, keep_failure, spread
+from lampe.cluster import Failed, Failures, spread
 from lampe.methods import METHODS, Method, methods_for
 from lampe.models.load import DEFAULT_MODEL_NAME, load, load_config
 from lampe.models.memory import Taken
@@ -98,7 +98,7 @@ def results(
     given: argparse.Namespace, haystack: Haystack, cells: Sequence[Cell], preset: dict[str, Method]
 ) -> Iterator[Result]:
     """The results as they come, of a model in this process or of several; what failed is told of."""
-    cluster = cluster_of(given)
+    cluster, failures = cluster_of(given), Failures(given.out)
     if not cluster:
         model, tokenizer = load(given.model, bits=given.bits)
         yield from _measured(model, TokenizedHaystack(haystack, tokenizer), cells, preset)
@@ -107,7 +107,7 @@ def results(
     for done in spread(cluster, make, cells):
         if isinstance(done, Failed):
             cell = done.unit
-            keep_failure(done, f"{cell.method} at {cell.length:,} tokens, depth {cell.depth:g}", given.out)
+            failures.add(done, f"{cell.method} at {cell.length:,} tokens, depth {cell.depth:g}")
         else:
             yield from done[1]
 

@@ -24,7 +24,7 @@ from lampe.calibration import (
 from lampe.calibration.comparing import write_trial
 from lampe.calibration.measure import LAST
 from lampe.cli.arguments import add_cluster, add_model, cluster_of, device_of, list_of, read_settings, text_named
-from lampe.cluster import Failed, keep_failure, spread
+from lampe.cluster import Failed, Failures, spread
 from lampe.intervals import bootstrapped, estimated
 from lampe.methods import METHODS, Method, methods_for
 from lampe.models.load import DEFAULT_MODEL_NAME, load
@@ -85,7 +85,7 @@ def run(given: argparse.Namespace) -> int:
     missing = [one for one in wanted if one not in rows]
     if cluster:
         made = _spread(
-            partial(_worker, given.model, given.bits, device_of(cluster), texts), cluster, given.out, missing
+            partial(_worker, given.model, given.bits, device_of(cluster), texts), cluster, Failures(given.out), missing
         )
     else:
         made = _read(model, tokenizer, texts, missing)
@@ -127,12 +127,12 @@ def _read(model: Any, tokenizer: Any, texts: dict[str, Haystack], wanted: Sequen
 
 
 def _spread(
-    make: Callable[[int], Any], cluster: Any, out: Path, wanted: Sequence[Named]
+    make: Callable[[int], Any], cluster: Any, failures: Failures, wanted: Sequence[Named]
 ) -> Iterator[tuple[str, TrialRow]]:
     for done in spread(cluster, make, wanted):
         if isinstance(done, Failed):
             name, trial = done.unit
-            keep_failure(done, f"{name}, {trial.length:,} tokens, {trial.method.title}", out)
+            failures.add(done, f"{name}, {trial.length:,} tokens, {trial.method.title}")
         else:
             yield from done[1]
 

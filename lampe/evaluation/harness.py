@@ -377,6 +377,8 @@ def timed(adapter: Adapter, task: ConfigurableTask, number: int, chat: bool) -> 
         found = {**asdict(reading), "expected": tuple(expected), "metric": metric, "score": score}
     except EvaluationError as error:
         found = {"error": str(error)}
+    except OSError:  # a full disk or no network isn't the sample's fault: the same command asks it again
+        raise
     except Exception as error:  # whatever a task's own script raises over one answer
         found = {"error": f"{type(error).__name__}: {error!s:.300}"}
     return {**found, "seconds": round(time.perf_counter() - started, 3), "megabytes": adapter.taken.most()}

@@ -41,7 +41,6 @@ def task(small_model, tmp_path_factory):
         yield harness.prepared("niah_single_1", LENGTH, 2, folder, tmp_path_factory.mktemp("kept"))
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("chat", [True, False])
 def test_plain_rope_gives_what_the_harness_gives_by_itself(small_model, task, chat):
     """The oracle: the harness's own language model, on the same model, unpatched and whole."""

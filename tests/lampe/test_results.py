@@ -109,12 +109,33 @@ def test_tasks_that_measure_alike_are_put_together_too(tmp_path):
     assert (apart.mean, apart.count) == (1 / 3, 3), "trial 1 of each task is a sample of its own"
 
 
+def test_together_are_only_samples_that_every_way_has():
+    """A way that was asked the easy task alone isn't better for it."""
+    outcomes = [
+        Outcome(task, 100, way, sample, {"score": score})
+        for task, sample, score in (("easy", "1", 1.0), ("hard", "1", 0.0), ("hard", "2", 0.0))
+        for way in ("one", "other")
+        if (task, sample, way) != ("hard", "2", "one")
+    ]
+    results = Results("", tuple(outcomes))
+    assert {one.count for one in results.estimates(ALL_TASKS, "score").values()} == {2}
+    assert {one.mean for one in results.estimates(ALL_TASKS, "score").values()} == {0.5}
+    failed = tuple(replace(one, error="lost", values={}) if one.task == "hard" else one for one in outcomes)
+    assert Results("", failed).tasks == ("easy", "hard"), "of one task nothing is together"
+
+
 def test_tasks_of_other_scales_or_measures_stay_apart():
     share, of_a_hundred = (Outcome(task, 0, "a way", "1", {"score": score}) for task, score in (("a", 1), ("b", 80)))
     assert Results("", (share, of_a_hundred)).tasks == ("a", "b")
     loss = replace(share, task="c", values={"loss": 0.5})
     assert Results("", (share, loss)).tasks == ("a", "c")
     assert Results("", (of_a_hundred, replace(of_a_hundred, task="c"))).tasks == (ALL_TASKS, "b", "c")
+    assert Results("", (share, replace(share, task="c", values={"score": 0, "seconds": 3}))).tasks[0] == ALL_TASKS
+    named = replace(share, task=ALL_TASKS)
+    assert Results("", (share, named)).tasks == ("a", ALL_TASKS)
+    assert Results("", (share, named)).of(ALL_TASKS) == [named]
+    many = [replace(share, task=task, way=f"way {n}") for task in "ab" for n in range(401)]
+    assert Results("", tuple(many)).tasks == ("a", "b"), "no table has room for it"
 
 
 def test_a_sweep_has_plain_rope_wherever_nothing_is_mapped(tmp_path):
