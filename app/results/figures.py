@@ -50,7 +50,7 @@ def lines_figure(results: Results, task: str, measure: str, base: str | None = N
         "ticktext": [short(length) if length else "as is" for length in lengths],
     }  # fmt: skip
     shares = {"range": [-0.03, 1.03]} if results.shares(task, measure) and not base else {}
-    return sheet.figure(tokens, {"title": _named(measure, base), **shares}, legend=True)
+    return sheet.figure(tokens, {"title": _named(measure, base, ",<br>"), **shares}, legend=True)
 
 
 def heat_figure(results: Results, task: str, measure: str, base: str | None = None) -> go.Figure:
@@ -92,5 +92,5 @@ def heat_figure(results: Results, task: str, measure: str, base: str | None = No
     return heat_maps(panels, lengths, rows, title, shown, f"%{{y}}<br>%{{z:{digits}}}", colours)
 
 
-def _named(measure: str, base: str | None) -> str:
-    return MEASURES[measure].title + (f", less {base}" if base else "")
+def _named(measure: str, base: str | None, between: str = ", ") -> str:
+    return MEASURES[measure].title + (f"{between}less {base}" if base else "")

@@ -71,9 +71,11 @@ def comparison(results: Results, task: str, measure: str, base: str | None) -> s
 
 
 def _cost(outcomes: Sequence[Outcome], measure: str) -> str:
-    """The mean of what samples took."""
+    """The mean of what samples took, where it was measured of each: of short texts alone it would be less."""
     taken = [one.values[measure] for one in outcomes if measure in one.values]
-    return f"{value(sum(taken) / len(taken), measure, shares=False)}&nbsp;{_COSTS[measure]}" if taken else "–"
+    if len(taken) < len(outcomes):
+        return "–"
+    return f"{value(sum(taken) / len(taken), measure, shares=False)}&nbsp;{_COSTS[measure]}"
 
 
 def _figure(one: Estimate, measure: str, shares: bool, failed: int) -> str:

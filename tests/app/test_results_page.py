@@ -165,3 +165,12 @@ def test_each_recorded_file_has_the_command_that_makes_it():
     results = recorded("needles")
     assert asked_of(results, None, None, None) == Asked("single", "score")
     assert asked_of(results, "x", "y", "z") == Asked("single", "score")
+
+
+def test_a_cost_is_shown_only_where_it_was_measured_of_each():
+    """Of short texts alone it would be less than of all."""
+    both = {"score": 1.0, "seconds": 2.0}
+    rows = [Outcome("t", 1, "a way", "1", both | {"megabytes": 5.0}), Outcome("t", 2, "a way", "1", both)]
+    shown = views.comparison(Results("", tuple(rows)), "t", "score", None)
+    assert "2.0&nbsp;s" in shown
+    assert "MB" not in shown
