@@ -50,6 +50,8 @@ class Card:
                 sent.append(message)
 
             await self._app(scope, receive, keep)
+            if not sent:  # whoever asked has left
+                return
             headers = MutableHeaders(scope=sent[0])
             if headers.get("content-type", "").startswith("text/html") and "content-encoding" not in headers:
                 page = b"".join(message.get("body", b"") for message in sent)
