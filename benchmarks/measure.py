@@ -222,6 +222,7 @@ def reading_and_tokens(
                 torch.cuda.reset_peak_memory_stats()
                 before = torch.cuda.memory_allocated()
             taken = seconds(partial(next, reading))
+        del patched  # with it goes what the last pass kept for its report
         if on_gpu:
             most = left.get(way, 0) + torch.cuda.max_memory_allocated() - before
             beyond[way] = max(beyond.get(way, 0), round((most - held) / 1e6))

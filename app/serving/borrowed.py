@@ -31,7 +31,7 @@ from app.serving.waiting_line import WaitingLine
 from app.settings import LENT_SECONDS, ModelChoice, Settings
 from app.web.log import print_place
 from lampe.errors import InputError, LampeError
-from lampe.inference.prefill import GPU_CHUNK, PromptReader
+from lampe.inference.prefill import PromptReader, chunk_for
 from lampe.inference.speed import Speed
 from lampe.models.load import LoadError, load
 from lampe.needle import Result
@@ -237,7 +237,7 @@ def _done(job: Job, last: Any) -> Job | None:
 
 def _guess(model: Any) -> _Estimate:
     size = sum(weight.nbytes for weight in model.parameters())
-    return _Estimate(_START + size * _START_PER_BYTE, Speed(size * _PER_BYTE, _PAIR, _TOKEN, GPU_CHUNK))
+    return _Estimate(_START + size * _START_PER_BYTE, Speed(size * _PER_BYTE, _PAIR, _TOKEN, chunk_for(model)))
 
 
 def _packed(loaded: Loaded, job: Job, speed: Speed) -> Iterator[bytes]:

@@ -127,7 +127,9 @@ def kernel(
             key, value = (x.repeat_interleave(heads // x.shape[1], 1) for x in (key, value))
         efficient = torch.ops.aten._scaled_dot_product_efficient_attention.default
         out, lse = efficient(query, key, value, None, True, 0.0, causal, scale=scaling)[:2]
-    return out.narrow(3, 0, dim), lse.narrow(2, 0, rows)  # the latter pads its rows
+    if out.shape[3] != dim:
+        out = out.narrow(3, 0, dim)
+    return out, lse if lse.shape[2] == rows else lse.narrow(2, 0, rows)  # the memory-efficient one pads its rows
 
 
 def _padded(x: Tensor) -> Tensor:

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from lampe.attention.backends import Backend, backend_for
-from lampe.attention.kernels import attend_tile, kernel
+from lampe.attention.kernels import kernel
 from lampe.attention.merge import merging_dtype
-from lampe.attention.tiles import Shape
 
 _SIZES = (1024, 8192)  # keys at which the layouts are timed
 _BORDER = 3072  # calls with fewer keys are laid out as the first of them
@@ -33,9 +32,24 @@ class Layout(Enum):
 def attend_one(
     query: Tensor, key: Tensor, value: Tensor, scaling: float, softcap: float | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Output and log-sum-exp of a query of one token that sees all keys; as `attend_tile`."""
+    """Attention of a token that sees all keys.
+
+    Parameters
+    ----------
+    query : Tensor, shape (batch, key_value_heads, group, head_dim)
+        The query heads that share a key-value head, as rows of one.
+    key, value : Tensor, shape (batch, key_value_heads, tokens, head_dim)
+    scaling : float
+    softcap : float, optional
+
+    Returns
+    -------
+    output : Tensor, shape of the query
+    lse : Tensor, shape (batch, key_value_heads, group)
+        The log-sum-exp (natural) of the scaled scores.
+    """
     if backend_for(query, softcap) is not Backend.CPU or len(query) > 1:
-        return attend_tile(query, key, value, Shape.FULL, scaling, softcap)
+        return kernel(query, key, value, False, scaling, softcap)
     return _laid_out(layout_for(query, key), query, key, value, scaling)
 
 
@@ -43,15 +57,15 @@ def layout_for(query: Tensor, key: Tensor) -> Layout:
     """The quickest layout on this machine for such a call: timed once for each shape, in a fraction of a second."""
     if key.shape[2] < _FEW:
         return Layout.HEADS
-    shape = (query.dtype, query.shape[1], key.shape[1], query.shape[3], torch.get_num_threads())
+    shape = (query.dtype, query.shape[1:], torch.get_num_threads())
     if shape not in _chosen:
-        _chosen[shape] = tuple(_quickest(query, key.shape[1], keys) for keys in _SIZES)
+        _chosen[shape] = tuple(_quickest(query, keys) for keys in _SIZES)
     return _chosen[shape][key.shape[2] >= _BORDER]
 
 
-def _quickest(query: Tensor, groups: int, keys: int) -> Layout:
+def _quickest(query: Tensor, keys: int) -> Layout:
     """The layout with the least median time over keys that lie as in a cache, and in no processor's."""
-    dim = query.shape[3]
+    _, groups, _, dim = query.shape
     layers = max(4, 2**25 // (groups * keys * dim * query.element_size()))
     # Not zeros: those would be one page of memory, read again and again.
     room = torch.ones(2, layers, 1, groups, keys + 8, dim, dtype=query.dtype)
@@ -67,15 +81,18 @@ def _quickest(query: Tensor, groups: int, keys: int) -> Layout:
 
 
 def _laid_out(layout: Layout, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
+    if layout is Layout.HEADS:
+        out, lse = kernel(query.reshape(1, -1, 1, query.shape[3]), key, value, False, scaling)
+        return out.reshape(query.shape), lse.reshape(query.shape[:3])
     pieces = pieces_for(key.shape[1], torch.get_num_threads()) if layout is Layout.PIECES else 1
     if pieces == 1 or key.shape[2] < 2 * pieces:
-        return attend_tile(query, key, value, Shape.FULL, scaling, fold=layout is not Layout.HEADS)
-    groups, tokens = key.shape[1:3]
+        return kernel(query, key, value, False, scaling)
+    tokens = key.shape[2]
     step, over = divmod(tokens, pieces)
     # Pieces of one length, so that they are a batch without a copy: each begins with the keys that the one before it
     # ends with, which a mask leaves out.
     keys, values = (x[0].unfold(1, step + over, step).permute(1, 0, 3, 2) for x in (key, value))
-    rows = query.reshape(1, groups, -1, query.shape[3]).expand(pieces, -1, -1, -1)
+    rows = query.expand(pieces, -1, -1, -1)
     mask = None
     if over:
         mask = torch.zeros(pieces, 1, 1, step + over, dtype=merging_dtype(query))
@@ -83,8 +100,7 @@ def _laid_out(layout: Layout, query: Tensor, key: Tensor, value: Tensor, scaling
     out, lse = kernel(rows, keys, values, False, scaling, mask=mask)
     total = lse.logsumexp(0, keepdim=True)
     weights = (lse - total).exp_().unsqueeze(-1)
-    out = (out * weights).sum(0, keepdim=True)
-    return out.reshape(query.shape), total.reshape(query.shape[:3])
+    return (out * weights).sum(0, keepdim=True), total
 
 
 def pieces_for(groups: int, threads: int) -> int:

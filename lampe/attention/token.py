@@ -60,6 +60,8 @@ class NearKeys:
 
     layout: _Layout | None = None
     pairs: Tensor  # (batch, key_value_heads, tokens, 2·head_dim): each key with its value
+    keys: Tensor  # views of these
+    values: Tensor
     oldest = 0  # place of the first region's oldest key, which the next one replaces
 
 
@@ -90,6 +92,12 @@ class TokenStep:
             tuple(part.span for part in self._kept),
             tuple(self._shift(part, query) for part in self._kept),
         )
+        counts = [stop - first for first, stop in self._layout.spans]
+        # Of the keys that are kept, how many this token meets; others lie behind them.
+        self._wanted, self._moving = sum(counts), sum(counts[:1])
+        self._turns = tuple(part.turn for part in (*self._ready, *self._fresh, *self._kept[:1]))
+        self._newest = tuple(part.region.key_map(query) - resting(query) for part in self._kept[:1])
+        self._before: tuple[_Layout | None, bool] = None, False  # a token's layout, and whether this one follows it
         # One region: the kernel call of the unpatched model, and of plain RoPE the same bits.
         everything = len(found) == len(self._ready) == 1 and found[0].span == (0, query + 1)
         self._alone = everything and len(position_map.regions) == 1 and not found[0].turn
@@ -119,7 +127,7 @@ class TokenStep:
         if self._alone:
             out, lse = attend_tile(query, key, value, Shape.FULL, scaling, softcap, fold=False)
             return out.to(query.dtype), lambda: lse.select(2, -1).unsqueeze(0)
-        queries = self._turned(query, rotate)
+        queries = self._turned(query.reshape(query.shape[0], key.shape[1], -1, query.shape[3]), rotate)
         outputs, lses = [], []
         for part in (*self._ready, *self._fresh):
             first, stop = part.span
@@ -129,17 +137,19 @@ class TokenStep:
             out, lse = attend_one(queries.pop(0), k, value[:, :, first:stop], scaling, softcap)
             outputs.append(out)
             lses.append(lse)
-        if not self._kept:
-            return merged(outputs, lses).to(query.dtype), lambda: self._region_lse(lses, None, None, scaling, softcap)
-        near = NearKeys() if near is None else near
-        self._bring_up_to_date(near, key, value, rotate)
-        pairs = near.pairs[:, :, : self._wanted]
-        k, v = pairs[..., : key.shape[3]], pairs[..., key.shape[3] :]
-        (q,) = queries
-        out, lse = attend_one(q, k, v, scaling, softcap)
-        outputs.append(out)
-        lses.append(lse)
-        return merged(outputs, lses).to(query.dtype), lambda: self._region_lse(lses, q, k, scaling, softcap)
+        q = k = None
+        if self._kept:
+            near = NearKeys() if near is None else near
+            self._bring_up_to_date(near, key, value, rotate)
+            k, v = near.keys, near.values
+            if k.shape[2] > self._wanted:
+                k, v = k[:, :, : self._wanted], v[:, :, : self._wanted]
+            (q,) = queries
+            out, lse = attend_one(q, k, v, scaling, softcap)
+            outputs.append(out)
+            lses.append(lse)
+        whole = merged(outputs, lses).to(query.dtype).reshape(query.shape)
+        return whole, lambda: self._region_lse(lses, q, k, scaling, softcap)
 
     def weights(
         self, query: Tensor, key: Tensor, rotate: Rotate, scaling: float, softcap: float | None = None
@@ -154,12 +164,13 @@ class TokenStep:
     # The query
 
     def _turned(self, query: Tensor, rotate: Rotate) -> list[Tensor]:
-        """The query as each call wants it: the ready regions' and the fresh one's, then that of all that are kept."""
-        turns = [part.turn for part in (*self._ready, *self._fresh, *self._kept[:1])]
-        if not any(turns):
-            return [query] * len(turns)
-        turned = _times(query, self._matrix(query, rotate, tuple(turns)))
-        return list(turned.chunk(len(turns), -1))
+        """The query as each call wants it: the ready regions' and the fresh one's, then that of all that are kept.
+
+        `query` has a group's heads as rows of one.
+        """
+        if not any(self._turns):
+            return [query] * len(self._turns)
+        return list(_times(query, self._matrix(query, rotate, self._turns)).chunk(len(self._turns), -1))
 
     def _matrix(self, like: Tensor, rotate: Rotate, turns: tuple[int | float, ...]) -> Tensor:
         """Rotations by so many positions as one matrix, (head_dim, turns·head_dim): x @ it has them side by side.
@@ -188,13 +199,11 @@ class TokenStep:
 
     def _bring_up_to_date(self, near: NearKeys, key: Tensor, value: Tensor, rotate: Rotate) -> None:
         """Rotate the newest key into the place of the oldest; or all anew."""
-        first, newest = self._kept[0], self._query
-        if near.layout is not None and self._layout.follows(near.layout) and self._wanted <= near.pairs.shape[2]:
-            turn = first.region.key_map(newest) - self._resting(newest)
-            newest_key = _times(key[:, :, -1:], self._matrix(key, rotate, (turn,)))
+        if self._follows(near.layout) and self._wanted <= near.pairs.shape[2]:
+            newest_key = _times(key[:, :, -1:], self._matrix(key, rotate, self._newest))
             place = near.pairs[:, :, near.oldest : near.oldest + 1]
             torch.cat((newest_key, value[:, :, -1:]), -1, out=place)
-            near.oldest = (near.oldest + 1) % (first.span[1] - first.span[0])
+            near.oldest = (near.oldest + 1) % self._moving
             near.layout = self._layout
             return
         pieces = []
@@ -202,18 +211,20 @@ class TokenStep:
             start, stop = part.span
             if number and number == len(self._kept) - 1 and not start:
                 stop = max(stop, min(stop + _AHEAD, key.shape[2]))
-            k = make_turn(self._key_table(part, start, stop, first), rotate, key)(key[:, :, start:stop])
+            k = make_turn(self._key_table(part, start, stop, self._kept[0]), rotate, key)(key[:, :, start:stop])
             pieces.append(torch.cat((k, value[:, :, start:stop]), -1))
         tokens = sum(piece.shape[2] for piece in pieces)
         with torch.inference_mode(False):  # a later pass may write into it, in whichever mode
             near.pairs = pieces[0].new_empty((*key.shape[:2], tokens, pieces[0].shape[3]))
         torch.cat(pieces, 2, out=near.pairs)
+        near.keys, near.values = near.pairs[..., : key.shape[3]], near.pairs[..., key.shape[3] :]
         near.oldest, near.layout = 0, self._layout
 
-    @property
-    def _wanted(self) -> int:
-        """How many of the keys that are kept this token meets; others lie behind them."""
-        return sum(stop - first for first, stop in (part.span for part in self._kept))
+    def _follows(self, before: _Layout | None) -> bool:
+        """Whether what was kept for a token serves this one: all layers kept it for the same, so it is asked once."""
+        if before is not self._before[0]:
+            self._before = before, before is not None and self._layout.follows(before)
+        return self._before[1]
 
     # What fell where
 
@@ -221,18 +232,18 @@ class TokenStep:
         self, lses: list[Tensor], query: Tensor | None, keys: Tensor | None, scaling: float, softcap: float | None
     ) -> Tensor:
         """Log-sum-exp of each region, shape (regions, batch, heads); those that share a call are told apart here."""
-        first = lses[0].select(2, -1)
+        first = lses[0].flatten(1)
         empty = torch.full_like(first, -torch.inf)
         found = [empty] * len(self.position_map.regions)
         for part, lse in zip((*self._ready, *self._fresh, *self._kept[:1]), lses, strict=True):
-            found[part.number] = lse.select(2, -1).to(first.dtype)
+            found[part.number] = lse.flatten(1).to(first.dtype)
         if query is not None and keys is not None and len(self._kept) > 1:
             at = 0
             for part in self._kept:
                 count = part.span[1] - part.span[0]
                 k = keys[:, :, at : at + count]
                 _, lse = attend_one(query, k, k, scaling, softcap)
-                found[part.number] = lse.select(2, -1).to(first.dtype)
+                found[part.number] = lse.flatten(1).to(first.dtype)
                 at += count
         return torch.stack(found)
 
@@ -247,4 +258,4 @@ def make_step(
 
 
 def _times(x: Tensor, matrix: Tensor) -> Tensor:
-    return (x.to(matrix.dtype) @ matrix).to(x.dtype)
+    return x @ matrix if x.dtype == matrix.dtype else (x.to(matrix.dtype) @ matrix).to(x.dtype)

@@ -43,7 +43,7 @@ class Turn:
     partner: Tensor | int
 
     def __call__(self, x: Tensor) -> Tensor:
-        """x of shape (batch, heads, tokens, head_dim), rotated; on a CPU rounded once, at the end."""
+        """x of shape (batch, heads, tokens, head_dim), rotated, and rounded once, at the end."""
         cosine, sine = self.cosine, self.sine
         if x.device.type != "cpu" or x.shape[2] <= _ROWS or cosine.ndim > x.ndim:
             return self._turned(x, cosine, sine)
@@ -58,8 +58,11 @@ class Turn:
             partner = torch.cat((x[..., self.partner :], x[..., : self.partner]), -1)
         else:
             partner = x.index_select(-1, self.partner)
-        # In the tables' dtype: float32 at least on a CPU.
-        return torch.addcmul(x * cosine, partner.to(sine.dtype), sine).to(x.dtype)
+        exact = x * cosine  # in the tables' dtype
+        if x.device.type == "cpu":
+            return torch.addcmul(exact, partner.to(sine.dtype), sine).to(x.dtype)
+        # On a GPU each conversion is a kernel launch of its own, and this one converts by itself.
+        return torch.addcmul(exact, partner, sine, out=torch.empty_like(exact, dtype=x.dtype))
 
 
 def make_turn(table: Table, rotate: Rotate, like: Tensor) -> Turn:
@@ -77,8 +80,7 @@ def make_turn(table: Table, rotate: Rotate, like: Tensor) -> Turn:
     ones = torch.ones(1, 1, cos.shape[1], like.shape[3], dtype=cos.dtype, device=like.device)
     cosine = rotate(ones, cos, torch.zeros_like(sin))
     sine = rotate(ones, cos, sin) - cosine
-    # On a CPU rounded once, at the end; on a GPU each conversion is a kernel launch of its own.
-    dtype = merging_dtype(like) if like.device.type == "cpu" else like.dtype
+    dtype = merging_dtype(like)
     return Turn(cosine.to(dtype), sine.to(dtype), _partner(rotate, cos.shape[2], like.shape[3], like.device))
 
 

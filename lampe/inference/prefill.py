@@ -17,15 +17,21 @@ from lampe.patching.room import make_room
 from lampe.patching.rotary import grows
 from lampe.positions import PositionMap
 
-CHUNK, GPU_CHUNK = 512, 2048
-"""Tokens read at once, on a CPU and on a GPU: it is known often how far the reading is, and a chunk's activations stay
-small. A GPU has done 512 long before the next ones are told it: chunks four times as large took a quarter of the time
-there (`python -m benchmarks.gpu`)."""
+CHUNK, GPU_CHUNK = 512, 4096
+"""Tokens read at once, on a CPU and at most on a GPU: it is known often how far the reading is, and a chunk's
+activations stay small. A GPU has done 512 long before the next ones are told it: chunks four times as large took a
+quarter of the time there (`python -m benchmarks.gpu`)."""
+
+_GPU_ACTIVATIONS = 2**25  # numbers in a chunk's widest tensor: 64 MB in 16 bits, of which a layer has about four
 
 
 def chunk_for(model: Any) -> int:
-    """Tokens that a model reads at once, where it is."""
-    return GPU_CHUNK if input_device(model).type == "cuda" else CHUNK
+    """Tokens that a model reads at once, where it is: on a GPU the fewer, the wider it is."""
+    if input_device(model).type != "cuda":
+        return CHUNK
+    config = model.config.get_text_config()
+    width = max(getattr(config, "intermediate_size", 0) or 0, config.hidden_size)
+    return max(CHUNK, min(GPU_CHUNK, 2 ** int(math.log2(_GPU_ACTIVATIONS / width))))
 
 
 class _Stopped(Exception):

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 
 import pytest
+import torch
+from transformers import LlamaConfig
 
-from lampe.inference.prefill import CHUNK
+from lampe.inference import prefill
+from lampe.inference.prefill import CHUNK, chunk_for
 from lampe.inference.speed import Speed, measure
 from tests.lampe.tiny import FAMILIES, build
 
@@ -35,3 +39,15 @@ def test_what_is_measured_explains_the_chunks_it_was_measured_on(monkeypatch):
     assert found.pair == pytest.approx(1)
     assert found.token == pytest.approx(10)
     assert found.answer == pytest.approx(10 + 5 * CHUNK, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("width", "chunk"), [(1536, 4096), (8192, 4096), (14_336, 2048), (28_672, 1024), (200_000, CHUNK)]
+)
+def test_a_gpu_reads_fewer_tokens_at_once_of_a_wider_model(width, chunk, monkeypatch):
+    """2,048 of Llama-3-8B's, as was measured there."""
+    model = SimpleNamespace(config=LlamaConfig(intermediate_size=width))
+    monkeypatch.setattr(prefill, "input_device", lambda model: torch.device("cuda"))
+    assert chunk_for(model) == chunk
+    monkeypatch.setattr(prefill, "input_device", lambda model: torch.device("cpu"))
+    assert chunk_for(model) == CHUNK
