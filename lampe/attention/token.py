@@ -137,19 +137,19 @@ class TokenStep:
             out, lse = attend_one(queries.pop(0), k, value[:, :, first:stop], scaling, softcap)
             outputs.append(out)
             lses.append(lse)
-        q = k = None
+        met: tuple[Tensor, Tensor] | None = None
         if self._kept:
             near = NearKeys() if near is None else near
             self._bring_up_to_date(near, key, value, rotate)
             k, v = near.keys, near.values
             if k.shape[2] > self._wanted:
                 k, v = k[:, :, : self._wanted], v[:, :, : self._wanted]
-            (q,) = queries
-            out, lse = attend_one(q, k, v, scaling, softcap)
+            met = queries.pop(0), k
+            out, lse = attend_one(*met, v, scaling, softcap)
             outputs.append(out)
             lses.append(lse)
         whole = merged(outputs, lses).to(query.dtype).reshape(query.shape)
-        return whole, lambda: self._region_lse(lses, q, k, scaling, softcap)
+        return whole, lambda: self._region_lse(lses, met, scaling, softcap)
 
     def weights(
         self, query: Tensor, key: Tensor, rotate: Rotate, scaling: float, softcap: float | None = None
@@ -229,16 +229,19 @@ class TokenStep:
     # What fell where
 
     def _region_lse(
-        self, lses: list[Tensor], query: Tensor | None, keys: Tensor | None, scaling: float, softcap: float | None
+        self, lses: list[Tensor], met: tuple[Tensor, Tensor] | None, scaling: float, softcap: float | None
     ) -> Tensor:
-        """Log-sum-exp of each region, shape (regions, batch, heads); those that share a call are told apart here."""
+        """Log-sum-exp of each region, shape (regions, batch, heads); those that share a call are told apart here.
+
+        `met`: the query of the keys that are kept, and those.
+        """
         first = lses[0].flatten(1)
         empty = torch.full_like(first, -torch.inf)
         found = [empty] * len(self.position_map.regions)
         for part, lse in zip((*self._ready, *self._fresh, *self._kept[:1]), lses, strict=True):
             found[part.number] = lse.flatten(1).to(first.dtype)
-        if query is not None and keys is not None and len(self._kept) > 1:
-            at = 0
+        if met and len(self._kept) > 1:
+            (query, keys), at = met, 0
             for part in self._kept:
                 count = part.span[1] - part.span[0]
                 k = keys[:, :, at : at + count]
