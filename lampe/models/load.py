@@ -25,6 +25,7 @@ from tqdm import tqdm
 from lampe.errors import InputError, first_line
 from lampe.models.device import compute_dtype, default_place
 from lampe.models.embedded import DEFAULT_MODEL_NAME, NO_SPACE, LoadError, prepare_default
+from lampe.models.memory import free_bytes
 from lampe.models.progress import Progress, ProgressCallback, quiet
 from lampe.models.strangers import check_tokenizer
 
@@ -115,11 +116,10 @@ def load(
                 "Choose a causal language model."
             )
         if bits == 4 and place.type == "cpu":
-            from lampe.models.linear4bit import CpuLinear4bit, Linear4bit  # bitsandbytes is imported where it is needed
+            from lampe.models.linear4bit import Linear4bit, speed_up  # bitsandbytes is imported where it is needed
 
-            for module in model.modules():
-                if isinstance(module, Linear4bit):
-                    CpuLinear4bit.take_over(module)
+            layers = [module for module in model.modules() if isinstance(module, Linear4bit)]
+            speed_up(layers, free_bytes(place))
         return model.eval(), tokenizer
 
 

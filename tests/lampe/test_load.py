@@ -105,7 +105,8 @@ def test_four_bits_are_nf4_twice_quantised_and_not_repacked(default_folder):
 
 def test_a_few_tokens_take_packed_weights_of_the_same_value(default_folder):
     from bitsandbytes.functional import has_avx512bf16
-    from bitsandbytes.nn import Linear4bit
+
+    from lampe.models.linear4bit import UnpackedLinear4bit
 
     model, _ = load(bits=4, device="cpu")
     linear = model.model.layers[0].mlp.down_proj
@@ -115,7 +116,7 @@ def test_a_few_tokens_take_packed_weights_of_the_same_value(default_folder):
         few, many = linear(x), linear(x.repeat(1, 20, 1))[:, :3]
         assert (few - many).norm() < 0.01 * many.norm()
         if not (has_avx512bf16() and model.dtype == torch.bfloat16):  # this machine has no kernel for packed weights
-            assert type(linear) is Linear4bit
+            assert type(linear) is UnpackedLinear4bit
             torch.testing.assert_close(few, many, rtol=1e-4, atol=1e-4)  # by whichever kernel fits the shape
             return
         assert torch.equal(copy.deepcopy(linear)(x), few)
@@ -131,6 +132,43 @@ def test_a_few_tokens_take_packed_weights_of_the_same_value(default_folder):
     assert set(model.state_dict()) == names
     trained = torch.randn(1, 3, linear.in_features, dtype=model.dtype, requires_grad=True)
     linear(trained).sum().backward()
+    assert trained.grad is not None
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_that_are_kept_unpacked_are_the_same_numbers(dtype, bias):
+    """Whatever kernels this machine has."""
+    from bitsandbytes.nn import Linear4bit, Params4bit
+
+    from lampe.models.linear4bit import UnpackedLinear4bit, speed_up
+
+    def four_bits(seed):
+        torch.manual_seed(seed)
+        layer = Linear4bit(128, 96, bias=bias, compute_dtype=dtype, quant_type="nf4")
+        layer.weight = Params4bit(torch.randn(96, 128).to(dtype), requires_grad=False, quant_type="nf4")
+        return layer.to("cpu").eval()
+
+    plain, quick, tight = four_bits(0), four_bits(0), four_bits(0)
+    for layer in (plain, quick, tight):
+        layer.support_avx512bf16_for_cpu = False
+    names, taken = set(quick.state_dict()), 8 * 128 * 96 * dtype.itemsize
+    speed_up([quick], taken)
+    speed_up([tight], taken - 1)
+    assert (type(quick), type(tight)) == (UnpackedLinear4bit, Linear4bit), "an eighth of what is free, and no more"
+    for tokens in (1, 50):
+        x = torch.randn(2, tokens, 128)
+        with torch.inference_mode():
+            given = quick(x)
+            assert given.dtype == x.dtype
+            assert torch.equal(given, plain(x))
+            assert torch.equal(given, copy.deepcopy(quick)(x))
+    assert set(quick.state_dict()) == names
+    quick.weight = four_bits(1).weight
+    with torch.inference_mode():
+        assert not torch.equal(quick(x), plain(x)), "other weights, another result"
+    trained = torch.randn(1, 3, 128, requires_grad=True)
+    quick(trained).sum().backward()
     assert trained.grad is not None
 
 

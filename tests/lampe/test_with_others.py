@@ -51,6 +51,16 @@ def test_each_decoding_mode_gives_with_its_cache_what_it_gives_without(llama, mo
     assert not torch.equal(cached, plain)
 
 
+@pytest.mark.parametrize("cache", [None, "static"])
+def test_generate_reads_a_planned_prompt_in_chunks(llama, cache):
+    """transformers' own chunked prefill, which needs little memory for a long prompt."""
+    kwargs = {"max_new_tokens": 8, "eos_token_id": None, "do_sample": False, "cache_implementation": cache}
+    with lampe.patch(llama, CONFIG) as patched:
+        whole = llama.generate(tokens(LENGTH), **kwargs)
+        patched.plan(LENGTH)
+        assert torch.equal(llama.generate(tokens(LENGTH), prefill_chunk_size=37, **kwargs), whole)
+
+
 @pytest.mark.long
 def test_a_compiled_model_is_mapped_alike(llama):
     """PyTorch's compiler leaves the patch as it is, and takes what lies between; transformers compiles by itself for a
