@@ -6,7 +6,8 @@
 llama.cpp, in the binding xllamacpp, runs the GGUF file that the default model comes from (Q4_1); here its weights are
 NF4. Each has as many threads as PyTorch takes. The runs of a length follow each other, and times are the runtimes'
 own: llama.cpp's from its answer. Rows go to llamacpp.jsonl beside this file. What llama.cpp writes beyond the window
-is of no use: it rotates plainly there, and its SelfExtend isn't in this binding's server.
+is of no use: it rotates plainly there (its file is told a longer window, or its server would refuse), and
+its SelfExtend isn't in this binding's server.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gguf import GGUFReader
 from transformers import DynamicCache
 
 import lampe
@@ -26,6 +28,8 @@ from lampe.methods import Rope
 from lampe.models.embedded import fetch_gguf
 from lampe.models.progress import ignore
 from lampe.patching.patch import applied
+
+_ROOM = 8  # tokens of llama.cpp's own
 
 
 def main() -> None:
@@ -42,6 +46,7 @@ def main() -> None:
     model = lampe.load(bits=4)[0]
     with tempfile.TemporaryDirectory() as folder:
         gguf = fetch_gguf(Path(folder), ignore)
+        _make_longer(gguf, max(lengths) + tokens + _ROOM)
         for length in lengths:
             if rows.has(tokens=length, written=tokens):
                 continue
@@ -78,17 +83,28 @@ def _here(model: Any, method: lampe.Method, length: int, tokens: int) -> tuple[f
         return reading, seconds(write) / tokens
 
 
+def _make_longer(gguf: Path, tokens: int) -> None:
+    """Have a model's file say that it was trained for so many tokens: llama.cpp's server reads no more than that."""
+    trained = GGUFReader(gguf, "r+").get_field("llama.context_length")
+    assert trained is not None
+    number = trained.parts[trained.data[0]]
+    number[0] = max(number[0], tokens)
+
+
 def _there(xllamacpp: Any, gguf: Path, ids: list[int], tokens: int) -> tuple[float, float]:
     """The same by llama.cpp's own clock."""
     settings = xllamacpp.CommonParams()
     settings.model.path = str(gguf)
-    settings.n_ctx = len(ids) + tokens + 8
+    settings.n_ctx = len(ids) + tokens + _ROOM
     settings.n_parallel = 1
     settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = torch.get_num_threads()
     settings.verbosity = -1
     server = xllamacpp.Server(settings)
     asked = {"prompt": ids, "n_predict": tokens, "cache_prompt": False, "temperature": 0, "ignore_eos": True}
-    timings = server.handle_completions(asked)["timings"]
+    answer = server.handle_completions(asked)
+    if "timings" not in answer:
+        raise RuntimeError(f"llama.cpp doesn't answer: {answer!s:.300}")
+    timings = answer["timings"]
     if timings["prompt_n"] < len(ids) - 1 or timings["predicted_n"] != tokens:
         raise RuntimeError(f"llama.cpp has read {timings['prompt_n']} tokens and written {timings['predicted_n']}.")
     return timings["prompt_ms"] / 1e3, timings["predicted_per_token_ms"] / 1e3
