@@ -77,7 +77,7 @@ class PackedLinear4bit(_Twinned):
         twin: Any = Linear4bit(1, 1, bias=False, compute_dtype=self.compute_dtype)
         twin.weight, twin.bias, twin.training = copy.deepcopy(self.weight), self.bias, False
         twin.support_avx512bf16_for_cpu = True
-        return twin.forward
+        return twin
 
 
 class UnpackedLinear4bit(_Twinned):

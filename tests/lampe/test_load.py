@@ -141,7 +141,7 @@ def test_weights_that_are_kept_unpacked_are_the_same_numbers(dtype, bias):
     """Whatever kernels this machine has."""
     from bitsandbytes.nn import Linear4bit, Params4bit
 
-    from lampe.models.linear4bit import UnpackedLinear4bit, speed_up
+    from lampe.models.linear4bit import PackedLinear4bit, UnpackedLinear4bit, speed_up
 
     def four_bits(seed):
         torch.manual_seed(seed)
@@ -156,6 +156,11 @@ def test_weights_that_are_kept_unpacked_are_the_same_numbers(dtype, bias):
     speed_up([quick], taken)
     speed_up([tight], taken - 1)
     assert (type(quick), type(tight)) == (UnpackedLinear4bit, Linear4bit), "an eighth of what is free, and no more"
+    packing = four_bits(0)
+    packing.support_avx512bf16_for_cpu, packing.compute_dtype = True, torch.bfloat16
+    speed_up([packing], 10**9)
+    assert type(packing) is PackedLinear4bit, "where there is a kernel for packed weights it is used"
+    assert packing._make().weight.quant_state.shape == packing.weight.quant_state.shape
     for tokens in (1, 50):
         x = torch.randn(2, tokens, 128)
         with torch.inference_mode():
