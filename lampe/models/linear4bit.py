@@ -42,6 +42,7 @@ def speed_up(layers: Iterable[Linear4bit], free: int) -> None:
 class _Twinned(Linear4bit):
     """A `Linear4bit` that has its weights once more in another form, made when it is first wanted."""
 
+    _make: Callable[[], Callable[[Tensor], Tensor]]
     _twin: Callable[[Tensor], Tensor] | None = None
     _made_from: tuple[int, int] | None = None
 
@@ -56,9 +57,6 @@ class _Twinned(Linear4bit):
             self.__dict__.update(_twin=self._make(), _made_from=made_from)
         assert self._twin is not None
         return self._twin(x)
-
-    def _make(self) -> Callable[[Tensor], Tensor]:
-        raise NotImplementedError
 
 
 class PackedLinear4bit(_Twinned):
